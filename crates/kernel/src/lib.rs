@@ -1,0 +1,53 @@
+//! The contract between the graph, which decides what to run, and the backends, which run it.
+//!
+//! A [`Kernel`] is one program, specialised on every shape and setting that it needs. It says which
+//! buffers it binds ([`Kernel::bindings`]) and under which constants its WGSL is compiled
+//! ([`Kernel::constants`]). A [`Launch`] is a kernel with its arguments. A [`Backend`] allocates buffers
+//! and runs launches; it has a handful of methods, and no operation is ever one of them.
+//!
+//! Every kernel exists twice under one name: as a WGSL entry point (`shaders/`) and as a CPU function
+//! (`crates/reference`). This crate holds what the two agree on, and depends on neither.
+
+mod backend;
+mod elementwise;
+mod error;
+mod kernel;
+mod kernels;
+pub mod random;
+mod shape;
+
+pub use backend::{Backend, Buffer, Counters, Host, HostRef, Launch, Limits, Program, Reading, View};
+pub use elementwise::{Binary, Layout, Operand, Real, Saved, Source, Step, Tail, Unary};
+pub use error::BackendError;
+pub use kernel::{Access, Binding, Constant, Kernel, Spec};
+pub use kernels::{
+    Accumulate, Adam, Advance, AvgPool2d, AvgPool2dBackward, Conv2d, Conv2dBackwardInput,
+    Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Dropout, Elementwise, Gather,
+    GatherType, Matmul, MaxPool2d, MaxPool2dBackward, PoolShape, Reduce, ReduceOp, Sgd, Softmax,
+    SoftmaxBackward, SumSplits, splits_for,
+};
+pub use shape::{DType, Shape};
+
+/// Number of `u32` words in the clock: the buffer that holds everything that changes from step to step.
+///
+/// | word | meaning |
+/// |---|---|
+/// | 0 | step: optimizer steps since the start of training; keys the random numbers |
+/// | 1 | row: the row of the hyper-parameter table that this step reads |
+/// | 2 | cursor: position in the epoch's order of the first row of the next batch |
+/// | 3, 4 | seed, low and high word |
+/// | 5..8 | zero |
+///
+/// [`Advance`] moves words 0 to 2 at the end of a training step. A row index past the table's end reads
+/// its last row.
+pub const CLOCK_WORDS: usize = 8;
+
+/// Number of `f32` columns of the hyper-parameter table, one row a step.
+///
+/// | column | meaning |
+/// |---|---|
+/// | 0 | learning rate |
+/// | 1 | `1 - beta1^t`, Adam's first bias correction (1 where unused) |
+/// | 2 | `1 - beta2^t`, Adam's second bias correction (1 where unused) |
+/// | 3 | zero |
+pub const HYPER_COLUMNS: usize = 4;

@@ -1,0 +1,1 @@
+//! Kiln trains neural networks on any GPU.

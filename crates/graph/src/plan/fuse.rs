@@ -1,0 +1,155 @@
+//! Which elementwise operations are attached to the launch that produces their argument.
+//!
+//! `relu(add(conv2d(x, w), bias))` becomes one launch: the convolution, with the two functions as its tail.
+//! An operation is attached where its argument is used by nothing else, has as many elements as the
+//! result, and comes from a launch with a hook and a free binding. Greedy, in the order of recording.
+
+use crate::{
+    Tensor,
+    ops::{Op, ViewKind},
+    plan::rewrite::Rewritten,
+};
+
+/// Arguments that every adapter allows one kernel.
+pub(crate) const MAX_BINDINGS: usize = 8;
+
+/// A node with the elementwise nodes that follow it in the same launch.
+#[derive(Clone, Debug)]
+pub(crate) struct Unit {
+    /// The node that the launch is for.
+    pub(crate) core: usize,
+    /// Attached nodes in order, each with which of its inputs is the running value.
+    pub(crate) tail: Vec<(usize, usize)>,
+    /// Bindings so far.
+    bindings: usize,
+}
+
+impl Unit {
+    /// The last node, whose result the launch writes.
+    pub(crate) fn last(&self) -> usize {
+        self.tail.last().map_or(self.core, |t| t.0)
+    }
+}
+
+/// The tensor that holds the elements: reshapes taken off.
+pub(crate) fn root(r: &Rewritten, mut tensor: Tensor) -> Tensor {
+    while r.producer(tensor).op.rule().view() == ViewKind::Alias {
+        tensor = r.producer(tensor).inputs[0];
+    }
+    tensor
+}
+
+/// Groups the needed nodes into units, in an order in which each follows what it reads.
+pub(crate) fn fuse(r: &Rewritten, sinks: &[Tensor]) -> Vec<Unit> {
+    let mut uses = vec![0usize; r.graph.tensors.len()];
+    for index in r.nodes().filter(|&n| r.graph.nodes[n].op.rule().view() != ViewKind::Alias) {
+        for &input in &r.graph.nodes[index].inputs {
+            uses[root(r, input).index()] += 1;
+        }
+    }
+    for &sink in sinks {
+        uses[root(r, sink).index()] += 1;
+    }
+
+    let mut units: Vec<Unit> = Vec::new();
+    // the unit that ends with a node
+    let mut ending: Vec<Option<usize>> = vec![None; r.graph.nodes.len()];
+    for index in r.nodes() {
+        let node = &r.graph.nodes[index];
+        if node.op.rule().view() != ViewKind::None || matches!(node.op, Op::Input(_) | Op::Parameter(_)) {
+            continue;
+        }
+        let home = running_inputs(&node.op)
+            .iter()
+            .filter_map(|&i| {
+                let value = root(r, node.inputs[i]);
+                let same_len = elements(r, value) == elements(r, node.outputs[0]);
+                let unit = ending[r.node_of(value)]?;
+                let operand = node.inputs.len() - 1;
+                let free = units[unit].bindings + operand <= MAX_BINDINGS;
+                let alone = uses[value.index()] == 1 && r.producer(value).outputs.len() == 1;
+                let hook = r.graph.nodes[units[unit].core].op.rule().tail_hook().is_some();
+                (same_len && free && alone && hook).then_some((unit, i))
+            })
+            // prefer a launch that does real work to another elementwise one
+            .min_by_key(|&(unit, _)| is_elementwise(&r.graph.nodes[units[unit].core].op));
+        match home {
+            Some((unit, input)) => {
+                ending[units[unit].last()] = None;
+                units[unit].tail.push((index, input));
+                units[unit].bindings += node.inputs.len() - 1;
+                ending[index] = Some(unit);
+            }
+            None => {
+                ending[index] = Some(units.len());
+                let hook = node.op.rule().tail_hook().unwrap_or(MAX_BINDINGS);
+                let own_operands = if matches!(node.op, Op::Binary(_) | Op::UnaryBackward(_)) { 1 } else { 0 };
+                units.push(Unit { core: index, tail: Vec::new(), bindings: hook + own_operands });
+            }
+        }
+    }
+    order(r, units)
+}
+
+/// Inputs that can be the running value of a tail.
+fn running_inputs(op: &Op) -> &'static [usize] {
+    match op {
+        Op::Unary(_) | Op::UnaryBackward(_) => &[0],
+        Op::Binary(_) => &[0, 1],
+        _ => &[],
+    }
+}
+
+pub(crate) fn is_elementwise(op: &Op) -> bool {
+    !running_inputs(op).is_empty()
+}
+
+fn elements(r: &Rewritten, tensor: Tensor) -> usize {
+    r.graph.tensors[tensor.index()].shape.elements()
+}
+
+/// Sorts units so that each follows what it reads, and otherwise as their last nodes were recorded.
+///
+/// Attaching a tail never closes a circle: the tail's argument had no other use, so that no path leads
+/// from it to another operand.
+fn order(r: &Rewritten, units: Vec<Unit>) -> Vec<Unit> {
+    let mut unit_of = vec![None; r.graph.nodes.len()];
+    for (u, unit) in units.iter().enumerate() {
+        unit_of[unit.core] = Some(u);
+        for &(node, _) in &unit.tail {
+            unit_of[node] = Some(u);
+        }
+    }
+    let mut by_last: Vec<usize> = (0..units.len()).collect();
+    by_last.sort_by_key(|&u| units[u].last());
+    let mut state = vec![0u8; units.len()];
+    let mut sorted = Vec::with_capacity(units.len());
+    let mut stack: Vec<usize> = Vec::new();
+    for start in by_last {
+        stack.push(start);
+        while let Some(&u) = stack.last() {
+            if state[u] == 2 {
+                stack.pop();
+                continue;
+            }
+            state[u] = 1;
+            let before = stack.len();
+            let members = std::iter::once(units[u].core).chain(units[u].tail.iter().map(|t| t.0));
+            let mut open: Vec<usize> = members.flat_map(|n| r.graph.nodes[n].inputs.clone()).map(|t| r.node_of(t)).collect();
+            while let Some(node) = open.pop() {
+                match unit_of[node] {
+                    Some(v) if v != u && state[v] == 0 => stack.push(v),
+                    Some(_) => {}
+                    // a view: look through it
+                    None => open.extend(r.graph.nodes[node].inputs.iter().map(|&t| r.node_of(t))),
+                }
+            }
+            if stack.len() == before {
+                state[u] = 2;
+                sorted.push(u);
+                stack.pop();
+            }
+        }
+    }
+    sorted.into_iter().map(|u| units[u].clone()).collect()
+}

@@ -1,0 +1,163 @@
+//! From a graph to a short list of launches over few buffers.
+//!
+//! [`Plan::new`] works on a copy of the graph, in phases, each a file here: `rewrite` (constants folded, work
+//! joined, dead operations pruned), `fuse` (elementwise tails attached to their producers), `lower`
+//! (launches over storages), `liveness` (storages to slots).
+
+mod fuse;
+mod liveness;
+mod lower;
+mod rewrite;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use kiln_kernel::{Advance, DType, Launch, Shape};
+
+use crate::{Graph, GraphError, Tensor, store::Segments};
+
+pub(crate) use lower::{Lowering, Storage};
+
+/// Name of the buffer that holds all parameters.
+pub const PARAMETERS: &str = "parameters";
+/// Name of the buffer that holds all gradients, at the same offsets.
+pub const GRADIENTS: &str = "gradients";
+/// Name of the clock; see [`kiln_kernel::CLOCK_WORDS`].
+pub const CLOCK: &str = "clock";
+/// Name of the hyper-parameter table; see [`kiln_kernel::HYPER_COLUMNS`].
+pub const HYPER: &str = "hyper";
+/// Name of the buffer of running sums; see [`Request::totals`].
+pub const TOTALS: &str = "totals";
+
+/// Where an argument of a planned launch lies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The first `len` elements of a workspace slot.
+    Slot {
+        /// Index into [`Plan::slots`].
+        index: usize,
+        /// Number of elements.
+        len: usize,
+    },
+    /// Elements of a buffer that outlives the run: an input, the parameters, the clock.
+    External {
+        /// The buffer's name.
+        name: Arc<str>,
+        /// First element.
+        offset: usize,
+        /// Number of elements.
+        len: usize,
+    },
+}
+
+impl Place {
+    /// The whole of an external buffer.
+    pub fn external(name: &str, len: usize) -> Self {
+        Self::External { name: name.into(), offset: 0, len }
+    }
+}
+
+/// A buffer of the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Element type.
+    pub dtype: DType,
+    /// Number of elements: the most that any of its tenants needs.
+    pub len: usize,
+}
+
+/// A buffer that the plan expects to exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct External {
+    /// Element type.
+    pub dtype: DType,
+    /// Number of elements.
+    pub len: usize,
+}
+
+/// A result that can be read after a run.
+#[derive(Clone, Debug)]
+pub struct Fetch {
+    /// The name it was asked for under.
+    pub name: String,
+    /// Where it lies.
+    pub place: Place,
+    /// Its shape.
+    pub shape: Shape,
+}
+
+/// What a plan is to compute.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Results to be read after a run, by name.
+    pub fetch: Vec<(String, Tensor)>,
+    /// Gradients, by parameter name; they go to the gradient arena.
+    pub gradients: Vec<(String, Tensor)>,
+    /// Sums that grow from run to run: `totals[i] += factor · Σ tensor`. At most four.
+    pub totals: Vec<(Tensor, f32)>,
+    /// Launches after all that: the optimizer's.
+    pub updates: Vec<Launch<Place>>,
+    /// The end of the step.
+    pub advance: Option<Advance>,
+}
+
+/// Launches in order, and the memory that they need.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What to run.
+    pub launches: Vec<Launch<Place>>,
+    /// The workspace.
+    pub slots: Vec<Slot>,
+    /// Buffers that must exist, by name.
+    pub externals: BTreeMap<Arc<str>, External>,
+    /// Results that can be read.
+    pub fetches: Vec<Fetch>,
+    /// Bytes that the workspace would take if each intermediate value had a buffer of its own.
+    pub naive_bytes: u64,
+}
+
+impl Plan {
+    /// Plans a request.
+    ///
+    /// # Errors
+    /// If a tensor belongs to another graph, a gradient has another size than its parameter, a name is
+    /// unknown, or a request has more than four totals.
+    pub fn new(graph: &Graph, segments: &Segments, request: &Request) -> Result<Self, GraphError> {
+        let asked = request.fetch.iter().map(|(_, t)| *t);
+        let asked = asked.chain(request.gradients.iter().map(|(_, t)| *t));
+        let sinks: Vec<Tensor> = asked.chain(request.totals.iter().map(|(t, _)| *t)).collect();
+        for &t in &sinks {
+            graph.info(t)?;
+        }
+        let rewritten = rewrite::rewrite(graph, &sinks)?;
+        let units = fuse::fuse(&rewritten, &sinks);
+        let lowered = lower::lower(&rewritten, units, segments, request)?;
+        Ok(liveness::assign(lowered))
+    }
+
+    /// Bytes of the workspace.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.slots.iter().map(|s| 4 * s.len as u64).sum()
+    }
+}
+
+impl fmt::Display for Plan {
+    /// One line a launch: label, kernel with its sizes, fused steps, and where the arguments lie.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for launch in &self.launches {
+            write!(f, "{:<24} {}", launch.label, launch.kernel)?;
+            for step in launch.kernel.tail().map_or(&[][..], |t| &t.steps) {
+                write!(f, " > {}", lower::step_name(step))?;
+            }
+            f.write_str(" @")?;
+            for place in &launch.arguments {
+                match place {
+                    Place::Slot { index, .. } => write!(f, " #{index}")?,
+                    Place::External { name, offset: 0, .. } => write!(f, " {name}")?,
+                    Place::External { name, offset, .. } => write!(f, " {name}+{offset}")?,
+                }
+            }
+            f.write_str("\n")?;
+        }
+        Ok(())
+    }
+}

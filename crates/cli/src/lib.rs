@@ -1,1 +1,108 @@
-//! See the crate description in Cargo.toml.
+//! The `kiln` program: the only part of Kiln that prints.
+//!
+//! One module per command under `commands`; `arguments` holds every flag, `output` everything that is
+//! printed. The binary is `fn main() -> ExitCode { kiln_cli::main() }`.
+
+mod arguments;
+mod commands;
+mod error;
+mod output;
+mod product;
+mod run_folder;
+
+use std::{
+    panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind},
+    process::ExitCode,
+};
+
+use clap::{Parser, error::ErrorKind};
+
+use crate::{
+    arguments::{Arguments, BenchWhat, Command, usage_line},
+    error::{Failure, one_line},
+    output::{Ui, complain},
+};
+
+/// Exit status of a command that failed.
+const FAILED: u8 = 1;
+
+/// Exit status of a command line that is wrong.
+const WRONG_USAGE: u8 = 2;
+
+/// Runs the program on the process's own arguments.
+///
+/// Exit status: 0 success; 1 a failure, said in one line on standard error; 2 wrong usage, likewise. A
+/// panic, which would be a defect of Kiln, is one line too, and status 1.
+pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|info| complain(&panic_line(info))));
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return show_usage(&error),
+    };
+    match catch_unwind(AssertUnwindSafe(|| run(&arguments.command))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
+            complain(&format!("kiln: {}", failure.line()));
+            ExitCode::from(FAILED)
+        }
+        // The hook has said what happened.
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    let ui = Ui::new(command.output());
+    match command {
+        Command::Devices(_) => commands::devices::run(&ui),
+        Command::Doctor(args) => commands::doctor::run(args, &ui),
+        Command::Bench(bench) => match &bench.what {
+            BenchWhat::Matmul(args) => commands::bench_matmul::run(args, &ui),
+            BenchWhat::Step(args) => commands::bench_step::run(args, &ui),
+        },
+        Command::Train(args) => commands::train::run(args, &ui),
+        Command::Eval(args) => commands::eval::run(args, &ui),
+        Command::Predict(args) => commands::predict::run(args, &ui),
+        Command::Summary(args) => commands::summary::run(args, &ui),
+        Command::Recipes(_) => commands::recipes::run(&ui),
+        Command::Verify(args) => commands::verify::run(args, &ui),
+    }
+}
+
+/// Help and version where they were asked for; otherwise what is wrong, in one line.
+fn show_usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed pipe is no reason to complain: nobody reads.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(WRONG_USAGE)
+        }
+        _ => {
+            complain(&format!("kiln: {}", usage_line(error)));
+            ExitCode::from(WRONG_USAGE)
+        }
+    }
+}
+
+/// `kiln: internal error: ... (file:line); please report it`
+fn panic_line(info: &PanicHookInfo<'_>) -> String {
+    let payload = info.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown");
+    // Only the file's name: where this copy was built is nobody's business.
+    let place = info.location().map_or_else(String::new, |location| {
+        let file = location.file().rsplit(['/', '\\']).next().unwrap_or_default();
+        format!(" ({file}:{})", location.line())
+    });
+    format!(
+        "kiln: internal error: {}{place}; this is a defect in kiln: please report it with the command that you ran",
+        one_line(message)
+    )
+}

@@ -1,1 +1,47 @@
-//! See the crate description in Cargo.toml.
+//! Data sets for Kiln: files read with care, digits drawn on the spot, small tables, and the order in
+//! which an epoch visits the rows.
+//!
+//! A [`Dataset`] is two [`Split`]s, training and test, and the names of its classes. A split holds its
+//! rows either as bytes, as image files do, or as `f32`, and its targets either as class indices or as
+//! `f32` rows; lengths and labels are checked once, when it is made. Nothing here knows of a device.
+//!
+//! ```
+//! use kiln_data::{Dataset, Features};
+//! let data = Dataset::digits(7, 100, 20)?;
+//! assert_eq!(data.train.item_shape().dims(), [1, 28, 28]);
+//! assert!(matches!(data.train.features(), Features::Bytes(pixels) if pixels.len() == 100 * 784));
+//! # Ok::<(), kiln_data::DataError>(())
+//! ```
+
+mod dataset;
+mod digits;
+mod dir;
+mod error;
+mod idx;
+mod mnist;
+mod order;
+mod picture;
+mod tables;
+
+pub use dataset::{Dataset, Features, Split, Targets};
+pub use dir::DataDir;
+pub use error::{DataError, IdxProblem};
+pub use idx::{Idx, parse_idx, read_idx};
+pub use order::order;
+pub use picture::{ImageForm, read_image};
+pub use tables::Gate;
+
+/// The purposes that this crate draws random numbers for: the `stream` of
+/// [`kiln_kernel::random::Stream`]. High numbers, so that they meet neither parameters nor layers.
+mod streams {
+    /// The order of an epoch's rows.
+    pub(crate) const SHUFFLE: u32 = 0xDA7A_0000;
+    /// Which rows go to which side of [`crate::Split::split`].
+    pub(crate) const SPLIT: u32 = 0xDA7A_0001;
+    /// Drawn digits for training: one step per image.
+    pub(crate) const DIGITS_TRAIN: u32 = 0xDA7A_0002;
+    /// Drawn digits for testing.
+    pub(crate) const DIGITS_TEST: u32 = 0xDA7A_0003;
+    /// Points of the `linear` table.
+    pub(crate) const LINEAR: u32 = 0xDA7A_0004;
+}

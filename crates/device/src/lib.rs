@@ -1,1 +1,22 @@
-//! See the crate description in Cargo.toml.
+//! The wgpu backend, and [`Device`], the one handle on hardware that users hold.
+//!
+//! [`assemble`] turns a kernel into WGSL; the rest opens adapters, compiles pipelines, holds buffers, submits
+//! and reads back. No type of wgpu appears in the public interface but in [`Device::wgpu`].
+
+mod adapters;
+pub mod assemble;
+mod backend;
+mod check;
+mod choose;
+mod device;
+mod functions;
+mod gemm;
+mod memory;
+mod pipeline;
+mod probe;
+mod trusted;
+
+pub use adapters::{Info, LimitRow};
+pub use assemble::Kind;
+pub use device::{Device, DeviceOptions};
+pub use pipeline::ReplaceShader;

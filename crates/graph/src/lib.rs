@@ -32,6 +32,7 @@ pub mod ops;
 mod plan;
 mod session;
 mod store;
+pub mod verify;
 
 pub use error::GraphError;
 pub use graph::{Graph, Tensor, TensorInfo};

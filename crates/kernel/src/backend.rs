@@ -109,6 +109,16 @@ pub enum Host {
 }
 
 impl Host {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    /// True if there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// As `f32`, rounding or converting where needed.
     pub fn into_f32(self) -> Vec<f32> {
         match self {

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `kiln` program. See `kiln --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kiln_cli::main()
+}

@@ -1,1 +1,47 @@
-//! See the crate description in Cargo.toml.
+//! The CPU backend: for each kernel one function of its name, over `f32` and `f64`.
+//!
+//! The functions do the work of the WGSL entry points of the same names (`shaders/`), over the same
+//! bindings in the same order; what each computes stands in [`kiln_kernel`]'s documentation of the kernel.
+//! In `f64` they are plain loops, and the ground truth that every shader is checked against. In `f32`, where
+//! they train networks on machines without a GPU, the costly ones have a fast path beside the plain loop,
+//! tested against it.
+//!
+//! Work is shared out in blocks whose bounds depend on the shapes alone, and every sum has a fixed order:
+//! two runs give the same bits.
+
+mod accumulate;
+mod adam;
+mod advance;
+mod arguments;
+mod avg_pool2d;
+mod binary;
+mod conv2d;
+mod conv2d_backward_input;
+mod conv2d_backward_weight;
+mod cpu;
+mod cross_entropy;
+mod dispatch;
+mod dropout;
+mod elementwise;
+mod gather;
+mod gemm;
+mod layout;
+mod matmul;
+mod max_pool2d;
+mod parallel;
+mod patches;
+mod real;
+mod reduce;
+mod sgd;
+mod simd;
+mod softmax;
+mod storage;
+mod sum_splits;
+mod tail;
+#[cfg(test)]
+mod testing;
+mod unary;
+mod window;
+
+pub use cpu::Cpu;
+pub use real::Real;

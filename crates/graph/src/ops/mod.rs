@@ -32,11 +32,42 @@ use crate::{
     plan::{Lowering, Storage},
 };
 
-/// An operation with its settings. Adding one here makes [`Op::rule`] ask for its rule.
-#[derive(Clone, Debug)]
-pub(crate) enum Op {
-    Input(Arc<str>),
-    Parameter(Arc<str>),
+/// Declares [`Op`] with what follows from the list of operations alone.
+macro_rules! operations {
+    ($($variant:ident($settings:ty),)*) => {
+        /// An operation with its settings. Adding one here makes the compiler ask for its [`Rule`], and the
+        /// gradient checks for a row.
+        #[derive(Clone, Debug)]
+        pub(crate) enum Op {
+            Input(Arc<str>),
+            Parameter(Arc<str>),
+            $($variant($settings),)*
+        }
+
+        /// The operations' variants, leaves aside: what the gradient checks must have a row for.
+        #[doc(hidden)]
+        pub const VARIANTS: &[&str] = &[$(stringify!($variant)),*];
+
+        impl Op {
+            pub(crate) fn rule(&self) -> &dyn Rule {
+                match self {
+                    Op::Input(_) | Op::Parameter(_) => &leaf::Leaf,
+                    $(Op::$variant(op) => op,)*
+                }
+            }
+
+            /// The name in [`VARIANTS`]; `None` for leaves.
+            fn variant(&self) -> Option<&'static str> {
+                match self {
+                    Op::Input(_) | Op::Parameter(_) => None,
+                    $(Op::$variant(_) => Some(stringify!($variant)),)*
+                }
+            }
+        }
+    };
+}
+
+operations! {
     Fill(leaf::Fill),
     Unary(Unary),
     UnaryBackward(unary::UnaryBackward),
@@ -61,35 +92,15 @@ pub(crate) enum Op {
     Gather(gather::Gather),
 }
 
-impl Op {
-    pub(crate) fn rule(&self) -> &dyn Rule {
-        match self {
-            Op::Input(_) | Op::Parameter(_) => &leaf::Leaf,
-            Op::Fill(op) => op,
-            Op::Unary(op) => op,
-            Op::UnaryBackward(op) => op,
-            Op::Binary(op) => op,
-            Op::Reduce(op) => op,
-            Op::Reshape(op) => op,
-            Op::Broadcast(op) => op,
-            Op::Permute(op) => op,
-            Op::Matmul(op) => op,
-            Op::Conv2d(op) => op,
-            Op::Conv2dBackwardInput(op) => op,
-            Op::Conv2dBackwardWeight(op) => op,
-            Op::MaxPool2d(op) => op,
-            Op::MaxPool2dBackward(op) => op,
-            Op::AvgPool2d(op) => op,
-            Op::AvgPool2dBackward(op) => op,
-            Op::Softmax(op) => op,
-            Op::SoftmaxBackward(op) => op,
-            Op::CrossEntropy(op) => op,
-            Op::CrossEntropyBackward(op) => op,
-            Op::Dropout(op) => op,
-            Op::Gather(op) => op,
-        }
+impl Graph {
+    /// The recorded operations without leaves, in order: variant and name. For tests of completeness.
+    #[doc(hidden)]
+    pub fn recorded(&self) -> Vec<(&'static str, String)> {
+        self.nodes.iter().filter_map(|n| Some((n.op.variant()?, n.op.name()))).collect()
     }
+}
 
+impl Op {
     pub(crate) fn name(&self) -> String {
         match self {
             Op::Input(name) => format!("input {name}"),

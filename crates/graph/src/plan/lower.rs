@@ -366,7 +366,10 @@ impl Lowering<'_> {
             let tensor = root(self.r, *tensor);
             let node = self.r.node_of(tensor);
             let computed = units.iter().any(|u| u.last() == node);
-            if computed && !self.is_read(tensor, request) && !self.of.contains_key(&tensor) {
+            // one tensor that is the gradient of two parameters is copied to both: one buffer cannot be read and
+            // written by one launch
+            let owners = request.gradients.iter().filter(|(_, t)| root(self.r, *t) == tensor).count();
+            if computed && owners == 1 && !self.is_read(tensor, request) {
                 self.of.insert(tensor, storage);
             } else {
                 copies.push((tensor, storage));

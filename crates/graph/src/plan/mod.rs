@@ -15,7 +15,7 @@ use kiln_kernel::{Advance, DType, Launch, Shape};
 
 use crate::{Graph, GraphError, Tensor, store::Segments};
 
-pub(crate) use lower::{Lowering, Storage};
+pub(crate) use lower::{Lowering, Storage, step_name};
 
 /// Name of the buffer that holds all parameters.
 pub const PARAMETERS: &str = "parameters";
@@ -146,7 +146,7 @@ impl fmt::Display for Plan {
         for launch in &self.launches {
             write!(f, "{:<24} {}", launch.label, launch.kernel)?;
             for step in launch.kernel.tail().map_or(&[][..], |t| &t.steps) {
-                write!(f, " > {}", lower::step_name(step))?;
+                write!(f, " > {}", step_name(step))?;
             }
             f.write_str(" @")?;
             for place in &launch.arguments {

@@ -124,8 +124,11 @@ fn join_bias_gradient(r: &mut Rewritten) {
         let node = r.graph.nodes[sum].clone();
         let Op::Reduce(reduce) = &node.op else { continue };
         let dy = node.inputs[0];
-        let axes = &reduce.axes[..];
-        if reduce.op != ReduceOp::Sum || axes != [0, 2, 3] || r.graph.tensors[dy.index()].shape.rank() != 4 {
+        let shape = &r.graph.tensors[dy.index()].shape;
+        // all axes but the channels, where it does not matter whether an axis of size 1 is summed
+        let summed = |axis: usize| reduce.axes.contains(&axis);
+        let by_channel = shape.rank() == 4 && !summed(1) && [0, 2, 3].iter().all(|&a| summed(a) || shape[a] == 1);
+        if reduce.op != ReduceOp::Sum || !by_channel {
             continue;
         }
         let weight = r.nodes().find(|&n| {

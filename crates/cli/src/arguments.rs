@@ -1,0 +1,399 @@
+//! The command line: names are fixed (scripts depend on them), values are checked before anything starts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
+use kiln_data::DataDir;
+
+/// Trains neural networks on any GPU.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kiln",
+    version,
+    about,
+    arg_required_else_help = true,
+    infer_subcommands = false,
+    after_help = "Example:\n  kiln train                   train on digits that the program draws itself\n  kiln train mnist-cnn --json  train on MNIST, the result as JSON"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a network
+    Train(Train),
+    /// Measure a model on its test set: loss, accuracy, per-class figures, confusion matrix
+    Eval(Eval),
+    /// Classify image files
+    Predict(Predict),
+    /// Show a network's layers, parameters and memory
+    Summary(Summary),
+    /// List the built-in recipes
+    Recipes(Recipes),
+    /// List adapters in the order Kiln would choose them, with limits and features
+    Devices(Devices),
+    /// Check every kernel of a recipe on this device against the CPU reference
+    Verify(Verify),
+    /// Say whether this machine is ready, and what to install if it is not
+    Doctor(Doctor),
+    /// Time things on this device
+    Bench(Bench),
+}
+
+impl OptimizerName {
+    /// As `kiln_nn` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "sgd",
+            Self::Adam => "adam",
+            Self::Adamw => "adamw",
+        }
+    }
+}
+
+impl Command {
+    /// The flags that say what is printed, and how.
+    pub(crate) fn output(&self) -> &Output {
+        match self {
+            Self::Train(args) => &args.output,
+            Self::Eval(args) => &args.output,
+            Self::Predict(args) => &args.output,
+            Self::Summary(args) => &args.output,
+            Self::Recipes(args) => &args.output,
+            Self::Devices(args) => &args.output,
+            Self::Verify(args) => &args.output,
+            Self::Doctor(args) => &args.output,
+            Self::Bench(args) => match &args.what {
+                BenchWhat::Step(args) => &args.output,
+                BenchWhat::Matmul(args) => &args.output,
+            },
+        }
+    }
+}
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// Print one JSON value on standard output at the end; messages go to standard error
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// Print nothing but the result and errors
+    #[arg(long, short, conflicts_with = "verbose", help_heading = "Output")]
+    pub(crate) quiet: bool,
+    /// Say more
+    #[arg(long, short, help_heading = "Output")]
+    pub(crate) verbose: bool,
+}
+
+/// Which device.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OnDevice {
+    /// auto (the best real GPU, else cpu), cpu, gpu, an index of `kiln devices`, or part of a name
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+}
+
+/// Which data.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FromData {
+    /// Folder that holds the data sets' folders [default: KILN_DATA, else the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+impl FromData {
+    /// The folder of `--data`, else what the environment names.
+    pub(crate) fn dir(&self) -> DataDir {
+        DataDir::resolve(self.data.as_deref(), |name| std::env::var_os(name))
+    }
+}
+
+/// Optimizers by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OptimizerName {
+    /// Stochastic gradient descent
+    Sgd,
+    /// Adam
+    Adam,
+    /// Adam with decoupled weight decay
+    Adamw,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  kiln train mnist-cnn --epochs 5 --batch-size 64 --out runs/first\n  kiln train my-network.toml --lr 0.01"
+)]
+pub(crate) struct Train {
+    /// A built-in recipe (see `kiln recipes`) or a recipe file ending in .toml
+    #[arg(value_name = "RECIPE | FILE.toml", default_value = "digits-cnn")]
+    pub(crate) recipe: String,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// Passes over the training set [default: the recipe's]
+    #[arg(long, value_name = "N", value_parser = at_least_one(1_000_000))]
+    pub(crate) epochs: Option<u32>,
+    /// Images per step [default: the recipe's]
+    #[arg(long, value_name = "N", value_parser = at_least_one(1 << 20))]
+    pub(crate) batch_size: Option<u32>,
+    /// Learning rate [default: the recipe's]
+    #[arg(long, value_name = "X", value_parser = learning_rate, allow_negative_numbers = true)]
+    pub(crate) lr: Option<f64>,
+    /// Optimizer, at its usual settings unless it is the recipe's own [default: the recipe's]
+    #[arg(long, value_name = "NAME", value_enum, ignore_case = true)]
+    pub(crate) optimizer: Option<OptimizerName>,
+    /// Seed of the first parameters, the order of the images and dropout
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// Training images at most
+    #[arg(long, value_name = "N", value_parser = at_least_one(u32::MAX))]
+    pub(crate) limit: Option<u32>,
+    /// Run folder [default: runs/RECIPE-TIME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln eval runs/first/model.safetensors --json")]
+pub(crate) struct Eval {
+    /// A model file
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// The recipe of a model file that does not say its own
+    #[arg(long, value_name = "RECIPE | FILE.toml")]
+    pub(crate) recipe: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln predict runs/first/model.safetensors seven.png three.jpg")]
+pub(crate) struct Predict {
+    /// A model file
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// PNG or JPEG files
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    /// Exchange black and white first: for dark digits on light paper
+    #[arg(long)]
+    pub(crate) invert: bool,
+    /// The recipe of a model file that does not say its own
+    #[arg(long, value_name = "RECIPE | FILE.toml")]
+    pub(crate) recipe: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln summary mnist-cnn")]
+pub(crate) struct Summary {
+    /// A built-in recipe, a recipe file or a model file
+    #[arg(value_name = "RECIPE | MODEL")]
+    pub(crate) what: String,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln recipes")]
+pub(crate) struct Recipes {
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln devices --verbose")]
+pub(crate) struct Devices {
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln verify mnist-cnn --device gpu")]
+pub(crate) struct Verify {
+    /// A built-in recipe or a recipe file
+    #[arg(value_name = "RECIPE | FILE.toml", default_value = "digits-cnn")]
+    pub(crate) recipe: String,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    /// Images per step [default: the recipe's]
+    #[arg(long, value_name = "N", value_parser = at_least_one(1 << 20))]
+    pub(crate) batch_size: Option<u32>,
+    /// Seed of the inputs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln doctor")]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) what: BenchWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchWhat {
+    /// Time whole training steps of a recipe
+    Step(BenchStep),
+    /// Time the product of two N x N matrices
+    Matmul(BenchMatmul),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln bench step mnist-cnn --batch-size 64 --json")]
+pub(crate) struct BenchStep {
+    /// A built-in recipe or a recipe file
+    #[arg(value_name = "RECIPE | FILE.toml", default_value = "digits-cnn")]
+    pub(crate) recipe: String,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    /// Images per step [default: the recipe's]
+    #[arg(long, value_name = "N", value_parser = at_least_one(1 << 20))]
+    pub(crate) batch_size: Option<u32>,
+    /// Steps to time
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = at_least_one(1_000_000))]
+    pub(crate) steps: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln bench matmul 1024 --device gpu")]
+pub(crate) struct BenchMatmul {
+    /// Rows and columns of the matrices
+    #[arg(value_name = "N", value_parser = at_least_one(32_768))]
+    pub(crate) n: u32,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    /// Products to time
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one(1_000_000))]
+    pub(crate) steps: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// A whole number from 1 to `most`.
+fn at_least_one(most: u32) -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(1..=u64::from(most))
+}
+
+/// A finite number above 0 that `f32` can hold.
+fn learning_rate(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(rate) if (rate as f32).is_finite() && rate as f32 > 0.0 => Ok(rate),
+        Ok(_) => Err("a learning rate is a finite number above 0".into()),
+        Err(_) => Err("not a number; a learning rate is a finite number above 0".into()),
+    }
+}
+
+/// clap's error as one line, without its usage text.
+pub(crate) fn usage_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let parts: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .collect();
+    let message = parts.join(" ");
+    format!("{}; see --help", message.strip_prefix("error: ").unwrap_or(&message))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definitions_are_sound_and_helped_by_examples() {
+        Arguments::command().debug_assert();
+        fn walk(command: &clap::Command) {
+            if command.get_name() == "help" {
+                return;
+            }
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                command.has_subcommands()
+                    || help.contains(&format!("kiln {}", command.get_name()))
+                    || help.contains(&format!("kiln bench {}", command.get_name())),
+                "{} has no example",
+                command.get_name()
+            );
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Arguments::command());
+    }
+
+    #[test]
+    fn wrong_values_are_told_in_one_line() {
+        for (line, want) in [
+            ("train --batch-size 0", "0 is not in 1..="),
+            ("train --batch-size -3", "-3"),
+            ("train --batch-size many", "invalid digit"),
+            ("train --epochs 0", "--epochs <N>"),
+            ("train --limit 0", "--limit <N>"),
+            ("train --lr fast", "not a number"),
+            ("train --lr nan", "finite number above 0"),
+            ("train --lr inf", "finite number above 0"),
+            ("train --lr 1e99", "finite number above 0"),
+            ("train --lr -0.1", "finite number above 0"),
+            ("train --lr 0", "finite number above 0"),
+            ("train --optimizer adma", "adam"),
+            ("train --seed -1", "--seed"),
+            ("train --quiet --verbose", "cannot be used with"),
+            ("train a b", "unexpected argument 'b'"),
+            ("train --speed 9", "unexpected argument '--speed'"),
+            ("tran", "'train'"),
+            ("predict model", "IMAGE"),
+            ("eval", "MODEL"),
+            ("bench matmul", "<N>"),
+            ("bench matmul 0", "0 is not in 1..="),
+            ("bench step --steps 0", "0 is not in 1..="),
+        ] {
+            let error = Arguments::try_parse_from(format!("kiln {line}").split(' ')).expect_err(line);
+            let message = usage_line(&error);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(message.contains(want), "{line}: {message}");
+            assert!(!message.contains('\n') && !message.starts_with("error"), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn right_values_are_taken() {
+        let arguments =
+            Arguments::try_parse_from("kiln train --lr 1e-3 --optimizer Adam --epochs 3".split(' '));
+        match arguments.map(|a| a.command) {
+            Ok(Command::Train(train)) => {
+                assert_eq!(train.recipe, "digits-cnn");
+                assert_eq!((train.lr, train.epochs), (Some(1e-3), Some(3)));
+                assert_eq!(train.optimizer, Some(OptimizerName::Adam));
+                assert_eq!(train.device.device, "auto");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

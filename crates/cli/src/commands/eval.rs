@@ -1,0 +1,113 @@
+//! `kiln eval MODEL`
+
+use kiln_data::Targets;
+use kiln_device::Device;
+use kiln_nn::metrics::{ClassScores, Classification, classification};
+use serde::Serialize;
+
+use super::model::Model;
+use crate::{
+    Failure,
+    arguments::Eval,
+    output::{Align, Spinner, Table, Ui, count, percent},
+};
+
+/// What `--json` prints; a regression has a loss and nothing else.
+#[derive(Debug, Serialize)]
+struct Report {
+    test_loss: f64,
+    #[serde(flatten)]
+    scores: Option<Scores>,
+}
+
+#[derive(Debug, Serialize)]
+struct Scores {
+    test_accuracy: f64,
+    macro_f1: f64,
+    roc_auc: Option<f64>,
+    top_3_accuracy: f64,
+    confusion: Vec<Vec<usize>>,
+    per_class: Vec<ClassScores>,
+}
+
+impl From<Classification> for Scores {
+    fn from(scores: Classification) -> Self {
+        Self {
+            test_accuracy: scores.accuracy,
+            macro_f1: scores.macro_f1,
+            roc_auc: scores.roc_auc,
+            top_3_accuracy: scores.top_3_accuracy,
+            confusion: scores.confusion,
+            per_class: scores.per_class,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
+    let model = Model::open(&args.model, args.recipe.as_deref())?;
+    let device = Device::open(&args.device.device)?;
+    let trainer = model.trainer(&device)?;
+    let data = model.dataset(&args.data.dir())?;
+    ui.note(&format!(
+        "{} on {device}: {} test rows of {}",
+        args.model.display(),
+        count(data.test.len() as u64),
+        data.name
+    ));
+    let report = {
+        let _spinner = Spinner::new(ui, "evaluating");
+        let test_loss = trainer.evaluate(&data.test)?.loss;
+        let scores = match data.test.targets() {
+            Targets::Real { .. } => None,
+            Targets::Classes { labels, .. } => {
+                let probabilities: Vec<f32> = trainer.predict_split(&data.test)?.into_iter().collect();
+                Some(classification(&probabilities, labels, &data.classes).into())
+            }
+        };
+        Report { test_loss, scores }
+    };
+    show(&report, ui)?;
+    ui.json(&report)
+}
+
+/// Totals, a row per class, and the confusion matrix.
+fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
+    ui.result(&format!("loss           {:.4}", report.test_loss))?;
+    let Some(scores) = &report.scores else { return Ok(()) };
+    ui.result(&format!("accuracy       {}", percent(scores.test_accuracy)))?;
+    ui.result(&format!("top 3          {}", percent(scores.top_3_accuracy)))?;
+    ui.result(&format!("macro F1       {:.4}", scores.macro_f1))?;
+    if let Some(area) = scores.roc_auc {
+        ui.result(&format!("area under ROC {area:.4}"))?;
+    }
+    let mut table = Table::new([
+        ("class", Align::Left),
+        ("precision", Align::Right),
+        ("recall", Align::Right),
+        ("F1", Align::Right),
+        ("rows", Align::Right),
+    ]);
+    for class in &scores.per_class {
+        table.row([
+            class.class.clone(),
+            format!("{:.4}", class.precision),
+            format!("{:.4}", class.recall),
+            format!("{:.4}", class.f1),
+            count(class.support as u64),
+        ]);
+    }
+    ui.result(&format!("\n{}", table.render()))?;
+    ui.result(&format!("\nconfusion: rows are what is true, columns what is said\n{}", confusion(scores)))
+}
+
+fn confusion(scores: &Scores) -> String {
+    let names = scores.per_class.iter().map(|class| class.class.as_str());
+    let mut columns = vec![("", Align::Left)];
+    columns.extend(names.clone().map(|name| (name, Align::Right)));
+    let mut table = Table::with_columns(&columns);
+    for (name, row) in names.zip(&scores.confusion) {
+        let cells = row.iter().map(|&n| if n == 0 { ".".into() } else { n.to_string() });
+        table.row([name.to_owned()].into_iter().chain(cells));
+    }
+    table.render()
+}

@@ -1,0 +1,13 @@
+//! One module per command: `run` does it, the types beside it are its `--json`.
+
+pub(crate) mod bench_matmul;
+pub(crate) mod bench_step;
+pub(crate) mod devices;
+pub(crate) mod doctor;
+pub(crate) mod eval;
+mod model;
+pub(crate) mod predict;
+pub(crate) mod recipes;
+pub(crate) mod summary;
+pub(crate) mod train;
+pub(crate) mod verify;

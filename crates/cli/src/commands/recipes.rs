@@ -1,0 +1,54 @@
+//! `kiln recipes`
+
+use kiln_nn::Recipe;
+use serde::Serialize;
+
+use crate::{
+    Failure,
+    output::{Align, Table, Ui, count},
+};
+
+/// What `--json` prints a list of.
+#[derive(Serialize)]
+struct Report {
+    name: String,
+    description: String,
+    dataset: String,
+    parameters: usize,
+    epochs: usize,
+    batch_size: usize,
+}
+
+pub(crate) fn run(ui: &Ui) -> Result<(), Failure> {
+    let mut table = Table::new([
+        ("recipe", Align::Left),
+        ("data", Align::Left),
+        ("parameters", Align::Right),
+        ("epochs", Align::Right),
+        ("batch", Align::Right),
+        ("", Align::Left),
+    ]);
+    let mut reports = Vec::new();
+    for name in Recipe::names() {
+        let recipe = Recipe::open(name)?;
+        let parameters = recipe.model()?.summary()?.parameters;
+        table.row([
+            recipe.name.clone(),
+            recipe.data.name.clone(),
+            count(parameters as u64),
+            recipe.epochs.to_string(),
+            recipe.batch_size.to_string(),
+            recipe.description.clone(),
+        ]);
+        reports.push(Report {
+            name: recipe.name,
+            description: recipe.description,
+            dataset: recipe.data.name,
+            parameters,
+            epochs: recipe.epochs,
+            batch_size: recipe.batch_size,
+        });
+    }
+    ui.result(&table.render())?;
+    ui.json(&reports)
+}

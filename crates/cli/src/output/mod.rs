@@ -1,0 +1,85 @@
+//! What the program prints: results on standard output, everything else on standard error.
+
+mod format;
+mod progress;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+pub(crate) use format::{bytes, count, duration, percent};
+pub(crate) use progress::{Progress, Spinner};
+pub(crate) use table::{Align, Table};
+
+use crate::{Failure, arguments::Output};
+
+/// Where results, messages and progress go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ui {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    terminal: bool,
+}
+
+impl Ui {
+    pub(crate) fn new(output: &Output) -> Self {
+        Self {
+            json: output.json,
+            quiet: output.quiet,
+            verbose: output.verbose,
+            terminal: io::stderr().is_terminal(),
+        }
+    }
+
+    /// True if the result is to be one JSON value instead of text.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// True if more is to be said than usual.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// A part of the result, for people: standard output, nothing with `--json`.
+    pub(crate) fn result(&self, text: &str) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { print(text) }
+    }
+
+    /// The result for programs: one line on standard output, nothing without `--json`.
+    pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        if !self.json {
+            return Ok(());
+        }
+        let text = serde_json::to_string(value)
+            .map_err(|error| Failure::Message(format!("the result cannot be written as JSON: {error}")))?;
+        print(&text)
+    }
+
+    /// A message on standard error, nothing with `--quiet`.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            complain(text);
+        }
+    }
+
+    /// A message that only `--verbose` asks for.
+    pub(crate) fn detail(&self, text: &str) {
+        if self.verbose {
+            complain(text);
+        }
+    }
+}
+
+/// One text and a line end to standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+/// One line to standard error; where even that fails, there is nobody left to tell.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,168 @@
+//! The folder of a training run: `run.json`, `metrics.jsonl`, `model.safetensors`.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use kiln_data::{Features, Split, Targets};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::Failure;
+
+/// A folder that has been shown to be writable.
+pub(crate) struct RunFolder {
+    path: PathBuf,
+    metrics: File,
+}
+
+impl RunFolder {
+    /// Makes the folder, `runs/NAME-TIME` unless it is named, and an empty `metrics.jsonl` in it.
+    ///
+    /// # Errors
+    /// Where it cannot be made or written.
+    pub(crate) fn create(named: Option<&Path>, recipe: &str) -> Result<Self, Failure> {
+        let path = match named {
+            Some(path) => {
+                fs::create_dir_all(path).map_err(|error| cannot(path, &error))?;
+                path.to_path_buf()
+            }
+            None => fresh(recipe)?,
+        };
+        let file = path.join("metrics.jsonl");
+        let metrics = File::create(&file).map_err(|error| cannot(&file, &error))?;
+        Ok(Self { path, metrics })
+    }
+
+    /// A file in the folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a line to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// Where the disk is full or the folder has gone.
+    pub(crate) fn log(&mut self, line: &impl Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_vec(line)
+            .map_err(|error| Failure::Message(format!("metrics cannot be written as JSON: {error}")))?;
+        text.push(b'\n');
+        self.metrics.write_all(&text).map_err(|error| cannot(&self.file("metrics.jsonl"), &error))
+    }
+
+    /// Writes `run.json`, whole or not at all.
+    ///
+    /// # Errors
+    /// Where the disk is full or the folder has gone.
+    pub(crate) fn describe(&self, run: &impl Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_vec_pretty(run)
+            .map_err(|error| Failure::Message(format!("the run cannot be written as JSON: {error}")))?;
+        text.push(b'\n');
+        Ok(kiln_nn::write_atomically(&self.file("run.json"), &text)?)
+    }
+}
+
+/// `runs/NAME-TIME`, with a number behind it where a run began in the same second.
+fn fresh(recipe: &str) -> Result<PathBuf, Failure> {
+    let runs = Path::new("runs");
+    fs::create_dir_all(runs).map_err(|error| cannot(runs, &error))?;
+    // The name comes from a file: it must not lead out of the folder.
+    let name: String =
+        recipe.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let base = format!("{name}-{}", timestamp(now));
+    for attempt in 1..=100 {
+        let path = runs.join(if attempt == 1 { base.clone() } else { format!("{base}-{attempt}") });
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(cannot(&path, &error)),
+        }
+    }
+    Err(Failure::Message(format!("{}: 100 runs began in this second; name one with --out", runs.display())))
+}
+
+fn cannot(path: &Path, error: &io::Error) -> Failure {
+    Failure::Message(format!("cannot write {}: {error}; choose another folder with --out", path.display()))
+}
+
+/// `20260131-235959` in UTC, from seconds since 1970.
+///
+/// Source: Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+fn timestamp(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// SHA-256 of a split's rows and targets, numbers as little-endian bytes.
+pub(crate) fn hash(split: &Split) -> String {
+    let mut hasher = Sha256::new();
+    match split.features() {
+        Features::Bytes(bytes) => hasher.update(bytes),
+        Features::Real(values) => values.iter().for_each(|v| hasher.update(v.to_le_bytes())),
+    }
+    match split.targets() {
+        Targets::Classes { labels, .. } => labels.iter().for_each(|l| hasher.update(l.to_le_bytes())),
+        Targets::Real { values, .. } => values.iter().for_each(|v| hasher.update(v.to_le_bytes())),
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates() {
+        for (seconds, want) in [
+            (0, "19700101-000000"),
+            (951_782_400, "20000229-000000"),
+            (1_704_067_199, "20231231-235959"),
+            (1_709_210_096, "20240229-123456"),
+            (4_107_542_400, "21000301-000000"),
+        ] {
+            assert_eq!(timestamp(seconds), want);
+        }
+    }
+
+    #[test]
+    fn folders_hold_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = RunFolder::create(Some(&dir.path().join("a/b")), "xor").unwrap();
+        run.log(&[1, 2]).unwrap();
+        run.log(&"three").unwrap();
+        run.describe(&[7]).unwrap();
+        assert_eq!(fs::read_to_string(run.file("metrics.jsonl")).unwrap(), "[1,2]\n\"three\"\n");
+        assert_eq!(fs::read_to_string(run.file("run.json")).unwrap(), "[\n  7\n]\n");
+
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let message = RunFolder::create(Some(&file.join("x")), "xor").err().unwrap().to_string();
+        assert!(message.contains("cannot write") && message.contains("--out"), "{message}");
+    }
+
+    #[test]
+    fn hashes_tell_data_apart() {
+        let a = kiln_data::Dataset::linear(1).unwrap();
+        let b = kiln_data::Dataset::linear(2).unwrap();
+        assert_eq!(hash(&a.train), hash(&a.train.clone()));
+        assert_ne!(hash(&a.train), hash(&b.train));
+        assert_eq!(hash(&a.train).len(), 64);
+    }
+}

@@ -1,0 +1,143 @@
+use std::{io, path::PathBuf};
+
+/// What can go wrong with data. Each message names the file or data set and says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// Files of a data set are not there.
+    #[error(
+        "data set \"{name}\" is incomplete: {} lacks {} (plain or with .gz); put the files there, or name \
+         the folder that holds \"{folder}\" with --data DIR or the KILN_DATA variable", dir.display(), missing.join(", ")
+    )]
+    Missing {
+        /// The data set.
+        name: String,
+        /// The folder that was searched.
+        dir: PathBuf,
+        /// Its name inside the data folder.
+        folder: String,
+        /// The files that are not there.
+        missing: Vec<String>,
+    },
+    /// A file could not be opened or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Not a regular file: a folder, a device, a pipe.
+    #[error("{}: not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file that is not a sound IDX file of bytes.
+    #[error("{}: {problem}", path.display())]
+    Idx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: IdxProblem,
+    },
+    /// The number of images is not the number of labels.
+    #[error("{} holds {images} images, but {} holds {labels} labels", images_file.display(), labels_file.display())]
+    Counts {
+        /// The file of images.
+        images_file: PathBuf,
+        /// How many it holds.
+        images: usize,
+        /// The file of labels.
+        labels_file: PathBuf,
+        /// How many it holds.
+        labels: usize,
+    },
+    /// A label that names no class.
+    #[error("{origin}: label {label} of item {item} is out of range, there are {classes} classes (0 to {})", classes.saturating_sub(1))]
+    Label {
+        /// The file, or what the labels are of.
+        origin: String,
+        /// The first item with such a label.
+        item: usize,
+        /// Its label.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A number that is not finite.
+    #[error("{origin}: value {item} is not a finite number")]
+    NotFinite {
+        /// The file, or what the values are of.
+        origin: String,
+        /// The first such value.
+        item: usize,
+    },
+    /// Lengths or shapes that do not fit each other.
+    #[error("{origin}: {message}")]
+    Shape {
+        /// The data set or file.
+        origin: String,
+        /// What does not fit, both sides named.
+        message: String,
+    },
+    /// An image that cannot be decoded, or is too large.
+    #[error("{}: {message}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// What is wrong with an IDX file.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdxProblem {
+    /// The first two bytes are not zero.
+    #[error("not an IDX file: it starts with {0:02x?}, expected 00 00")]
+    Magic([u8; 2]),
+    /// Elements that are not unsigned bytes.
+    #[error("elements are {0}, but only unsigned bytes (type 08) are read")]
+    ElementType(String),
+    /// Another number of dimensions than the data set has.
+    #[error("{found} dimensions {shape:?}, expected {expected}")]
+    Rank {
+        /// How many the header says.
+        found: usize,
+        /// How many there must be.
+        expected: usize,
+        /// The dimensions.
+        shape: Vec<usize>,
+    },
+    /// The dimensions multiply to more than can be counted.
+    #[error("dimensions {0:?} are too large")]
+    Overflow(Vec<usize>),
+    /// The file ends inside the header.
+    #[error("truncated: ends inside the header")]
+    HeaderTruncated,
+    /// The file ends before the last element.
+    #[error("truncated: the header promises {promised} bytes, the file holds {found}")]
+    Truncated {
+        /// Bytes that the dimensions multiply to.
+        promised: u64,
+        /// Bytes that are there, or, compressed, the most that can be.
+        found: u64,
+    },
+    /// Bytes behind the last element.
+    #[error("trailing bytes: the header promises {promised} bytes, the file holds more")]
+    Trailing {
+        /// Bytes that the dimensions multiply to.
+        promised: u64,
+    },
+    /// The compressed data ends early.
+    #[error("truncated gzip data; fetch the file again")]
+    GzipTruncated,
+    /// The compressed data is damaged.
+    #[error("corrupt gzip data ({0}); fetch the file again")]
+    GzipCorrupt(String),
+    /// The memory for the elements is not to be had.
+    #[error("not enough memory for {0} bytes")]
+    Memory(u64),
+}

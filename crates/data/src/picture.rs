@@ -1,0 +1,218 @@
+//! Single images, for prediction.
+
+use std::{fs::File, io::BufReader, path::Path};
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, Rgba, imageops::FilterType};
+
+use crate::DataError;
+
+/// Longest side of an image that is read.
+const MAX_SIDE: u32 = 16_384;
+
+/// Largest image file that is read.
+const MAX_FILE: u64 = 256 << 20;
+
+/// Largest decoded image, in bytes: 85 megapixels in RGB.
+const MAX_DECODED: u64 = 256 << 20;
+
+/// What a network expects of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageForm {
+    /// 1 for grey, 3 for red, green and blue.
+    pub channels: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Exchange black and white: for dark strokes on light paper, where the network learned light strokes on
+    /// black as MNIST has them.
+    pub invert: bool,
+}
+
+/// Reads a PNG or JPEG file (told by the content) and brings it into the form that a network expects:
+/// bytes [channels, height, width].
+///
+/// Turned upright as its Exif data says; transparent pixels take the background, black or, where `invert`
+/// is set, white; grey is 0.2126 red + 0.7152 green + 0.0722 blue; resized by a triangle filter that
+/// averages over all source pixels, the aspect ratio not kept.
+///
+/// Files over 256 MiB, sides over 16,384 pixels and images over 256 MiB when decoded are refused before
+/// their pixels are touched.
+///
+/// # Errors
+/// [`DataError::Io`], [`DataError::NotAFile`], or [`DataError::Image`] with what is wrong.
+pub fn read_image(path: &Path, form: &ImageForm) -> Result<Vec<u8>, DataError> {
+    let fail = |message: String| DataError::Image { path: path.into(), message };
+    let image = decode(path)?;
+    let (width, height) = match (u32::try_from(form.width), u32::try_from(form.height)) {
+        (Ok(w @ 1..=MAX_SIDE), Ok(h @ 1..=MAX_SIDE)) => (w, h),
+        _ => return Err(fail(format!("cannot be resized to {} x {} pixels", form.width, form.height))),
+    };
+    let background = if form.invert { 255 } else { 0 };
+    let image = over_background(image, background);
+    let mut bytes = match form.channels {
+        1 => {
+            let grey = image.into_luma8();
+            if grey.dimensions() == (width, height) {
+                grey.into_raw()
+            } else {
+                image::imageops::resize(&grey, width, height, FilterType::Triangle).into_raw()
+            }
+        }
+        3 => {
+            let mut rgb = image.into_rgb8();
+            if rgb.dimensions() != (width, height) {
+                rgb = image::imageops::resize(&rgb, width, height, FilterType::Triangle);
+            }
+            // Interleaved to planes.
+            (0..3).flat_map(|c| rgb.pixels().map(move |pixel| pixel[c]).collect::<Vec<_>>()).collect()
+        }
+        n => return Err(fail(format!("the network expects {n} channels, but images have 1 or 3"))),
+    };
+    if form.invert {
+        bytes.iter_mut().for_each(|byte| *byte = 255 - *byte);
+    }
+    Ok(bytes)
+}
+
+fn decode(path: &Path) -> Result<DynamicImage, DataError> {
+    let io = |source| DataError::Io { path: path.into(), source };
+    let fail = |message: String| DataError::Image { path: path.into(), message };
+    let meta = std::fs::metadata(path).map_err(io)?;
+    if !meta.is_file() {
+        return Err(DataError::NotAFile { path: path.into() });
+    }
+    if meta.len() > MAX_FILE {
+        return Err(fail(format!("{} bytes; images over {MAX_FILE} bytes are not read", meta.len())));
+    }
+    let unsound = |error: ImageError| match error {
+        ImageError::IoError(source) => io(source),
+        ImageError::Limits(_) => {
+            fail(format!("too large: over {MAX_SIDE} pixels a side or {MAX_DECODED} bytes when decoded"))
+        }
+        ImageError::Unsupported(_) => fail("not an image that can be read; PNG and JPEG can".into()),
+        other => fail(one_line(&other.to_string())),
+    };
+    let file = BufReader::new(File::open(path).map_err(io)?);
+    let mut reader = ImageReader::new(file).with_guessed_format().map_err(io)?;
+    if reader.format().is_none() {
+        return Err(fail("not an image that can be read; PNG and JPEG can".into()));
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(unsound)?;
+    limits.reserve(decoder.total_bytes()).map_err(unsound)?;
+    let orientation = decoder.orientation().map_err(unsound)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+/// Lays transparent pixels over a grey level.
+fn over_background(image: DynamicImage, background: u8) -> DynamicImage {
+    if !image.color().has_alpha() {
+        return image;
+    }
+    let mut rgba = image.into_rgba8();
+    for Rgba([r, g, b, a]) in rgba.pixels_mut() {
+        let alpha = u32::from(*a);
+        for channel in [r, g, b] {
+            let mixed = u32::from(*channel) * alpha + u32::from(background) * (255 - alpha);
+            *channel = ((mixed + 127) / 255) as u8;
+        }
+        *a = 255;
+    }
+    DynamicImage::ImageRgba8(rgba)
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage, RgbaImage};
+
+    use super::*;
+
+    fn form(channels: usize, height: usize, width: usize) -> ImageForm {
+        ImageForm { channels, height, width, invert: false }
+    }
+
+    #[test]
+    fn pixels_come_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("wrongly-named.txt");
+        let grey = GrayImage::from_fn(5, 3, |x, y| Luma([(x * 40 + y * 10) as u8]));
+        grey.save_with_format(&file, ImageFormat::Png).unwrap();
+        assert_eq!(read_image(&file, &form(1, 3, 5)).unwrap(), grey.clone().into_raw());
+        let inverted = read_image(&file, &ImageForm { invert: true, ..form(1, 3, 5) }).unwrap();
+        assert_eq!(inverted, grey.as_raw().iter().map(|p| 255 - p).collect::<Vec<_>>());
+        // Grey to three planes.
+        assert_eq!(read_image(&file, &form(3, 3, 5)).unwrap(), grey.as_raw().repeat(3));
+
+        let rgb = RgbImage::from_fn(4, 2, |x, y| Rgb([x as u8, y as u8, 200]));
+        rgb.save_with_format(&file, ImageFormat::Png).unwrap();
+        let planes = read_image(&file, &form(3, 2, 4)).unwrap();
+        assert_eq!(
+            planes,
+            [vec![0, 1, 2, 3, 0, 1, 2, 3], vec![0, 0, 0, 0, 1, 1, 1, 1], vec![200; 8]].concat()
+        );
+
+        // A transparent image is its background, whatever lies under it.
+        RgbaImage::from_pixel(3, 3, Rgba([90, 90, 90, 0])).save_with_format(&file, ImageFormat::Png).unwrap();
+        assert_eq!(read_image(&file, &form(1, 3, 3)).unwrap(), [0; 9]);
+        assert_eq!(read_image(&file, &ImageForm { invert: true, ..form(1, 3, 3) }).unwrap(), [0; 9]);
+
+        let flat = GrayImage::from_pixel(200, 100, Luma([77]));
+        flat.save_with_format(&file, ImageFormat::Jpeg).unwrap();
+        let small = read_image(&file, &form(1, 28, 28)).unwrap();
+        assert!(small.len() == 784 && small.iter().all(|p| p.abs_diff(77) <= 1));
+    }
+
+    #[test]
+    fn unsound_images_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("image.png");
+        RgbImage::new(30, 30).save(&file).unwrap();
+        let sound = std::fs::read(&file).unwrap();
+        let mut wide = sound.clone();
+        wide[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 1]);
+        let mut large = sound.clone();
+        large[16..24].copy_from_slice(&[0, 0, 0x3f, 0, 0, 0, 0x3f, 0]);
+        // The header's checksum must be right for the sizes to be believed.
+        for png in [&mut wide, &mut large] {
+            let crc = crc32(&png[12..29]);
+            png[29..33].copy_from_slice(&crc.to_be_bytes());
+        }
+        let cases: [(&str, Vec<u8>, &str); 7] = [
+            ("empty", vec![], "not an image"),
+            ("text", b"a digit, honestly".to_vec(), "not an image"),
+            ("gif", b"GIF89a\x01\x00\x01\x00".to_vec(), "not an image"),
+            ("cut", sound[..40].to_vec(), ""),
+            ("damaged", [&sound[..20], &[0xff; 60]].concat(), ""),
+            ("too wide", wide, "too large"),
+            ("too many pixels", large, "too large"),
+        ];
+        for (name, data, want) in cases {
+            std::fs::write(&file, data).unwrap();
+            let message = read_image(&file, &form(1, 28, 28)).expect_err(name).to_string();
+            assert!(message.contains("image.png") && message.contains(want), "{name}: {message}");
+            assert!(!message.contains('\n'), "{name}: {message}");
+        }
+        std::fs::write(&file, sound).unwrap();
+        for form in [form(2, 28, 28), form(1, 0, 28), form(1, 28, usize::MAX)] {
+            assert!(matches!(read_image(&file, &form), Err(DataError::Image { .. })), "{form:?}");
+        }
+        assert!(matches!(read_image(dir.path(), &form(1, 2, 2)), Err(DataError::NotAFile { .. })));
+    }
+
+    fn crc32(data: &[u8]) -> u32 {
+        let mut crc = flate2::Crc::new();
+        crc.update(data);
+        crc.sum()
+    }
+}

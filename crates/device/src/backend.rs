@@ -1,0 +1,426 @@
+//! The wgpu backend: buffers, programs, submissions and reads.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+};
+
+use kiln_kernel::{
+    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Host, HostRef, Launch, Limits, Program,
+    Reading, View,
+};
+
+use crate::{
+    memory::{Memory, Staging, Tally, scoped, translate},
+    pipeline::{Pipeline, Pipelines},
+};
+
+/// Bytes of an element: both types have 32 bits on a GPU.
+const ELEMENT: u64 = 4;
+
+/// Submissions that may be under way before [`Backend::run`] waits for the oldest: enough to keep the device
+/// busy, few enough that an interrupt is heard and command buffers do not pile up.
+const IN_FLIGHT: usize = 8;
+
+/// Errors that arrive outside any call: reported by the next call.
+#[derive(Debug, Default)]
+pub(crate) struct Incidents {
+    lost: Mutex<Option<String>>,
+    uncaptured: Mutex<Option<BackendError>>,
+}
+
+impl Incidents {
+    /// Notes that the device is gone.
+    pub(crate) fn lose(&self, message: String) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+    }
+
+    /// Notes an error that no scope caught.
+    pub(crate) fn note(&self, error: wgpu::Error) {
+        let mut slot = self.uncaptured.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert_with(|| translate(error, "device", 0));
+    }
+
+    fn check(&self) -> Result<(), BackendError> {
+        if let Some(message) = &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(BackendError::DeviceLost(message.clone()));
+        }
+        match self.uncaptured.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An open wgpu device. Users hold a [`crate::Device`].
+pub(crate) struct WgpuBackend {
+    pub(crate) name: String,
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) pipelines: Pipelines,
+    pub(crate) incidents: Arc<Incidents>,
+    tally: Arc<Tally>,
+    staging: Arc<Staging>,
+    in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+}
+
+/// Launches with their pipelines and bind groups.
+struct Prepared {
+    launches: Vec<(Arc<Pipeline>, wgpu::BindGroup)>,
+    tally: Arc<Tally>,
+}
+
+impl WgpuBackend {
+    pub(crate) fn new(
+        name: String,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        pipelines: Pipelines,
+        incidents: Arc<Incidents>,
+    ) -> Result<Self, BackendError> {
+        let tally = Arc::new(Tally::default());
+        let staging = Arc::new(Staging::default());
+        staging.fill(&device, &tally)?;
+        let in_flight = Mutex::new(VecDeque::with_capacity(IN_FLIGHT + 1));
+        Ok(Self { name, device, queue, pipelines, incidents, tally, staging, in_flight })
+    }
+
+    fn memory<'a>(&self, view: &'a View, label: &str) -> Result<&'a Memory, BackendError> {
+        let invalid = |message: String| BackendError::Validation { label: label.to_owned(), message };
+        let memory = view
+            .buffer
+            .downcast::<Memory>()
+            .filter(|m| m.belongs_to(&self.tally))
+            .ok_or_else(|| invalid("the buffer belongs to another device".to_owned()))?;
+        if view.offset.checked_add(view.len).is_none_or(|end| end > view.buffer.len()) {
+            return Err(invalid(format!(
+                "elements {} to {} of a buffer of {}",
+                view.offset,
+                view.offset.saturating_add(view.len),
+                view.buffer.len()
+            )));
+        }
+        Ok(memory)
+    }
+
+    /// Checks an argument against the binding and the device's limits.
+    fn argument<'a>(
+        &self,
+        binding: &Binding,
+        view: &'a View,
+        label: &str,
+    ) -> Result<&'a Memory, BackendError> {
+        let invalid = |message: String| BackendError::Validation { label: label.to_owned(), message };
+        let memory = self.memory(view, label)?;
+        let (name, limits) = (&binding.name, &self.pipelines.facts.limits);
+        if view.len != binding.len {
+            return Err(invalid(format!("\"{name}\" takes {} elements, not {}", binding.len, view.len)));
+        }
+        if view.buffer.dtype() != binding.dtype {
+            return Err(invalid(format!(
+                "\"{name}\" takes {:?} elements, not {:?}",
+                binding.dtype,
+                view.buffer.dtype()
+            )));
+        }
+        if !view.offset.is_multiple_of(limits.offset_alignment) {
+            return Err(invalid(format!(
+                "\"{name}\" begins at element {}, which is not a multiple of {}",
+                view.offset, limits.offset_alignment
+            )));
+        }
+        let needed = view.len as u64 * ELEMENT;
+        if needed > limits.max_binding_bytes {
+            return Err(BackendError::Limit {
+                label: format!("{label}: {name}"),
+                what: "bytes in one argument",
+                needed,
+                allowed: limits.max_binding_bytes,
+            });
+        }
+        Ok(memory)
+    }
+
+    /// Refuses a launch that writes what it also reads or writes through another argument.
+    fn aliases(bindings: &[Binding], arguments: &[View], label: &str) -> Result<(), BackendError> {
+        for (i, (a, x)) in bindings.iter().zip(arguments).enumerate() {
+            for (b, y) in bindings.iter().zip(arguments).skip(i + 1) {
+                if !x.buffer.same(&y.buffer) || (a.access == Access::Read && b.access == Access::Read) {
+                    continue;
+                }
+                let both_write = a.access != Access::Read && b.access != Access::Read;
+                let overlap = x.offset < y.offset + y.len && y.offset < x.offset + x.len;
+                if !both_write || overlap {
+                    return Err(BackendError::Validation {
+                        label: label.to_owned(),
+                        message: format!(
+                            "\"{}\" and \"{}\" are in one buffer, and one of them is written",
+                            a.name, b.name
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(&self, launch: &Launch<View>) -> Result<(Arc<Pipeline>, wgpu::BindGroup), BackendError> {
+        let label = &*launch.label;
+        let Some(pipeline) = self.pipelines.get(&launch.kernel) else {
+            unreachable!("prepare compiles every launch's kernel first")
+        };
+        let bindings = launch.kernel.bindings();
+        let mut entries = Vec::with_capacity(bindings.len());
+        for (slot, (binding, view)) in (0u32..).zip(bindings.iter().zip(&launch.arguments)) {
+            let memory = self.argument(binding, view, label)?;
+            entries.push(wgpu::BindGroupEntry {
+                binding: slot,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &memory.buffer,
+                    offset: view.offset as u64 * ELEMENT,
+                    size: std::num::NonZeroU64::new(view.len as u64 * ELEMENT),
+                }),
+            });
+        }
+        let group = scoped(&self.device, label, 0, || {
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(label),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
+        })?;
+        Ok((pipeline, group))
+    }
+
+    /// What needs no device: counts, aliases and the number of buffers.
+    fn check_launch(&self, launch: &Launch<View>) -> Result<(), BackendError> {
+        let label = &*launch.label;
+        let bindings = launch.kernel.bindings();
+        if bindings.len() != launch.arguments.len() {
+            return Err(BackendError::Validation {
+                label: label.to_owned(),
+                message: format!(
+                    "{} takes {} arguments, not {}",
+                    launch.kernel,
+                    bindings.len(),
+                    launch.arguments.len()
+                ),
+            });
+        }
+        let allowed = self.pipelines.facts.limits.max_storage_buffers;
+        if bindings.len() > allowed as usize {
+            return Err(BackendError::Limit {
+                label: label.to_owned(),
+                what: "buffers in one kernel",
+                needed: bindings.len() as u64,
+                allowed: allowed.into(),
+            });
+        }
+        for (binding, view) in bindings.iter().zip(&launch.arguments) {
+            self.argument(binding, view, label)?;
+        }
+        Self::aliases(&bindings, &launch.arguments, label)
+    }
+
+    fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        let index = self.queue.submit([encoder.finish()]);
+        self.tally.submissions.fetch_add(1, Relaxed);
+        index
+    }
+
+    fn start_read(&self, from: &View) -> Result<Pending, BackendError> {
+        self.incidents.check()?;
+        let memory = self.memory(from, "read")?;
+        let bytes = from.len as u64 * ELEMENT;
+        let staging = self.staging.take(&self.device, &self.tally, bytes.max(ELEMENT))?;
+        let index = scoped(&self.device, "read", bytes, || {
+            let mut encoder =
+                self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
+            if bytes > 0 {
+                let offset = from.offset as u64 * ELEMENT;
+                encoder.copy_buffer_to_buffer(&memory.buffer, offset, &staging.buffer, 0, Some(bytes));
+            }
+            self.submit(encoder)
+        })?;
+        self.tally.reads.fetch_add(1, Relaxed);
+        Ok(Pending {
+            device: self.device.clone(),
+            incidents: Arc::clone(&self.incidents),
+            pool: Arc::clone(&self.staging),
+            staging,
+            index,
+            dtype: from.buffer.dtype(),
+            len: from.len,
+        })
+    }
+}
+
+/// A copy that was queued for the host.
+struct Pending {
+    device: wgpu::Device,
+    incidents: Arc<Incidents>,
+    pool: Arc<Staging>,
+    staging: Memory,
+    index: wgpu::SubmissionIndex,
+    dtype: DType,
+    len: usize,
+}
+
+impl Pending {
+    /// Waits for the copy and takes its elements. Blocks the thread: wgpu has no other way to wait natively.
+    fn finish(self) -> Result<Host, BackendError> {
+        let lost = |message: String| BackendError::DeviceLost(message);
+        if self.len == 0 {
+            self.pool.give(self.staging);
+            return Ok(match self.dtype {
+                DType::F32 => Host::F32(Vec::new()),
+                DType::U32 => Host::U32(Vec::new()),
+            });
+        }
+        let slice = self.staging.buffer.slice(..self.len as u64 * ELEMENT);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        slice.map_async(wgpu::MapMode::Read, move |result| {
+            // The receiver lives until the poll below has returned.
+            let _ = sender.send(result);
+        });
+        self.device
+            .poll(wgpu::PollType::Wait { submission_index: Some(self.index), timeout: None })
+            .map_err(|e| lost(format!("waiting for a read: {e}")))?;
+        self.incidents.check()?;
+        match receiver.try_recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(lost(format!("mapping a read: {e}"))),
+            Err(_) => return Err(lost("a read was never mapped".to_owned())),
+        }
+        let mapped = slice.get_mapped_range().map_err(|e| lost(format!("mapping a read: {e}")))?;
+        // Collected rather than cast: a mapping need not be aligned for the type.
+        let host = match self.dtype {
+            DType::F32 => Host::F32(bytemuck::pod_collect_to_vec(&mapped)),
+            DType::U32 => Host::U32(bytemuck::pod_collect_to_vec(&mapped)),
+        };
+        drop(mapped);
+        self.staging.buffer.unmap();
+        self.pool.give(self.staging);
+        Ok(host)
+    }
+}
+
+impl Backend for WgpuBackend {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn limits(&self) -> Limits {
+        self.pipelines.facts.limits
+    }
+
+    fn counters(&self) -> Counters {
+        self.tally.counters()
+    }
+
+    /// A length of zero is allowed; such a buffer can be written and read, but not bound.
+    fn allocate(&self, dtype: DType, len: usize, label: &str) -> Result<Buffer, BackendError> {
+        self.incidents.check()?;
+        let bytes = (len as u64).saturating_mul(ELEMENT).max(ELEMENT);
+        let allowed = self.pipelines.facts.limits.max_buffer_bytes;
+        if bytes > allowed {
+            return Err(BackendError::Limit {
+                label: label.to_owned(),
+                what: "bytes in one buffer",
+                needed: bytes,
+                allowed,
+            });
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let memory = Memory::new(&self.device, &self.tally, bytes, usage, label)?;
+        Ok(Buffer::new(Arc::new(memory), dtype, len))
+    }
+
+    fn write(&self, to: &View, data: HostRef<'_>) -> Result<(), BackendError> {
+        self.incidents.check()?;
+        let memory = self.memory(to, "write")?;
+        let invalid = |message: String| BackendError::Validation { label: "write".to_owned(), message };
+        if data.len() > to.len {
+            return Err(invalid(format!("{} elements do not fit into {}", data.len(), to.len)));
+        }
+        let rounded: Vec<f32>;
+        let bytes: &[u8] = match (data, to.buffer.dtype()) {
+            (HostRef::F32(v), DType::F32) => bytemuck::cast_slice(v),
+            (HostRef::U32(v), DType::U32) => bytemuck::cast_slice(v),
+            (HostRef::F64(v), DType::F32) => {
+                rounded = v.iter().map(|&x| x as f32).collect();
+                bytemuck::cast_slice(&rounded)
+            }
+            (_, dtype) => {
+                return Err(invalid(format!("the elements are not of the buffer's type {dtype:?}")));
+            }
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        scoped(&self.device, "write", bytes.len() as u64, || {
+            self.queue.write_buffer(&memory.buffer, to.offset as u64 * ELEMENT, bytes);
+        })
+    }
+
+    fn read(&self, from: &View) -> Reading {
+        let pending = self.start_read(from);
+        Box::pin(async move { pending?.finish() })
+    }
+
+    fn prepare(&self, launches: &[Launch<View>]) -> Result<Program, BackendError> {
+        self.incidents.check()?;
+        for launch in launches {
+            self.check_launch(launch)?;
+        }
+        self.pipelines.compile(&self.device, &self.tally, launches.iter().map(|l| &l.kernel))?;
+        let bound = launches.iter().map(|l| self.bind(l)).collect::<Result<Vec<_>, _>>()?;
+        let prepared = Prepared { launches: bound, tally: Arc::clone(&self.tally) };
+        Ok(Program::new(Arc::new(prepared), launches.len()))
+    }
+
+    fn run(&self, program: &Program, times: u32) -> Result<(), BackendError> {
+        self.incidents.check()?;
+        let prepared = program
+            .downcast::<Prepared>()
+            .filter(|p| Arc::ptr_eq(&p.tally, &self.tally))
+            .ok_or_else(|| BackendError::Validation {
+                label: "run".to_owned(),
+                message: "the program was prepared by another device".to_owned(),
+            })?;
+        if prepared.launches.is_empty() || times == 0 {
+            return Ok(());
+        }
+        let index = scoped(&self.device, "run", 0, || {
+            let mut encoder =
+                self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("run") });
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: Some("run"),
+                    timestamp_writes: None,
+                });
+                for _ in 0..times {
+                    for (pipeline, group) in &prepared.launches {
+                        let [x, y, z] = pipeline.workgroups;
+                        pass.set_pipeline(&pipeline.pipeline);
+                        pass.set_bind_group(0, group, &[]);
+                        pass.dispatch_workgroups(x, y, z);
+                    }
+                }
+            }
+            self.submit(encoder)
+        })?;
+        self.tally.dispatches.fetch_add(prepared.launches.len() as u64 * u64::from(times), Relaxed);
+        let oldest = {
+            let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+            in_flight.push_back(index);
+            if in_flight.len() > IN_FLIGHT { in_flight.pop_front() } else { None }
+        };
+        if let Some(index) = oldest {
+            self.device
+                .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
+                .map_err(|e| BackendError::DeviceLost(format!("waiting for the device: {e}")))?;
+        }
+        Ok(())
+    }
+}

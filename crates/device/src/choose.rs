@@ -1,0 +1,166 @@
+//! Which files, workgroup and grid a kernel gets: one pure function of the kernel and the device's facts.
+
+use kiln_kernel::{BackendError, Constant, GatherType, Kernel, PoolShape, Softmax};
+
+use crate::{
+    assemble::{Choice, Facts, Kind, Part, part},
+    check, functions, gemm,
+};
+
+/// Invocations of a workgroup wherever the work is a flat list: a multiple of every subgroup size.
+const FLAT: u32 = 64;
+
+const INDEX: Part = part!("lib/index.wgsl");
+
+/// How a kernel runs on a device.
+///
+/// # Errors
+/// Where the kernel cannot be run: see [`check::kernel`].
+pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendError> {
+    check::kernel(kernel)?;
+    let mut choice = match kernel {
+        Kernel::Matmul(_)
+        | Kernel::Conv2d(_)
+        | Kernel::Conv2dBackwardInput(_)
+        | Kernel::Conv2dBackwardWeight(_) => match gemm::choose(kernel, facts) {
+            Some(choice) => choice,
+            None => unreachable!("the four products are what gemm::choose answers for"),
+        },
+        Kernel::Elementwise(k) => {
+            let file = match k.source {
+                kiln_kernel::Source::Operand(_) => part!("elementwise.wgsl"),
+                kiln_kernel::Source::Constant(_) => part!("fill.wgsl"),
+            };
+            flat(facts, &[INDEX, file], k.len)
+        }
+        Kernel::Reduce(k) => {
+            let rows = k.kept.len() as u64 * u64::from(k.splits);
+            rows_of(facts, part!("reduce.wgsl"), rows, k.reduced.len().div_ceil(k.splits as usize), 1)
+        }
+        Kernel::SumSplits(k) => {
+            let elements = u64::from(k.weight_len) + u64::from(k.bias_len);
+            rows_of(facts, part!("sum_splits.wgsl"), elements, k.splits as usize, 1)
+        }
+        Kernel::MaxPool2d(k) => flat(facts, &[INDEX, part!("max_pool2d.wgsl")], k.shape.y_len() as u32),
+        Kernel::MaxPool2dBackward(k) if is_disjoint(&k.shape) => {
+            // One invocation for each window, which owns its part of the input.
+            let file = part!("max_pool2d_backward_disjoint.wgsl");
+            Choice { variant: "disjoint".to_owned(), ..flat(facts, &[INDEX, file], k.shape.y_len() as u32) }
+        }
+        Kernel::MaxPool2dBackward(k) => {
+            flat(facts, &[INDEX, part!("max_pool2d_backward.wgsl")], k.shape.x_len() as u32)
+        }
+        Kernel::AvgPool2d(k) => flat(
+            facts,
+            &[INDEX, part!("lib/avg_pool2d_count.wgsl"), part!("avg_pool2d.wgsl")],
+            k.shape.y_len() as u32,
+        ),
+        Kernel::AvgPool2dBackward(k) => flat(
+            facts,
+            &[INDEX, part!("lib/avg_pool2d_count.wgsl"), part!("avg_pool2d_backward.wgsl")],
+            k.shape.x_len() as u32,
+        ),
+        Kernel::Softmax(k) => {
+            let rows = u64::from(k.outer) * u64::from(k.inner);
+            rows_of(facts, part!("softmax.wgsl"), rows, k.len as usize, 3)
+        }
+        Kernel::SoftmaxBackward(k) => {
+            let rows = u64::from(k.outer) * u64::from(k.inner);
+            rows_of(facts, part!("softmax_backward.wgsl"), rows, k.len as usize, 2)
+        }
+        Kernel::CrossEntropy(k) => {
+            let file = part!("cross_entropy.wgsl");
+            let mut choice = rows_of(facts, file, u64::from(k.rows), k.classes as usize, 3);
+            // The file holds the entry points with and without the gradient.
+            choice.constants.push(("GRADIENT", Constant::F32(0.0)));
+            choice
+        }
+        Kernel::CrossEntropyBackward(k) => {
+            let file = part!("cross_entropy_backward.wgsl");
+            rows_of(facts, file, u64::from(k.rows), k.classes as usize, 3)
+        }
+        Kernel::Dropout(k) => {
+            // One block of four random words for four elements.
+            let parts = [INDEX, part!("lib/philox.wgsl"), part!("dropout.wgsl")];
+            flat(facts, &parts, k.len.div_ceil(4))
+        }
+        Kernel::Gather(k) => {
+            let file = match k.dtype {
+                GatherType::U8 => part!("gather_u8.wgsl"),
+                GatherType::F32 => part!("gather_f32.wgsl"),
+                GatherType::U32 => part!("gather_u32.wgsl"),
+            };
+            flat(facts, &[INDEX, part!("lib/gather_row.wgsl"), file], k.rows * k.row_len)
+        }
+        Kernel::Accumulate(_) => {
+            // One workgroup; the file holds entry points for one to four sources.
+            let mut choice = cooperative(part!("accumulate.wgsl"), 1);
+            for (len, scale) in
+                [("LEN0", "SCALE0"), ("LEN1", "SCALE1"), ("LEN2", "SCALE2"), ("LEN3", "SCALE3")]
+            {
+                choice.constants.extend([(len, 0u32.into()), (scale, 0.0f32.into())]);
+            }
+            choice
+        }
+        Kernel::Sgd(k) => flat(facts, &[INDEX, part!("lib/hyper.wgsl"), part!("sgd.wgsl")], k.len),
+        Kernel::Adam(k) => flat(facts, &[INDEX, part!("lib/hyper.wgsl"), part!("adam.wgsl")], k.len),
+        Kernel::Advance(_) => flat(facts, &[INDEX, part!("advance.wgsl")], 1),
+    };
+    choice.parts.splice(0..0, functions::parts(kernel));
+    Ok(choice)
+}
+
+/// A flat list of elements, `PER_INVOCATION` to an invocation: one on a GPU, which wants many invocations; some more on
+/// a software rasterizer, where each workgroup costs, while there is enough for every core.
+fn flat(facts: &Facts, parts: &[Part], elements: u32) -> Choice {
+    let items: u32 = if facts.kind == Kind::Software && elements >= 1 << 14 { 4 } else { 1 };
+    Choice {
+        variant: "flat".to_owned(),
+        parts: parts.to_vec(),
+        constants: vec![("PER_INVOCATION", items.into())],
+        workgroup_size: [FLAT, 1, 1],
+        workgroups: u64::from(elements.div_ceil(FLAT * items)),
+    }
+}
+
+/// Rows of terms that are summed, or searched for their largest: an invocation to a row where rows are many
+/// or short, else a workgroup to a row.
+///
+/// An invocation that walks a row `passes` times stays far below the 65,535 loop iterations after which Mesa
+/// 22's lavapipe stops silently.
+fn rows_of(facts: &Facts, file: Part, rows: u64, terms: usize, passes: usize) -> Choice {
+    let short = match facts.kind {
+        // Barriers cost much there, and two cores of eight lanes are soon busy.
+        Kind::Software => terms < 64 || rows >= 16,
+        _ => terms < 64 || (terms < 256 && rows > 16_384),
+    };
+    if short && terms * passes <= 16_384 {
+        Choice {
+            variant: "row per invocation".to_owned(),
+            parts: vec![INDEX, part!("lib/row_invocation.wgsl"), file],
+            constants: vec![("LANES", 1u32.into())],
+            workgroup_size: [FLAT, 1, 1],
+            workgroups: rows.div_ceil(u64::from(FLAT)),
+        }
+    } else {
+        cooperative(file, rows)
+    }
+}
+
+/// A workgroup to a row.
+fn cooperative(file: Part, rows: u64) -> Choice {
+    Choice {
+        variant: "row per workgroup".to_owned(),
+        parts: vec![INDEX, part!("lib/row_workgroup.wgsl"), file],
+        constants: vec![("LANES", FLAT.into())],
+        workgroup_size: [FLAT, 1, 1],
+        workgroups: rows,
+    }
+}
+
+/// True if no position of the input lies in two windows.
+fn is_disjoint(s: &PoolShape) -> bool {
+    s.stride_h >= s.kernel_h && s.stride_w >= s.kernel_w
+}
+
+const _: () = assert!(Softmax::MAX_LEN <= 16_384 * FLAT as usize);

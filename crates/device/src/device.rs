@@ -1,0 +1,266 @@
+//! [`Device`]: the one handle on hardware that users hold.
+
+use std::{fmt, sync::Arc};
+
+use kiln_kernel::{Backend, BackendError, Buffer, DType, Host, HostRef, Kernel, Launch, View};
+use kiln_reference::Cpu;
+
+use crate::{
+    adapters::{Candidate, Info, candidates, select, wanted_features},
+    assemble::assemble,
+    backend::{Incidents, WgpuBackend},
+    pipeline::{Pipelines, ReplaceShader},
+};
+
+/// How a device is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceOptions {
+    /// Compile shaders with wgpu's run-time checks: indices are clamped, loops bounded, divisions guarded.
+    ///
+    /// Kiln's shaders need none of that (tests run every kernel both ways), so release builds leave it out:
+    /// on lavapipe it costs 20 to 190 %. It is on by default in debug builds.
+    pub checked: bool,
+    /// Compile other text for one kernel: how tests show that `kiln verify` catches a wrong shader.
+    pub replace_shader: Option<ReplaceShader>,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self { checked: cfg!(debug_assertions), replace_shader: None }
+    }
+}
+
+/// A GPU, or the CPU. Cheap to clone, and shared by the threads of a program.
+///
+/// ```
+/// use kiln_device::Device;
+/// let device = Device::cpu();
+/// let buffer = device.upload_f32(&[1.0, 2.0, 3.0])?;
+/// assert_eq!(device.read(&buffer)?.into_f32(), [1.0, 2.0, 3.0]);
+/// # Ok::<(), kiln_kernel::BackendError>(())
+/// ```
+#[derive(Clone)]
+pub struct Device {
+    backend: Arc<dyn Backend>,
+    gpu: Option<Arc<WgpuBackend>>,
+    info: Arc<Info>,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Device").field(&self.info).finish()
+    }
+}
+
+impl fmt::Display for Device {
+    /// `NVIDIA H200 (Vulkan)`, or `cpu`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.gpu.is_some() {
+            write!(f, "{} ({})", self.info.name, self.info.backend)
+        } else {
+            f.write_str(&self.info.name)
+        }
+    }
+}
+
+impl Device {
+    /// All devices in the order in which Kiln prefers them: GPUs (discrete, integrated, virtual), the CPU,
+    /// software rasterizers such as lavapipe. Nothing is opened.
+    pub fn list() -> Vec<Info> {
+        pollster::block_on(Self::list_async())
+    }
+
+    /// [`Device::list`] without blocking.
+    pub async fn list_async() -> Vec<Info> {
+        let backend = Cpu::<f32>::new();
+        candidates(wgpu::Backends::all(), backend.limits()).await.into_iter().map(|c| c.info).collect()
+    }
+
+    /// The best real GPU, or the CPU where there is none: `open("auto")`.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn best() -> Result<Self, BackendError> {
+        Self::open("auto")
+    }
+
+    /// The CPU, in `f32`.
+    pub fn cpu() -> Self {
+        let backend = Cpu::<f32>::new();
+        let info = Info::cpu(0, backend.limits());
+        Self { backend: Arc::new(backend), gpu: None, info: Arc::new(info) }
+    }
+
+    /// Opens a device by what the user calls it:
+    ///
+    /// - `auto`: the best real GPU, else the CPU;
+    /// - `gpu`: the best GPU; a software rasterizer only if it is all there is;
+    /// - `cpu`;
+    /// - a number: the position in [`Device::list`];
+    /// - anything else: the first adapter whose name contains it, in any case (`llvmpipe`, `nvidia`).
+    ///
+    /// A device that is asked for by number or name is opened or refused, never replaced by another. For
+    /// `auto` and `gpu` the environment narrows the choice as wgpu's users expect: `WGPU_BACKEND` (`vulkan`,
+    /// `metal`, `dx12`; several with commas) and `WGPU_ADAPTER_NAME` (part of a name, which may be a software
+    /// rasterizer's).
+    ///
+    /// # Errors
+    /// [`BackendError::NoAdapter`] with the list of devices where none answers, or where the driver refuses.
+    pub fn open(selector: &str) -> Result<Self, BackendError> {
+        Self::open_with(selector, DeviceOptions::default())
+    }
+
+    /// [`Device::open`] with options.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_with(selector: &str, options: DeviceOptions) -> Result<Self, BackendError> {
+        pollster::block_on(Self::open_async(selector, options))
+    }
+
+    /// [`Device::open_with`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn open_async(selector: &str, options: DeviceOptions) -> Result<Self, BackendError> {
+        let cpu = Cpu::<f32>::new();
+        let is_open_choice = matches!(selector.trim().to_lowercase().as_str(), "" | "auto" | "gpu");
+        let (backends, filter) = if is_open_choice {
+            let filter = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
+            (wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all()), filter)
+        } else {
+            (wgpu::Backends::all(), None)
+        };
+        let mut list = candidates(backends, cpu.limits()).await;
+        let infos: Vec<Info> = list.iter().map(|c| c.info.clone()).collect();
+        let chosen = select(&infos, selector, filter.as_deref())?;
+        let Candidate { info, adapter } = list.swap_remove(chosen);
+        match adapter {
+            Some(adapter) => Self::open_adapter(&adapter, info, options).await,
+            None => Ok(Self { backend: Arc::new(cpu), gpu: None, info: Arc::new(info) }),
+        }
+    }
+
+    async fn open_adapter(
+        adapter: &wgpu::Adapter,
+        info: Info,
+        options: DeviceOptions,
+    ) -> Result<Self, BackendError> {
+        if let Some(row) = info.limit_rows().iter().find(|row| !row.is_enough()) {
+            return Err(BackendError::MissingFeature {
+                device: info.name.clone(),
+                feature: format!("{} {} (it allows {})", row.needed, row.what, row.allowed),
+            });
+        }
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("kiln"),
+                required_features: wanted_features(adapter, info.kind),
+                required_limits: adapter.limits(),
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| BackendError::NoAdapter(format!("\"{}\" cannot be opened: {e}", info.name)))?;
+        let incidents = Arc::new(Incidents::default());
+        let sink = Arc::clone(&incidents);
+        device.on_uncaptured_error(Arc::new(move |error| sink.note(error)));
+        let sink = Arc::clone(&incidents);
+        device.set_device_lost_callback(move |reason, message| {
+            sink.lose(format!("{message} ({reason:?})"));
+        });
+        let pipelines = Pipelines::new(info.facts(), options.checked, options.replace_shader);
+        let gpu = Arc::new(WgpuBackend::new(info.name.clone(), device, queue, pipelines, incidents)?);
+        let backend: Arc<dyn Backend> = gpu.clone();
+        Ok(Self { backend, gpu: Some(gpu), info: Arc::new(info) })
+    }
+
+    /// What runs the kernels.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Name, driver, features and limits.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// True if kernels run on an adapter, and not on the `cpu` backend.
+    pub fn is_gpu(&self) -> bool {
+        self.gpu.is_some()
+    }
+
+    /// Which variant of a kernel this device runs, in words: `tiled 64x64`; `None` on the CPU.
+    ///
+    /// # Errors
+    /// Where the device cannot run the kernel.
+    pub fn variant(&self, kernel: &Kernel) -> Result<Option<String>, BackendError> {
+        match &self.gpu {
+            Some(gpu) => assemble(kernel, &gpu.pipelines.facts).map(|a| Some(a.variant)),
+            None => Ok(None),
+        }
+    }
+
+    /// wgpu's own device and queue, for programs that mix Kiln with their own wgpu code; `None` on the CPU.
+    ///
+    /// The one place where wgpu's types show. What is done with them is outside Kiln's error scopes and
+    /// counters; a device that is destroyed through them is lost to Kiln too.
+    pub fn wgpu(&self) -> Option<(&wgpu::Device, &wgpu::Queue)> {
+        self.gpu.as_ref().map(|gpu| (&gpu.device, &gpu.queue))
+    }
+
+    /// A buffer with these numbers.
+    ///
+    /// # Errors
+    /// As [`Backend::allocate`].
+    pub fn upload_f32(&self, data: &[f32]) -> Result<Buffer, BackendError> {
+        self.upload(DType::F32, HostRef::F32(data))
+    }
+
+    /// A buffer with these numbers.
+    ///
+    /// # Errors
+    /// As [`Backend::allocate`].
+    pub fn upload_u32(&self, data: &[u32]) -> Result<Buffer, BackendError> {
+        self.upload(DType::U32, HostRef::U32(data))
+    }
+
+    fn upload(&self, dtype: DType, data: HostRef<'_>) -> Result<Buffer, BackendError> {
+        let buffer = self.backend.allocate(dtype, data.len(), "upload")?;
+        self.backend.write(&buffer.view(), data)?;
+        Ok(buffer)
+    }
+
+    /// A buffer's elements, after all that was submitted before.
+    ///
+    /// # Errors
+    /// Where the device is lost.
+    pub fn read(&self, buffer: &Buffer) -> Result<Host, BackendError> {
+        pollster::block_on(self.backend.read(&buffer.view()))
+    }
+
+    /// Runs one kernel on whole buffers, one for each of [`Kernel::bindings`].
+    ///
+    /// ```
+    /// use kiln_device::Device;
+    /// use kiln_kernel::{Elementwise, Kernel, Layout, Operand, Source, Step, Tail, Unary};
+    /// let device = Device::cpu();
+    /// let (x, y) = (device.upload_f32(&[-1.0, 2.0])?, device.upload_f32(&[0.0, 0.0])?);
+    /// let relu = Kernel::Elementwise(Elementwise {
+    ///     len: 2,
+    ///     source: Source::Operand(Operand { layout: Layout::contiguous(2), len: 2 }),
+    ///     tail: Tail { operands: vec![], steps: vec![Step::Unary(Unary::Relu)] },
+    /// });
+    /// device.run_kernel(&relu, &[&x, &y])?;
+    /// assert_eq!(device.read(&y)?.into_f32(), [0.0, 2.0]);
+    /// # Ok::<(), kiln_kernel::BackendError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Backend::prepare`] and [`Backend::run`].
+    pub fn run_kernel(&self, kernel: &Kernel, arguments: &[&Buffer]) -> Result<(), BackendError> {
+        let arguments: Vec<View> = arguments.iter().map(|b| b.view()).collect();
+        let launch = Launch { kernel: kernel.clone(), arguments, label: kernel.name().into() };
+        let program = self.backend.prepare(&[launch])?;
+        self.backend.run(&program, 1)
+    }
+}

@@ -1,0 +1,367 @@
+//! Variants, tiles and grids of the four products: matmul, conv2d and its two gradients.
+//!
+//! [`choose`] is one pure function of the kernel and the device's [`Facts`]; it runs nothing and remembers
+//! nothing, so the same kernel on the same device always gets the same variant, and rounds the same way.
+//!
+//! | variant | for | file |
+//! |---|---|---|
+//! | `tiled MxN` | every GPU: tiles in workgroup memory | `lib/gemm_tiled.wgsl` |
+//! | `subgroup MxN` | lavapipe: register tiles, operands handed round by shuffles | `lib/gemm_subgroup.wgsl` |
+//! | `strip CxHxW` | lavapipe: convolutions that load an input once for all taps | `lib/conv_strip.wgsl` |
+//! | `strip CxPxW` | lavapipe: weight gradients alike | `lib/conv_strip_weight.wgsl` |
+//!
+//! On lavapipe a load costs about 35 cycles for eight numbers and a multiplication with its addition one or two,
+//! so tiles are as large as compile time allows: the driver's compiler takes milliseconds for each load and
+//! store in the text, and runs on one thread at the first launch.
+
+mod strip;
+
+use kiln_kernel::{Constant, Kernel};
+
+use crate::assemble::{Choice, Facts, Kind, Part, part};
+
+const TILED: Part = part!("lib/gemm_tiled.wgsl");
+const SUBGROUP: Part = part!("lib/gemm_subgroup.wgsl");
+
+/// A kernel seen as `problems` matrix products of `m` x `n` results with `terms` terms each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Product {
+    /// The kernel's file, with the entry point and the operands' addresses.
+    file: Part,
+    /// Products side by side: batch entries, groups and parts of the reduction.
+    problems: u64,
+    /// Rows of a result.
+    m: u32,
+    /// Columns of a result.
+    n: u32,
+    /// Terms of the longest part of the reduction.
+    terms: u32,
+    /// Whether the left operand's memory is contiguous along the terms rather than along its rows.
+    left_along_k: bool,
+    /// Whether the right operand's memory is contiguous along the terms rather than along its columns.
+    right_along_k: bool,
+}
+
+impl Product {
+    /// `None` if the kernel is not a product.
+    fn of(kernel: &Kernel) -> Option<Self> {
+        Some(match kernel {
+            Kernel::Matmul(k) => Self {
+                file: part!("matmul.wgsl"),
+                problems: u64::from(k.batch) * u64::from(k.splits),
+                m: k.m,
+                n: k.n,
+                terms: k.k.div_ceil(k.splits),
+                left_along_k: !k.transpose_a,
+                right_along_k: k.transpose_b,
+            },
+            Kernel::Conv2d(k) => Self {
+                file: part!("conv2d.wgsl"),
+                problems: k.shape.groups.into(),
+                m: k.shape.out_channels / k.shape.groups,
+                n: k.shape.batch * k.shape.out_h * k.shape.out_w,
+                terms: k.shape.taps() as u32,
+                left_along_k: true,
+                right_along_k: false,
+            },
+            Kernel::Conv2dBackwardInput(k) => Self {
+                file: part!("conv2d_backward_input.wgsl"),
+                problems: k.shape.groups.into(),
+                m: k.shape.in_channels / k.shape.groups,
+                n: k.shape.batch * k.shape.in_h * k.shape.in_w,
+                terms: k.shape.out_channels / k.shape.groups * k.shape.kernel_h * k.shape.kernel_w,
+                left_along_k: true,
+                right_along_k: false,
+            },
+            Kernel::Conv2dBackwardWeight(k) => Self {
+                file: part!("conv2d_backward_weight.wgsl"),
+                problems: u64::from(k.shape.groups) * u64::from(k.splits),
+                m: k.shape.out_channels / k.shape.groups,
+                n: k.shape.taps() as u32 + u32::from(k.bias),
+                terms: (k.shape.batch * k.shape.out_h * k.shape.out_w).div_ceil(k.splits),
+                left_along_k: true,
+                right_along_k: true,
+            },
+            _ => return None,
+        })
+    }
+
+    fn constants(&self) -> Vec<(&'static str, Constant)> {
+        vec![
+            ("GEMM_M", self.m.into()),
+            ("GEMM_N", self.n.into()),
+            ("GEMM_TERMS", self.terms.into()),
+            ("LEFT_ALONG_K", self.left_along_k.into()),
+            ("RIGHT_ALONG_K", self.right_along_k.into()),
+        ]
+    }
+}
+
+/// The variant for a product on a device; `None` if the kernel is not a product.
+///
+/// What the assembly does with the result: the constants become `const` lines beside the kernel's own; the
+/// parts follow in their order, the kernel's file (whose entry point is [`Kernel::name`]) last. The shader
+/// computes its flat number as `workgroup_id.x + workgroup_id.y * GRID_WIDTH` and leaves, with its whole
+/// workgroup, if that is `WORKGROUPS` or more. `epilogue(v, i)` and the functions it calls are there if the
+/// kernel has a tail: the caller adds them. Core bindings are declared in the kernel's file.
+pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Option<Choice> {
+    let product = Product::of(kernel)?;
+    let Some(lanes) = cpu_lanes(facts) else { return Some(tiled(&product, facts)) };
+    let strips = match kernel {
+        Kernel::Conv2d(k) => strip::forward(&k.shape, &product, lanes),
+        Kernel::Conv2dBackwardInput(k) => strip::backward_input(&k.shape, &product, lanes),
+        Kernel::Conv2dBackwardWeight(k) => strip::backward_weight(&k.shape, &product, lanes),
+        _ => None,
+    };
+    Some(strips.unwrap_or_else(|| subgroup(&product, kernel.flops(), lanes)))
+}
+
+/// Invocations that lavapipe computes at once, if the device is lavapipe: the width of the processor's vectors.
+///
+/// The variants for it take a workgroup of that many invocations to be one subgroup, lane for lane.
+fn cpu_lanes(facts: &Facts) -> Option<u32> {
+    const MESA: u32 = 0x10005;
+    let is_lavapipe = facts.kind == Kind::Software && facts.vendor == MESA;
+    facts.subgroup_size.filter(|lanes| is_lavapipe && [4, 8, 16].contains(lanes))
+}
+
+/// The most loop iterations planned for one invocation: Mesa 22 stops silently at 65,535.
+const MAX_ROUNDS: u32 = 16_384;
+
+/// The longest piece, of at most `most`, that cuts `size` into as few pieces as that allows.
+fn piece(size: u32, most: u32) -> u32 {
+    let pieces = size.div_ceil(most.max(1));
+    size.div_ceil(pieces)
+}
+
+/// A register tile for each subgroup. Where there is much to compute it is large and takes a quarter of a second to
+/// compile, where there is little it is small.
+fn subgroup(product: &Product, flops: u64, lanes: u32) -> Choice {
+    let (rows, columns) = if flops >= 1 << 26 { (32, 64 / lanes) } else { (16, 16 / lanes) };
+    let rows = piece(product.m, rows);
+    let columns = piece(product.n.div_ceil(lanes), columns);
+    // Two terms a round use more of each cache line than one; four are no faster and compile longer.
+    let mut step = product.terms.min(2);
+    while product.terms.div_ceil(step) > MAX_ROUNDS && step < 16 {
+        step *= 2;
+    }
+    let mut constants = product.constants();
+    constants.extend([("ROWS", rows.into()), ("COLUMNS", columns.into()), ("STEP", step.into())]);
+    Choice {
+        variant: format!("subgroup {rows}x{}", columns * lanes),
+        parts: vec![SUBGROUP, product.file],
+        constants,
+        workgroup_size: [lanes, 1, 1],
+        workgroups: product.problems
+            * u64::from(product.m.div_ceil(rows))
+            * u64::from(product.n.div_ceil(columns * lanes)),
+    }
+}
+
+/// A workgroup's tile of results in the portable variant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tile {
+    m: u32,
+    n: u32,
+    /// Terms that lie in workgroup memory at a time.
+    k: u32,
+    /// Rows and columns of one invocation.
+    rows: u32,
+    columns: u32,
+    /// Speed on a full device, relative to the best: the more results an invocation holds in registers, the
+    /// fewer reads of workgroup memory does each multiplication need.
+    speed: f64,
+}
+
+/// From large, which read memory least, to small, which keep a device busy where results are few.
+const TILES: [Tile; 7] = [
+    Tile { m: 128, n: 128, k: 8, rows: 8, columns: 8, speed: 1.0 },
+    Tile { m: 64, n: 64, k: 16, rows: 4, columns: 4, speed: 0.75 },
+    Tile { m: 32, n: 64, k: 16, rows: 4, columns: 4, speed: 0.65 },
+    Tile { m: 64, n: 32, k: 16, rows: 4, columns: 4, speed: 0.65 },
+    Tile { m: 32, n: 32, k: 16, rows: 4, columns: 4, speed: 0.55 },
+    Tile { m: 16, n: 64, k: 16, rows: 4, columns: 4, speed: 0.5 },
+    Tile { m: 16, n: 16, k: 16, rows: 2, columns: 2, speed: 0.25 },
+];
+
+impl Tile {
+    fn invocations(&self) -> u32 {
+        self.m / self.rows * (self.n / self.columns)
+    }
+
+    fn workgroup_bytes(&self) -> u32 {
+        4 * self.k * (self.m + 4 + self.n + 4)
+    }
+
+    fn workgroups(&self, product: &Product) -> u64 {
+        product.problems * u64::from(product.m.div_ceil(self.m)) * u64::from(product.n.div_ceil(self.n))
+    }
+
+    /// Time in arbitrary units on a device that works on `busy` workgroups at once: rounds of workgroups,
+    /// each as long as its tile is large, whether results fill the tile or not.
+    fn cost(&self, product: &Product, busy: u64) -> f64 {
+        let rounds = self.workgroups(product).div_ceil(busy);
+        rounds as f64 * f64::from(self.m * self.n) / self.speed
+    }
+}
+
+/// The portable variant with the tile of least cost.
+fn tiled(product: &Product, facts: &Facts) -> Choice {
+    let busy = match facts.kind {
+        Kind::Discrete | Kind::Virtual => 128,
+        Kind::Integrated => 32,
+        Kind::Software | Kind::Cpu => 4,
+    };
+    let fits = |tile: &&Tile| {
+        tile.invocations() <= facts.limits.max_workgroup_invocations
+            && tile.workgroup_bytes() <= facts.limits.workgroup_memory_bytes
+    };
+    let smallest = TILES[TILES.len() - 1];
+    let tile = TILES
+        .iter()
+        .filter(fits)
+        .min_by(|a, b| a.cost(product, busy).total_cmp(&b.cost(product, busy)))
+        .copied()
+        .unwrap_or(smallest);
+    let mut constants = product.constants();
+    constants.extend([
+        ("TILE_M", tile.m.into()),
+        ("TILE_N", tile.n.into()),
+        ("TILE_K", tile.k.into()),
+        ("ROWS", tile.rows.into()),
+        ("COLUMNS", tile.columns.into()),
+    ]);
+    Choice {
+        variant: format!("tiled {}x{}", tile.m, tile.n),
+        parts: vec![TILED, product.file],
+        constants,
+        workgroup_size: [tile.invocations(), 1, 1],
+        workgroups: tile.workgroups(product),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_kernel::{
+        Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, Matmul, Tail, splits_for,
+    };
+
+    use super::*;
+
+    fn matmul(m: u32, n: u32, k: u32) -> Kernel {
+        Kernel::Matmul(Matmul {
+            batch: 1,
+            m,
+            n,
+            k,
+            transpose_a: false,
+            transpose_b: false,
+            a_stride: m * k,
+            b_stride: k * n,
+            splits: 1,
+            tail: Tail::default(),
+        })
+    }
+
+    /// The middle convolution of mnist-cnn at batch 64.
+    fn shape() -> ConvShape {
+        ConvShape {
+            batch: 64,
+            in_channels: 32,
+            in_h: 13,
+            in_w: 13,
+            out_channels: 64,
+            out_h: 11,
+            out_w: 11,
+            kernel_h: 3,
+            kernel_w: 3,
+            stride_h: 1,
+            stride_w: 1,
+            pad_top: 0,
+            pad_left: 0,
+            dilation_h: 1,
+            dilation_w: 1,
+            groups: 1,
+        }
+    }
+
+    fn kernels(shape: ConvShape) -> [Kernel; 3] {
+        let terms = (shape.batch * shape.out_h * shape.out_w) as usize;
+        [
+            Kernel::Conv2d(Conv2d { shape, tail: Tail::default() }),
+            Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail: Tail::default() }),
+            Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
+                shape,
+                splits: splits_for(terms),
+                bias: true,
+            }),
+        ]
+    }
+
+    fn variants(kernels: &[Kernel], facts: &Facts) -> Vec<String> {
+        kernels.iter().map(|k| choose(k, facts).unwrap().variant).collect()
+    }
+
+    #[test]
+    fn each_device_gets_its_variant() {
+        assert_eq!(
+            variants(&kernels(shape()), &Facts::lavapipe()),
+            ["strip 16x1x11", "strip 16x1x13", "strip 16x3x6"]
+        );
+        let large = [matmul(512, 512, 512), matmul(64, 10, 64), matmul(4096, 4096, 64)];
+        assert_eq!(
+            variants(&large, &Facts::lavapipe()),
+            ["subgroup 32x64", "subgroup 16x16", "subgroup 32x64"]
+        );
+        assert!(variants(&large, &Facts::portable()).iter().all(|v| v.starts_with("tiled")));
+        assert_eq!(variants(&large[2..], &Facts::portable()), ["tiled 128x128"]);
+        // Another software device, or one whose subgroups vary, is not lavapipe.
+        for facts in [
+            Facts { vendor: 0x1414, ..Facts::lavapipe() },
+            Facts { subgroup_size: None, ..Facts::lavapipe() },
+            Facts { kind: Kind::Discrete, vendor: 0x10de, subgroup_size: Some(32), ..Facts::portable() },
+        ] {
+            assert!(variants(&kernels(shape()), &facts).iter().all(|v| v.starts_with("tiled")), "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn what_strips_cannot_do_falls_back() {
+        let strided = ConvShape { stride_w: 2, out_w: 6, ..shape() };
+        let long_rows = ConvShape { in_w: 40, kernel_w: 20, out_w: 21, ..shape() };
+        let cropped = ConvShape { pad_top: 3, out_h: 17, ..shape() };
+        let lavapipe = Facts::lavapipe();
+        assert_eq!(variants(&kernels(strided), &lavapipe)[1], "subgroup 32x64");
+        assert!(variants(&kernels(long_rows), &lavapipe).iter().all(|v| v.starts_with("subgroup")));
+        assert_eq!(variants(&kernels(cropped), &lavapipe)[1], "subgroup 32x64");
+    }
+
+    #[test]
+    fn tiles_respect_the_least_limits() {
+        let least = Facts::portable().limits;
+        for tile in TILES {
+            assert!(tile.invocations() <= least.max_workgroup_invocations, "{tile:?}");
+            assert!(tile.workgroup_bytes() <= least.workgroup_memory_bytes, "{tile:?}");
+            // Each invocation brings the same number of elements of both operands.
+            assert_eq!(tile.m * tile.k % tile.invocations(), 0, "{tile:?}");
+            assert_eq!(tile.n * tile.k % tile.invocations(), 0, "{tile:?}");
+        }
+    }
+
+    #[test]
+    fn few_results_get_small_tiles() {
+        let cnn = kernels(shape());
+        // 64 x 289 results in eight parts: larger tiles would leave most of a card idle.
+        assert_eq!(variants(&cnn[2..], &Facts::portable()), ["tiled 32x64"]);
+        assert_eq!(variants(&[matmul(64, 10, 64)], &Facts::portable()), ["tiled 16x16"]);
+    }
+
+    #[test]
+    fn pieces_waste_little() {
+        for (size, most, want) in
+            [(11, 14, 11), (13, 14, 13), (26, 14, 13), (28, 14, 14), (1, 14, 1), (3, 0, 1)]
+        {
+            assert_eq!(piece(size, most), want, "{size} in pieces of {most}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Convolutions on lavapipe: which results an invocation keeps in registers (`lib/conv_strip*.wgsl`).
+
+use kiln_kernel::ConvShape;
+
+use super::{MAX_ROUNDS, Product, piece};
+use crate::assemble::{Choice, Part, part};
+
+const STRIP: Part = part!("lib/conv_strip.wgsl");
+const STRIP_WEIGHT: Part = part!("lib/conv_strip_weight.wgsl");
+
+/// The longest kernel row, and the longest run of inputs under a strip, that are written out in registers.
+const MAX_KERNEL_W: u32 = 16;
+const MAX_SPAN: u32 = 96;
+
+/// The forward convolution; `None` where kernel rows are too long for strips.
+pub(super) fn forward(shape: &ConvShape, product: &Product, lanes: u32) -> Option<Choice> {
+    strip(&Source::forward(shape), product, lanes)
+}
+
+/// The gradient with respect to the input; `None` also where it is no convolution of dy.
+pub(super) fn backward_input(shape: &ConvShape, product: &Product, lanes: u32) -> Option<Choice> {
+    strip(&Source::backward(shape)?, product, lanes)
+}
+
+/// The convolution that the strip variant computes: the forward one, or the one that is its gradient.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    shape: ConvShape,
+    /// Channels of a group, and size, of what is read.
+    channels: u32,
+    h: u32,
+    w: u32,
+    /// Channels of a group, and size, of the result.
+    result_channels: u32,
+    result_h: u32,
+    result_w: u32,
+    stride_h: u32,
+    stride_w: u32,
+    pad_top: u32,
+    pad_left: u32,
+    padded: bool,
+}
+
+impl Source {
+    fn forward(s: &ConvShape) -> Self {
+        Self {
+            shape: *s,
+            channels: s.in_channels / s.groups,
+            h: s.in_h,
+            w: s.in_w,
+            result_channels: s.out_channels / s.groups,
+            result_h: s.out_h,
+            result_w: s.out_w,
+            stride_h: s.stride_h,
+            stride_w: s.stride_w,
+            pad_top: s.pad_top,
+            pad_left: s.pad_left,
+            padded: s.is_padded(),
+        }
+    }
+
+    /// The gradient with respect to the input as a convolution of dy, padded by what the kernel hangs over. With
+    /// a stride it is none, and with more padding than kernel it would crop.
+    fn backward(s: &ConvShape) -> Option<Self> {
+        if s.stride_h != 1 || s.stride_w != 1 {
+            return None;
+        }
+        let (over_h, over_w) = ((s.kernel_h - 1) * s.dilation_h, (s.kernel_w - 1) * s.dilation_w);
+        let (pad_top, pad_left) = (over_h.checked_sub(s.pad_top)?, over_w.checked_sub(s.pad_left)?);
+        Some(Self {
+            shape: *s,
+            channels: s.out_channels / s.groups,
+            h: s.out_h,
+            w: s.out_w,
+            result_channels: s.in_channels / s.groups,
+            result_h: s.in_h,
+            result_w: s.in_w,
+            stride_h: 1,
+            stride_w: 1,
+            pad_top,
+            pad_left,
+            // The last result's last tap lies behind dy, or the first one's before.
+            padded: pad_top > 0
+                || pad_left > 0
+                || s.in_h + over_h > s.out_h + pad_top
+                || s.in_w + over_w > s.out_w + pad_left,
+        })
+    }
+}
+
+/// Inputs under one row of a strip.
+fn span(strip_w: u32, stride_w: u32, s: &ConvShape) -> u32 {
+    (strip_w - 1) * stride_w + (s.kernel_w - 1) * s.dilation_w + 1
+}
+
+/// Strips of results in registers; `None` where kernel rows are too long for it.
+fn strip(s: &Source, product: &Product, lanes: u32) -> Option<Choice> {
+    let kernel_w = s.shape.kernel_w;
+    let most = (192 / kernel_w).clamp(1, 14);
+    let strip_w = piece(s.result_w, most);
+    let strip_h = piece(s.result_h, most / strip_w);
+    // Multiplications written out: 16 channels of a strip under three taps, or as many.
+    let outputs = piece(s.result_channels, (768 / (strip_w * strip_h * kernel_w)).clamp(4, 16));
+    let rows = u64::from(s.channels) * u64::from(s.shape.kernel_h);
+    if kernel_w > MAX_KERNEL_W
+        || span(strip_w, s.stride_w, &s.shape) > MAX_SPAN
+        || rows > u64::from(MAX_ROUNDS)
+    {
+        return None;
+    }
+    let mut constants = product.constants();
+    constants.extend([
+        ("SOURCE_CHANNELS", s.channels.into()),
+        ("SOURCE_H", s.h.into()),
+        ("SOURCE_W", s.w.into()),
+        ("RESULT_CHANNELS", s.result_channels.into()),
+        ("RESULT_H", s.result_h.into()),
+        ("RESULT_W", s.result_w.into()),
+        ("SOURCE_STRIDE_H", s.stride_h.into()),
+        ("SOURCE_STRIDE_W", s.stride_w.into()),
+        ("SOURCE_PAD_TOP", s.pad_top.into()),
+        ("SOURCE_PAD_LEFT", s.pad_left.into()),
+        ("SOURCE_PADDED", s.padded.into()),
+        ("STRIP_H", strip_h.into()),
+        ("STRIP_W", strip_w.into()),
+        ("OUTPUTS", outputs.into()),
+    ]);
+    let strips = u64::from(s.shape.batch)
+        * u64::from(s.result_h.div_ceil(strip_h))
+        * u64::from(s.result_w.div_ceil(strip_w));
+    Some(Choice {
+        variant: format!("strip {outputs}x{strip_h}x{strip_w}"),
+        parts: vec![STRIP, product.file],
+        constants,
+        workgroup_size: [lanes, 1, 1],
+        workgroups: strips.div_ceil(lanes.into())
+            * u64::from(s.result_channels.div_ceil(outputs))
+            * u64::from(s.shape.groups),
+    })
+}
+
+/// Kernel rows of the weight gradient in registers; `None` where they are too long for it.
+pub(super) fn backward_weight(s: &ConvShape, product: &Product, lanes: u32) -> Option<Choice> {
+    let strip_w = piece(s.out_w, 6);
+    let outputs = piece(product.m, 16);
+    let pairs = s.in_channels / s.groups * s.kernel_h;
+    // Three kernel rows of three taps, or as many multiplications.
+    let most = (900 / (outputs * s.kernel_w * strip_w)).clamp(1, 3);
+    let tap_rows = piece(pairs.div_ceil(lanes), most);
+    let strips = u64::from(product.terms.div_ceil(s.out_w) + 1) * u64::from(s.out_w.div_ceil(strip_w));
+    if s.kernel_w > MAX_KERNEL_W
+        || span(strip_w, s.stride_w, s) > MAX_SPAN
+        || strips > 2 * u64::from(MAX_ROUNDS)
+    {
+        return None;
+    }
+    let mut constants = product.constants();
+    constants.extend([
+        ("STRIP_W", strip_w.into()),
+        ("OUTPUTS", outputs.into()),
+        ("TAP_ROWS", tap_rows.into()),
+    ]);
+    Some(Choice {
+        variant: format!("strip {outputs}x{tap_rows}x{strip_w}"),
+        parts: vec![STRIP_WEIGHT, product.file],
+        constants,
+        workgroup_size: [lanes, 1, 1],
+        workgroups: product.problems
+            * u64::from(product.m.div_ceil(outputs))
+            * u64::from(pairs.div_ceil(tap_rows * lanes)),
+    })
+}

@@ -1,0 +1,526 @@
+//! What `kiln verify` is made of: a plan's launches one by one against their twins in `f64`, and whole steps
+//! against the interpreter.
+//!
+//! Twins answer whether a kernel is right, and the interpreter whether planning kept the meaning: both
+//! backends run one plan, and would agree on its mistakes.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    sync::Arc,
+};
+
+use kiln_kernel::{
+    Access, Backend, Binary, Binding, Buffer, CLOCK_WORDS, DType, Host, HostRef, Kernel, Launch, Real, Step, Tail,
+    Unary, View,
+};
+use ndarray::IxDyn;
+
+use crate::{
+    Array, CLOCK, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS, ParameterStore, Place, Plan, Request,
+    Segments, Session, Tensor, ops::Op,
+};
+
+/// What a verification starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The layout of the arenas that the plan was made for.
+    pub segments: &'a Segments,
+    /// Values of the parameters, by name.
+    pub parameters: &'a HashMap<String, Array>,
+    /// Values of the plan's other buffers, by name: inputs, data sets, the clock, the hyper-parameter table.
+    /// Those that are missing are zero.
+    pub inputs: &'a HashMap<String, Host>,
+}
+
+/// How one launch did.
+#[derive(Clone, Debug)]
+pub struct LaunchReport {
+    /// Where the launch comes from: `conv1 backward`.
+    pub label: String,
+    /// The kernel with its sizes and fused functions.
+    pub kernel: String,
+    /// The largest error of any result, in units of what is allowed.
+    pub worst: f64,
+    /// Where the largest error is: the binding, the element, and both values.
+    pub at: String,
+    /// Whether every error is allowed (`worst` is at most 1).
+    pub passed: bool,
+}
+
+impl fmt::Display for LaunchReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.passed { "ok" } else { "WRONG" };
+        write!(f, "{verdict:<6} {:>9.2e}  {:<20} {}", self.worst, self.label, self.kernel)?;
+        if self.passed { Ok(()) } else { write!(f, ": {}", self.at) }
+    }
+}
+
+/// Runs a plan's launches one by one on `reference` (the CPU in `f64`), and each also on `device`, from the same
+/// inputs rounded to `f32`.
+///
+/// An error is allowed up to `1e-5 (s + floor)`, where s is the larger of the wanted value and the same launch on
+/// absolute values (for a product, the sum of |a b|), so that a long sum is neither excused nor blamed;
+/// the floor is a hundredth of the largest s of the result. Integers must be equal.
+///
+/// # Errors
+/// If a backend fails. A wrong result is not an error but a report that has not passed.
+pub fn check_launches(
+    plan: &Plan,
+    start: Start<'_>,
+    device: &dyn Backend,
+    reference: &dyn Backend,
+) -> Result<Vec<LaunchReport>, GraphError> {
+    let state = State::new(plan, start, reference)?;
+    plan.launches.iter().map(|launch| state.check(launch, device, reference)).collect()
+}
+
+/// The buffers of a plan on the reference; every number in them is one that `f32` can hold.
+struct State {
+    externals: HashMap<Arc<str>, Buffer>,
+    slots: Vec<Buffer>,
+}
+
+impl State {
+    fn new(plan: &Plan, start: Start<'_>, reference: &dyn Backend) -> Result<Self, GraphError> {
+        let mut externals = HashMap::new();
+        for (name, external) in &plan.externals {
+            let buffer = reference.allocate(external.dtype, external.len, name)?;
+            if let Some(value) = start.inputs.get(&**name) {
+                let view = View { len: value.len(), ..buffer.view() };
+                if value.len() > external.len {
+                    let message = format!("\"{name}\" has {} elements, got {}", external.len, value.len());
+                    return Err(GraphError::Name(message));
+                }
+                reference.write(&view, rounded(value.clone()).as_ref())?;
+            }
+            externals.insert(name.clone(), buffer);
+        }
+        if let Some(arena) = externals.get(PARAMETERS) {
+            for segment in start.segments.list() {
+                let Some(value) = start.parameters.get(&segment.name) else { continue };
+                let elements: Vec<f32> = value.iter().map(|&v| v as f32).collect();
+                let view = arena.slice(segment.offset, segment.shape.elements());
+                // a parameter that this plan does not use may lie behind the part of the arena it needs
+                if segment.offset + elements.len() <= arena.len() {
+                    reference.write(&view, HostRef::F32(&elements))?;
+                }
+            }
+        }
+        let slots = plan.slots.iter().map(|slot| reference.allocate(slot.dtype, slot.len, "workspace"));
+        Ok(Self { externals, slots: slots.collect::<Result<_, _>>()? })
+    }
+
+    fn view(&self, place: &Place) -> View {
+        match place {
+            Place::Slot { index, len } => self.slots[*index].slice(0, *len),
+            Place::External { name, offset, len } => self.externals[name].slice(*offset, *len),
+        }
+    }
+
+    fn check(
+        &self,
+        launch: &Launch<Place>,
+        device: &dyn Backend,
+        reference: &dyn Backend,
+    ) -> Result<LaunchReport, GraphError> {
+        let bindings = launch.kernel.bindings();
+        let mut inputs = Vec::with_capacity(bindings.len());
+        for (binding, place) in bindings.iter().zip(&launch.arguments) {
+            inputs.push(match binding.access {
+                Access::Write => None,
+                Access::Read | Access::ReadWrite => Some(read(reference, &self.view(place))?),
+            });
+        }
+        let got = run_alone(device, launch, &launch.kernel, &bindings, &inputs)?;
+        let magnitudes = match absolute(&launch.kernel) {
+            Some(kernel) => {
+                let inputs: Vec<Option<Host>> = inputs
+                    .iter()
+                    .zip(&bindings)
+                    .map(|(value, binding)| value.clone().map(|v| absolutes(v, &launch.kernel, binding)))
+                    .collect();
+                Some(run_alone(reference, launch, &kernel, &bindings, &inputs)?)
+            }
+            None => None,
+        };
+
+        let views: Vec<View> = launch.arguments.iter().map(|place| self.view(place)).collect();
+        let alone = Launch { kernel: launch.kernel.clone(), arguments: views.clone(), label: launch.label.clone() };
+        reference.run(&reference.prepare(&[alone])?, 1)?;
+
+        let mut report = LaunchReport {
+            label: launch.label.to_string(),
+            kernel: describe(&launch.kernel),
+            worst: 0.0,
+            at: String::new(),
+            passed: true,
+        };
+        for (i, binding) in bindings.iter().enumerate().filter(|(_, b)| b.access != Access::Read) {
+            let want = read(reference, &views[i])?;
+            let magnitude = magnitudes.as_ref().and_then(|m| m[i].clone()).map(Host::into_f64);
+            let before = inputs[i].clone().map(Host::into_f64);
+            let want_f64 = want.clone().into_f64();
+            let size = |e: usize| {
+                let from = |v: &Option<Vec<f64>>| {
+                    v.as_ref().map_or(0.0, |v| if v[e].is_finite() { v[e].abs() } else { 0.0 })
+                };
+                want_f64[e].abs().max(from(&magnitude)).max(from(&before))
+            };
+            let largest = (0..want_f64.len()).map(size).fold(0.0, f64::max);
+            let floor = 0.01 * largest + extra_scale(&launch.kernel, i, &inputs) + f64::from(f32::MIN_POSITIVE);
+            let Some(got) = got[i].clone() else { continue };
+            for (e, (got, want)) in got.into_f64().into_iter().zip(&want_f64).enumerate() {
+                let allowed = if binding.dtype == DType::U32 { 0.5 } else { 1e-5 * (size(e) + floor) };
+                let error = (got - want).abs();
+                // anything but a number is as wrong as can be, unless the twin says the same
+                let units = if error.is_finite() {
+                    error / allowed
+                } else if got == *want || (got.is_nan() && want.is_nan()) {
+                    0.0
+                } else {
+                    f64::INFINITY
+                };
+                if units > report.worst || (report.at.is_empty() && units > 0.0) {
+                    report.worst = units;
+                    report.at = format!("{}[{e}] is {got:e}, must be {want:e}", binding.name);
+                }
+            }
+            reference.write(&views[i], rounded(want).as_ref())?;
+        }
+        report.passed = report.worst <= 1.0;
+        Ok(report)
+    }
+}
+
+fn read(backend: &dyn Backend, view: &View) -> Result<Host, GraphError> {
+    Ok(pollster::block_on(backend.read(view))?)
+}
+
+/// Numbers that `f32` holds.
+fn rounded(value: Host) -> Host {
+    match value {
+        Host::F64(v) => Host::F32(v.into_iter().map(|x| x as f32).collect()),
+        other => other,
+    }
+}
+
+/// Runs a kernel over buffers of its own; returns what it wrote. Results start as NaN.
+fn run_alone(
+    backend: &dyn Backend,
+    launch: &Launch<Place>,
+    kernel: &Kernel,
+    bindings: &[Binding],
+    inputs: &[Option<Host>],
+) -> Result<Vec<Option<Host>>, GraphError> {
+    // one place is one buffer, as in the plan
+    let mut buffers: HashMap<&Place, Buffer> = HashMap::new();
+    let mut views = Vec::with_capacity(bindings.len());
+    for ((binding, place), input) in bindings.iter().zip(&launch.arguments).zip(inputs) {
+        let view = match buffers.entry(place) {
+            Entry::Occupied(known) => known.get().view(),
+            Entry::Vacant(free) => {
+                let buffer = backend.allocate(binding.dtype, binding.len, &launch.label)?;
+                match (input, binding.dtype) {
+                    (Some(value), _) => backend.write(&buffer.view(), rounded(value.clone()).as_ref())?,
+                    (None, DType::F32) => {
+                        backend.write(&buffer.view(), HostRef::F32(&vec![f32::NAN; binding.len]))?;
+                    }
+                    (None, DType::U32) => {
+                        backend.write(&buffer.view(), HostRef::U32(&vec![u32::MAX; binding.len]))?;
+                    }
+                }
+                free.insert(buffer).view()
+            }
+        };
+        views.push(view);
+    }
+    let alone = Launch { kernel: kernel.clone(), arguments: views.clone(), label: launch.label.clone() };
+    backend.run(&backend.prepare(&[alone])?, 1)?;
+    let outputs = bindings.iter().zip(&views);
+    outputs.map(|(b, view)| if b.access == Access::Read { Ok(None) } else { read(backend, view).map(Some) }).collect()
+}
+
+/// The kernel that gives the size of the terms when it is fed with absolute values; `None` where that is not
+/// what the kernel's error scales with.
+fn absolute(kernel: &Kernel) -> Option<Kernel> {
+    let mut kernel = kernel.clone();
+    match &mut kernel {
+        Kernel::Softmax(_)
+        | Kernel::SoftmaxBackward(_)
+        | Kernel::CrossEntropy(_)
+        | Kernel::CrossEntropyBackward(_)
+        | Kernel::Advance(_) => return None,
+        Kernel::Gather(k) => {
+            for value in k.scale.iter_mut().chain(&mut k.shift) {
+                *value = Real(value.0.abs());
+            }
+        }
+        Kernel::Accumulate(k) => {
+            for (_, scale) in &mut k.sources {
+                *scale = Real(scale.0.abs());
+            }
+        }
+        Kernel::Elementwise(k) => {
+            if let kiln_kernel::Source::Constant(value) = &mut k.source {
+                *value = Real(value.0.abs());
+            }
+        }
+        _ => {}
+    }
+    if let Some(tail) = kernel.tail_mut() {
+        *tail = absolute_tail(tail);
+    }
+    Some(kernel)
+}
+
+/// A tail through which sizes pass as errors do: differences become sums, and functions that are no steeper
+/// than the identity become the identity.
+fn absolute_tail(tail: &Tail) -> Tail {
+    let mut steps = Vec::with_capacity(tail.steps.len());
+    let sum = |binary: Binary| match binary {
+        Binary::Sub => Binary::Add,
+        Binary::Minimum => Binary::Maximum,
+        other => other,
+    };
+    let one = [(Binary::Mul, 0.0), (Binary::Add, 1.0)];
+    let one = one.map(|(binary, value)| Step::Constant { binary, value: Real(value), swapped: false });
+    for step in &tail.steps {
+        match *step {
+            Step::Unary(f) if matches!(f, Unary::Square | Unary::Sqrt) => steps.push(Step::Unary(f)),
+            Step::Unary(_) | Step::UnaryBackward { unary: Unary::Neg, .. } => {}
+            Step::UnaryBackward { unary: Unary::Reciprocal, operand } => {
+                steps.extend([Step::Binary { binary: Binary::Mul, operand, swapped: false }; 2]);
+            }
+            Step::UnaryBackward { .. } => steps.push(*step),
+            Step::Binary { binary: Binary::Greater | Binary::Equal, .. }
+            | Step::Constant { binary: Binary::Greater | Binary::Equal, .. } => steps.extend(one),
+            Step::Binary { binary, operand, swapped } => {
+                steps.push(Step::Binary { binary: sum(binary), operand, swapped });
+            }
+            Step::Constant { binary, value, swapped } => {
+                steps.push(Step::Constant { binary: sum(binary), value: Real(value.0.abs()), swapped });
+            }
+        }
+    }
+    Tail { operands: tail.operands.clone(), steps }
+}
+
+/// Absolute values of an argument, unless the kernel only compares it.
+fn absolutes(value: Host, kernel: &Kernel, binding: &Binding) -> Host {
+    if matches!(kernel, Kernel::MaxPool2dBackward(_)) && binding.name == "x" {
+        return value;
+    }
+    match value {
+        Host::F32(v) => Host::F32(v.into_iter().map(f32::abs).collect()),
+        Host::F64(v) => Host::F64(v.into_iter().map(f64::abs).collect()),
+        Host::U32(v) => Host::U32(v),
+    }
+}
+
+/// What the error of a kernel's result scales with beside its own size, the same for all elements.
+fn extra_scale(kernel: &Kernel, binding: usize, inputs: &[Option<Host>]) -> f64 {
+    let largest = |i: usize| {
+        let values = inputs[i].clone().map_or(Vec::new(), Host::into_f64);
+        values.into_iter().fold(0.0f64, |m, v| m.max(v.abs()))
+    };
+    match kernel {
+        // y (dy - Σ y dy), with y at most 1; of the logarithm, dy - exp(y) Σ dy
+        Kernel::SoftmaxBackward(k) => largest(1) * if k.log { f64::from(k.len) } else { 1.0 },
+        Kernel::CrossEntropy(k) => match k.gradient {
+            // gradient (p - q), with p and q at most 1
+            Some(gradient) if binding == 4 => f64::from(gradient.0.abs()),
+            _ => 0.1,
+        },
+        Kernel::CrossEntropyBackward(_) => largest(2),
+        // near a zero of a function that hardware approximates, its error does not shrink with its value
+        _ => match kernel.tail() {
+            Some(tail) if tail.steps.iter().any(|s| matches!(s, Step::Unary(_) | Step::UnaryBackward { .. })) => 0.05,
+            _ => 0.0,
+        },
+    }
+}
+
+/// A kernel with its sizes and fused functions, for reports.
+fn describe(kernel: &Kernel) -> String {
+    let steps = kernel.tail().map_or(&[][..], |t| &t.steps);
+    steps.iter().fold(kernel.to_string(), |text, step| format!("{text} > {}", crate::plan::step_name(step)))
+}
+
+/// How one tensor did in one step.
+#[derive(Clone, Debug)]
+pub struct TensorReport {
+    /// The step, counted from 0.
+    pub step: u32,
+    /// What it is: `fetch "loss"`, `gradient "conv1.weight"`, `parameter "conv1.weight"`.
+    pub what: String,
+    /// The largest error, in units of what is allowed.
+    pub worst: f64,
+    /// Where the largest error is, and both values.
+    pub at: String,
+    /// Whether every error is allowed (`worst` is at most 1).
+    pub passed: bool,
+}
+
+/// Whole steps of a planned session on a device against the interpreter on the unplanned graph.
+///
+/// Each step starts from the device's own parameters, so that errors do not add up from step to step: fetches
+/// and gradients are compared with the interpreter's at those parameters, and the updated parameters with
+/// what `update` makes of them in `f64` from the device's own gradients. The workspace is full of NaN before
+/// each step. `update(parameters, gradients, step)` is the optimizer; `arenas` are those that it needs
+/// beside parameters and gradients. Inputs must be recorded in the graph with the sizes of `start.inputs`.
+///
+/// Errors are allowed up to `1e-4 (|want| + max |want|)` (of a whole network in `f32`).
+///
+/// Reports come in the order of computing, so that the first that has not passed is where the device
+/// departs.
+///
+/// # Errors
+/// If the request cannot be planned, an input is missing, or the device fails.
+pub fn check_steps(
+    graph: &Graph,
+    request: &Request,
+    start: Start<'_>,
+    arenas: &[&str],
+    device: &Arc<dyn Backend>,
+    steps: u32,
+    update: &mut dyn FnMut(&mut HashMap<String, Array>, &HashMap<String, Array>, u32),
+) -> Result<Vec<TensorReport>, GraphError> {
+    let backend = &**device;
+    let parameters: Vec<_> = start.segments.list().iter().map(|s| (s.name.clone(), s.shape.clone())).collect();
+    let more: Vec<&str> = [GRADIENTS].iter().chain(arenas).copied().collect();
+    let store = ParameterStore::new(backend, &parameters, &more)?;
+    for (name, _) in &parameters {
+        if let Some(value) = start.parameters.get(name) {
+            let elements: Vec<f64> = value.iter().copied().collect();
+            store.write(backend, PARAMETERS, name, HostRef::F64(&elements))?;
+        }
+    }
+    let plan = Plan::new(graph, store.segments(), request)?;
+    let session = Session::new(device.clone(), &store, &plan, &HashMap::new())?;
+    for (name, value) in start.inputs {
+        if session.input(name).is_ok() {
+            session.write(name, value.as_ref())?;
+        }
+    }
+    let arena = |arena: &str| -> Result<HashMap<String, Array>, GraphError> {
+        let read = |(name, shape): &(String, kiln_kernel::Shape)| {
+            let value = store.read(backend, arena, name)?.into_f64();
+            Ok((name.clone(), shaped(shape.dims(), value)?))
+        };
+        parameters.iter().map(read).collect()
+    };
+
+    let mut clock = start.inputs.get(CLOCK).cloned().map_or_else(|| vec![0; CLOCK_WORDS], Host::into_u32);
+    let mut asked: Vec<(String, &str, Tensor)> = Vec::new();
+    asked.extend(request.fetch.iter().map(|(name, t)| (format!("fetch \"{name}\""), name.as_str(), *t)));
+    let fetches = asked.len();
+    asked.extend(request.gradients.iter().map(|(name, t)| (format!("gradient \"{name}\""), name.as_str(), *t)));
+    let mut order: Vec<usize> = (0..asked.len()).collect();
+    order.sort_by_key(|&i| asked[i].2);
+
+    let mut reports = Vec::new();
+    for step in 0..steps {
+        let before = arena(PARAMETERS)?;
+        session.poison()?;
+        session.run(1)?;
+
+        let mut run = Interpreter::new(graph);
+        feed(&mut run, graph, start.inputs, &before, &clock)?;
+        let gradients = arena(GRADIENTS)?;
+        let mut largest_gradient = 0.0f64;
+        for (_, _, tensor) in &asked[fetches..] {
+            largest_gradient = run.value(*tensor)?.iter().fold(largest_gradient, |m, v| m.max(v.abs()));
+        }
+        for &i in &order {
+            let (what, name, tensor) = &asked[i];
+            let want = run.value(*tensor)?;
+            let got = if i < fetches {
+                session.read(name)?.into_f64()
+            } else {
+                gradients.get(*name).map(|g| g.iter().copied().collect()).unwrap_or_default()
+            };
+            let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            let floor = if i < fetches { 1e-6 } else { 1e-3 * largest_gradient };
+            let allowed = |want: f64| 1e-4 * (want.abs() + largest + floor) + f64::from(f32::MIN_POSITIVE);
+            reports.push(compare(step, what, &got, want, allowed));
+        }
+
+        let mut want = before.clone();
+        update(&mut want, &gradients, step);
+        let after = arena(PARAMETERS)?;
+        for (name, _) in &parameters {
+            let (want, got, before) = (&want[name], &after[name], &before[name]);
+            let got: Vec<f64> = got.iter().copied().collect();
+            let moved = want.iter().zip(before).fold(0.0f64, |m, (w, b)| m.max((w - b).abs()));
+            let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            let allowed = |want: f64| {
+                1e-6 * (want.abs() + 0.1 * largest) + 1e-3 * moved + f64::from(f32::MIN_POSITIVE)
+            };
+            reports.push(compare(step, &format!("parameter \"{name}\""), &got, want, allowed));
+        }
+
+        if let Some(advance) = &request.advance {
+            for (word, by) in [(0, advance.steps), (1, advance.steps), (2, advance.batch)] {
+                clock[word] = clock[word].wrapping_add(by);
+            }
+            let got = read(backend, &session.input(CLOCK)?.view())?.into_f64();
+            let want = shaped(&[CLOCK_WORDS], clock.iter().map(|&w| f64::from(w)).collect())?;
+            reports.push(compare(step, "clock", &got, &want, |_| 0.5));
+        }
+    }
+    Ok(reports)
+}
+
+fn shaped(shape: &[usize], value: Vec<f64>) -> Result<Array, GraphError> {
+    let count = value.len();
+    Array::from_shape_vec(IxDyn(shape), value)
+        .map_err(|_| GraphError::Name(format!("{count} elements do not fill shape {shape:?}")))
+}
+
+/// Gives the interpreter what the device was given.
+fn feed(
+    run: &mut Interpreter<'_>,
+    graph: &Graph,
+    inputs: &HashMap<String, Host>,
+    parameters: &HashMap<String, Array>,
+    clock: &[u32],
+) -> Result<(), GraphError> {
+    for node in &graph.nodes {
+        let shape = || graph.shape(node.outputs[0]).map(|s| s.dims().to_vec());
+        match &node.op {
+            Op::Input(name) if **name == *CLOCK => {
+                run.feed(name, shaped(&shape()?, clock.iter().map(|&w| f64::from(w)).collect())?);
+            }
+            Op::Input(name) => {
+                if let Some(value) = inputs.get(&**name) {
+                    run.feed(name, shaped(&shape()?, value.clone().into_f64())?);
+                }
+            }
+            Op::Parameter(name) => {
+                if let Some(value) = parameters.get(&**name) {
+                    run.feed(name, value.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn compare(step: u32, what: &str, got: &[f64], want: &Array, allowed: impl Fn(f64) -> f64) -> TensorReport {
+    let mut report = TensorReport { step, what: what.into(), worst: 0.0, at: String::new(), passed: true };
+    if got.len() != want.len() {
+        report.worst = f64::INFINITY;
+        report.at = format!("{} elements, must be {}", got.len(), want.len());
+    }
+    for (e, (got, want)) in got.iter().zip(want).enumerate() {
+        let units = (got - want).abs() / allowed(*want);
+        if units.is_nan() || units > report.worst {
+            report.worst = if units.is_nan() { f64::INFINITY } else { units };
+            report.at = format!("[{e}] is {got:e}, must be {want:e}");
+        }
+    }
+    report.passed = report.worst <= 1.0;
+    report
+}

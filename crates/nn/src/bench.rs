@@ -1,0 +1,116 @@
+//! Timing whole training steps.
+
+use std::time::Instant;
+
+use kiln_data::{Features, Split, Targets};
+use kiln_device::Device;
+use kiln_graph::{Plan, Session};
+use kiln_kernel::random::Stream;
+use serde::Serialize;
+
+use crate::{
+    NnError, Recipe,
+    step::{self, Resident},
+    trainer::Trainer,
+};
+
+/// Times and sizes of a recipe's training step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BenchReport {
+    /// The recipe's name.
+    pub recipe: String,
+    /// The device's name.
+    pub device: String,
+    /// Rows of a step.
+    pub batch_size: usize,
+    /// Timed steps, after the first.
+    pub steps: usize,
+    /// From recorded network to the first step's loss on the host: planning, compiling, running.
+    pub first_step_seconds: f64,
+    /// Median of the timed steps, each with its loss read back.
+    pub median_step_seconds: f64,
+    /// Rows per second at the median.
+    pub images_per_second: f64,
+    /// Launches of a step.
+    pub dispatches_per_step: usize,
+    /// Bytes of the workspace.
+    pub workspace_bytes: u64,
+    /// Bytes that it would take if each value had a buffer of its own.
+    pub naive_bytes: u64,
+    /// Bytes of the parameters.
+    pub parameter_bytes: u64,
+    /// Buffers allocated and pipelines compiled after the first step: 0.
+    pub allocated_after_first_step: u64,
+}
+
+/// Times a recipe's training step on seeded random rows of its data's form. Each step's loss is read back.
+///
+/// # Errors
+/// If the layers do not fit each other, or the device fails.
+pub fn bench_step(recipe: &Recipe, device: &Device, batch_size: usize, steps: usize) -> Result<BenchReport, NnError> {
+    if batch_size == 0 || steps == 0 {
+        return Err(NnError::Settings("batch size and steps must be at least 1".into()));
+    }
+    let split = random_rows(recipe, batch_size)?;
+    let trainer = recipe.trainer(device, &[], 42)?;
+    let backend = device.backend();
+    let data = Resident::new(&**backend, &split)?;
+    let started = Instant::now();
+    let recorded = step::record_training(
+        trainer.model(),
+        recipe.loss,
+        &recipe.optimizer,
+        &recipe.preprocess,
+        &data.form,
+        batch_size,
+    )?;
+    let plan = Plan::new(&recorded.graph, trainer.store().segments(), &recorded.request)?;
+    let session = trainer.session(&plan, &data)?;
+    let first = timed_step(&trainer, &session, started)?;
+    let before = backend.counters();
+    let mut times = Vec::with_capacity(steps);
+    for _ in 0..steps {
+        times.push(timed_step(&trainer, &session, Instant::now())?);
+    }
+    let after = backend.counters();
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    Ok(BenchReport {
+        recipe: recipe.name.clone(),
+        device: backend.name().to_string(),
+        batch_size,
+        steps,
+        first_step_seconds: first,
+        median_step_seconds: median,
+        images_per_second: batch_size as f64 / median,
+        dispatches_per_step: session.launches(),
+        workspace_bytes: plan.workspace_bytes(),
+        naive_bytes: plan.naive_bytes,
+        parameter_bytes: trainer.store().arena_bytes(),
+        allocated_after_first_step: after.allocations - before.allocations + after.pipelines - before.pipelines,
+    })
+}
+
+/// Seconds from `since` to the step's loss on the host.
+fn timed_step(trainer: &Trainer, session: &Session, since: Instant) -> Result<f64, NnError> {
+    trainer.write_hyper(1, 0)?;
+    session.run(1)?;
+    trainer.take_totals()?;
+    Ok(since.elapsed().as_secs_f64())
+}
+
+/// As many rows as a batch has, in the form of the recipe's data.
+pub(crate) fn random_rows(recipe: &Recipe, rows: usize) -> Result<Split, NnError> {
+    let (item, classes) = recipe.data_form();
+    let elements = rows * item.iter().product::<usize>();
+    let stream = Stream { seed: 1, stream: 0, step: 0 };
+    let features = match item.len() {
+        3 => Features::Bytes((0..elements as u32).map(|i| stream.word(i) as u8).collect()),
+        _ => Features::Real((0..elements as u32).map(|i| stream.uniform(i)).collect()),
+    };
+    let targets = match classes {
+        0 => Targets::Real { values: (0..rows as u32).map(|i| stream.uniform(i)).collect(), shape: [1].into() },
+        n => Targets::Classes { labels: (0..rows).map(|i| (i % n) as u32).collect(), classes: n },
+    };
+    Ok(Split::new(features, item, targets)?)
+}

@@ -1,0 +1,256 @@
+//! Model files: safetensors under PyTorch's names, with the network as JSON in the metadata.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use kiln_device::Device;
+use kiln_kernel::Shape;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::{Loss, NnError, Optimizer, Preprocess, Sequential, Trainer};
+
+/// The key of the metadata under which the description lies.
+const KEY: &str = "kiln";
+/// The version of the description that this Kiln writes.
+const VERSION: u32 = 1;
+/// Largest file that is read.
+const MAX_BYTES: u64 = 8 << 30;
+
+/// What a model file says of itself: all that prediction needs beside the parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Description {
+    version: u32,
+    recipe: String,
+    dataset: String,
+    model: Sequential,
+    loss: Loss,
+    preprocess: Preprocess,
+    classes: Vec<String>,
+}
+
+/// A model file in memory.
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    path: PathBuf,
+    description: Option<Description>,
+    /// Name, shape and elements of each tensor, sorted by name.
+    tensors: Vec<(String, Shape, Vec<f32>)>,
+}
+
+impl ModelFile {
+    /// Reads a safetensors file. The description is optional: a file from elsewhere has none.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not safetensors, or its description is damaged or of a later version.
+    pub fn read(path: &Path) -> Result<Self, NnError> {
+        let size = fs::metadata(path).map_err(|e| NnError::file(path, e))?.len();
+        if size > MAX_BYTES {
+            return Err(NnError::file(path, format!("{size} bytes are more than a model file may have")));
+        }
+        let bytes = fs::read(path).map_err(|e| NnError::file(path, e))?;
+        let not = |e: &dyn std::fmt::Display| NnError::file(path, format!("not a safetensors file ({e})"));
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| not(&e))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| not(&e))?;
+        let description = match header.metadata().as_ref().and_then(|m| m.get(KEY)) {
+            None => None,
+            Some(json) => {
+                let damaged = |e: &dyn std::fmt::Display| {
+                    NnError::file(path, format!("the description of the network is damaged: {e}"))
+                };
+                let value: serde_json::Value = serde_json::from_str(json).map_err(|e| damaged(&e))?;
+                let version = value.get("version").and_then(|v| v.as_u64()).unwrap_or(0);
+                if version > u64::from(VERSION) {
+                    let message = format!("written by a later Kiln (format {version}, this one reads {VERSION})");
+                    return Err(NnError::file(path, message));
+                }
+                Some(serde_json::from_value(value).map_err(|e| damaged(&e))?)
+            }
+        };
+        let mut tensors = Vec::new();
+        for (name, view) in file.tensors() {
+            let values = to_f32(&view)
+                .ok_or_else(|| NnError::file(path, format!("tensor \"{name}\" is {:?}, not a real number", view.dtype())))?;
+            tensors.push((name, Shape::from(view.shape()), values));
+        }
+        tensors.sort_by(|a, b| natural(&a.0).cmp(&natural(&b.0)));
+        Ok(Self { path: path.to_path_buf(), description, tensors })
+    }
+
+    /// Whether the file says which network it belongs to.
+    pub fn is_self_contained(&self) -> bool {
+        self.description.is_some()
+    }
+
+    /// The network.
+    ///
+    /// # Errors
+    /// If the file does not say.
+    pub fn model(&self) -> Result<&Sequential, NnError> {
+        Ok(&self.described()?.model)
+    }
+
+    /// The recipe that the network was trained by; empty if by none.
+    ///
+    /// # Errors
+    /// If the file does not say.
+    pub fn recipe(&self) -> Result<&str, NnError> {
+        Ok(&self.described()?.recipe)
+    }
+
+    /// The data set that the network was trained on; empty if unknown.
+    ///
+    /// # Errors
+    /// If the file does not say.
+    pub fn dataset(&self) -> Result<&str, NnError> {
+        Ok(&self.described()?.dataset)
+    }
+
+    fn described(&self) -> Result<&Description, NnError> {
+        self.description.as_ref().ok_or_else(|| {
+            let message = "does not say which network it belongs to; it was not written by Kiln";
+            NnError::file(&self.path, message)
+        })
+    }
+
+    /// A trainer with the file's network and parameters.
+    ///
+    /// # Errors
+    /// If the file does not describe its network, or a parameter is missing or has another shape.
+    pub fn trainer(&self, device: &Device) -> Result<Trainer, NnError> {
+        let d = self.described()?.clone();
+        let trainer = Trainer::new(device, d.model, Optimizer::default(), d.loss)?
+            .with_preprocess(d.preprocess)
+            .with_classes(d.classes);
+        self.load_into(&trainer)?;
+        Ok(trainer)
+    }
+
+    /// Sets all parameters of a trainer: by name or, where the names are an `nn.Sequential`'s (`0.weight`,
+    /// `3.weight`), in order.
+    ///
+    /// # Errors
+    /// If a parameter is missing or has another shape.
+    pub fn load_into(&self, trainer: &Trainer) -> Result<(), NnError> {
+        let segments = trainer.store().segments().list();
+        let numbered = self.tensors.iter().all(|(name, ..)| name.starts_with(|c: char| c.is_ascii_digit()));
+        if numbered && self.tensors.len() != segments.len() {
+            let (got, want) = (self.tensors.len(), segments.len());
+            return Err(NnError::file(&self.path, format!("{got} tensors, the network has {want} parameters")));
+        }
+        for (i, segment) in segments.iter().enumerate() {
+            let found = match numbered {
+                true => weight_first(&self.tensors).get(i).copied(),
+                false => self.tensors.iter().find(|(name, ..)| *name == segment.name),
+            };
+            let Some((name, shape, values)) = found else {
+                return Err(NnError::file(&self.path, format!("parameter \"{}\" is missing", segment.name)));
+            };
+            if *shape != segment.shape {
+                let message = format!("\"{name}\" is {shape}, the network's \"{}\" is {}", segment.name, segment.shape);
+                return Err(NnError::file(&self.path, message));
+            }
+            trainer.set_parameter(&segment.name, values)?;
+        }
+        Ok(())
+    }
+}
+
+/// The tensors with each layer's weight before its bias, as networks declare them.
+fn weight_first(tensors: &[(String, Shape, Vec<f32>)]) -> Vec<&(String, Shape, Vec<f32>)> {
+    let key = |name: &str| {
+        let (layer, kind) = name.rsplit_once('.').unwrap_or((name, ""));
+        (natural(layer), kind != "weight", kind.to_string())
+    };
+    let mut sorted: Vec<_> = tensors.iter().collect();
+    sorted.sort_by_key(|t| key(&t.0));
+    sorted
+}
+
+/// Sorts `2.weight` before `10.weight`.
+fn natural(name: &str) -> Vec<(u64, String)> {
+    name.split('.').map(|part| (part.parse().unwrap_or(u64::MAX), part.to_string())).collect()
+}
+
+fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let data = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F64 => data
+            .chunks_exact(8)
+            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
+            .collect(),
+        Dtype::F16 => data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        Dtype::BF16 => data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        _ => return None,
+    })
+}
+
+impl Trainer {
+    /// Writes the model: parameters under their names, the network, preparation and class names in the
+    /// metadata. The file appears whole or not at all; equal models give equal bytes.
+    ///
+    /// # Errors
+    /// If the device fails or the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), NnError> {
+        self.save_as(path.as_ref(), "", "")
+    }
+
+    /// As [`Trainer::save`], with the names of the recipe and the data set.
+    ///
+    /// # Errors
+    /// If the device fails or the file cannot be written.
+    pub fn save_as(&self, path: &Path, recipe: &str, dataset: &str) -> Result<(), NnError> {
+        let description = Description {
+            version: VERSION,
+            recipe: recipe.into(),
+            dataset: dataset.into(),
+            model: self.model().clone(),
+            loss: self.loss(),
+            preprocess: self.preprocess().clone(),
+            classes: self.classes().to_vec(),
+        };
+        let json = serde_json::to_string(&description).map_err(|e| NnError::file(path, e))?;
+        let mut parameters = Vec::new();
+        for segment in self.store().segments().list() {
+            let values = self.parameter(&segment.name)?;
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            parameters.push((segment.name.clone(), segment.shape.dims().to_vec(), bytes));
+        }
+        let mut views = Vec::new();
+        for (name, dims, bytes) in &parameters {
+            let view = TensorView::new(Dtype::F32, dims.clone(), bytes).map_err(|e| NnError::file(path, e))?;
+            views.push((name.as_str(), view));
+        }
+        // one key only: a map of several would be written in any order
+        let metadata = HashMap::from([(KEY.to_string(), json)]);
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| NnError::file(path, e))?;
+        write_atomically(path, &bytes)
+    }
+}
+
+/// Writes a file so that a crash leaves the old one or the new one, never a part: a temporary file beside it,
+/// flushed to disk, then renamed.
+///
+/// # Errors
+/// If the folder cannot be written.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let write = || {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|e: std::io::Error| {
+        // the first error is the one to tell; a leftover that cannot be removed either changes nothing
+        let _ = fs::remove_file(&temporary);
+        NnError::file(path, e)
+    })
+}

@@ -1,0 +1,393 @@
+//! Recipes: data, network and settings as a TOML file.
+
+use std::{ops::Range, path::Path};
+
+use kiln_data::{DataDir, Dataset, Gate};
+use kiln_device::Device;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use toml::Spanned;
+
+use crate::{Layer, Loss, NnError, Optimizer, Sequential, Trainer};
+
+/// How what goes into a network is prepared: `x · scale + shift`, by channel or alike for all.
+///
+/// Saved with the model, so that prediction prepares alike. In recipes a number may be written as a
+/// fraction: `scale = "1/255"`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocess {
+    /// Factor of each channel; one number for all. Left out: 1/255 for bytes, 1 for real numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Numbers>,
+    /// Summand of each channel; one number for all. Left out: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<Numbers>,
+}
+
+/// A number, a fraction as text, or a list of either.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number, a fraction like \"1/255\", or a list of numbers")]
+pub enum Numbers {
+    /// One for all channels.
+    One(f64),
+    /// A fraction, for all channels.
+    Fraction(String),
+    /// One for each channel.
+    Each(Vec<f64>),
+}
+
+impl Numbers {
+    fn get(&self) -> Option<Vec<f32>> {
+        match self {
+            Numbers::One(x) => Some(vec![*x as f32]),
+            Numbers::Each(list) => Some(list.iter().map(|&x| x as f32).collect()),
+            Numbers::Fraction(text) => {
+                let (top, bottom) = text.split_once('/')?;
+                let quotient = top.trim().parse::<f64>().ok()? / bottom.trim().parse::<f64>().ok()?;
+                quotient.is_finite().then(|| vec![quotient as f32])
+            }
+        }
+    }
+}
+
+impl Preprocess {
+    /// Factors and summands, equally many.
+    pub(crate) fn factors(&self, bytes: bool) -> (Vec<f32>, Vec<f32>) {
+        let usual = if bytes { 1.0 / 255.0 } else { 1.0 };
+        let mut scale = self.scale.as_ref().and_then(Numbers::get).unwrap_or_else(|| vec![usual]);
+        let mut shift = self.shift.as_ref().and_then(Numbers::get).unwrap_or_else(|| vec![0.0]);
+        let channels = scale.len().max(shift.len());
+        scale.resize(channels, scale[0]);
+        shift.resize(channels, shift[0]);
+        (scale, shift)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (name, numbers) in [("scale", &self.scale), ("shift", &self.shift)] {
+            if let Some(numbers) = numbers {
+                let list = numbers.get().ok_or_else(|| format!("{name} must be a number or a fraction like \"1/255\""))?;
+                if list.is_empty() || list.iter().any(|x| !x.is_finite()) {
+                    return Err(format!("{name} must be one finite number, or one for each channel"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which data a recipe trains on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    /// One of [`Recipe::DATASETS`].
+    pub name: String,
+    /// Training rows of a set that Kiln makes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<usize>,
+    /// Test rows of a set that Kiln makes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<usize>,
+}
+
+/// A network with its data and settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// `mnist-cnn`.
+    pub name: String,
+    /// One line for lists.
+    pub description: String,
+    /// The data.
+    pub data: DataSpec,
+    /// How what goes in is prepared.
+    pub preprocess: Preprocess,
+    /// Times that each row is visited.
+    pub epochs: usize,
+    /// Rows of a step.
+    pub batch_size: usize,
+    /// What is made small.
+    pub loss: Loss,
+    /// How.
+    pub optimizer: Optimizer,
+    /// The network.
+    pub layers: Vec<Layer>,
+}
+
+/// The file as it is written. Tables with a `type` are looked at one by one, so that errors have lines.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecipeFile {
+    name: String,
+    #[serde(default)]
+    description: String,
+    data: DataSpec,
+    #[serde(default)]
+    preprocess: Preprocess,
+    epochs: Spanned<usize>,
+    batch_size: Spanned<usize>,
+    loss: Loss,
+    optimizer: Spanned<toml::Table>,
+    layers: Vec<Spanned<toml::Table>>,
+}
+
+macro_rules! builtin {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../examples/recipes/", $name, ".toml")))),*]
+    };
+}
+
+/// Name and text of the recipes that come with Kiln.
+const BUILTIN: &[(&str, &str)] = builtin![
+    "digits-cnn", "linear", "xor", "and", "or", "nor", "body-size", "mnist-mlp", "mnist-cnn",
+];
+
+/// The seed of the data that Kiln makes itself: the same rows whatever seed trains on them.
+const DATA_SEED: u64 = 1;
+
+impl Recipe {
+    /// Names of the data sets that recipes may ask for.
+    pub const DATASETS: [&'static str; 9] =
+        ["digits", "mnist", "fashion-mnist", "linear", "xor", "and", "or", "nor", "body-size"];
+
+    /// Names of the recipes that come with Kiln.
+    pub fn names() -> Vec<&'static str> {
+        BUILTIN.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The text of a recipe that comes with Kiln, to be copied and changed.
+    pub fn builtin_text(name: &str) -> Option<&'static str> {
+        BUILTIN.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+    }
+
+    /// A recipe that comes with Kiln, or that of a TOML file, told by the ending `.toml`.
+    ///
+    /// # Errors
+    /// If the name is unknown (with the nearest ones), or the file cannot be read or understood.
+    pub fn open(name_or_path: &str) -> Result<Self, NnError> {
+        if let Some(text) = Self::builtin_text(name_or_path) {
+            return Self::parse(text, name_or_path);
+        }
+        if name_or_path.ends_with(".toml") {
+            let path = Path::new(name_or_path);
+            let text = std::fs::read_to_string(path).map_err(|e| NnError::file(path, e))?;
+            return Self::parse(&text, name_or_path);
+        }
+        let names = Self::names();
+        let near = nearest(name_or_path, &names);
+        let hint = match near.as_slice() {
+            [] => format!("the recipes are {}", names.join(", ")),
+            near => format!("did you mean {}?", near.join(" or ")),
+        };
+        Err(NnError::Settings(format!("there is no recipe \"{name_or_path}\"; {hint} (a file's name ends in .toml)")))
+    }
+
+    /// Reads a recipe from TOML; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// If the text is not TOML, a key or layer is unknown, or a value is out of range; with the line.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, NnError> {
+        let fail = |at: Option<Range<usize>>, message: String| NnError::Recipe {
+            origin: origin.into(),
+            line: at.map(|span| line_of(text, span.start)),
+            message,
+        };
+        let file: RecipeFile =
+            toml::from_str(text).map_err(|e| fail(e.span(), e.message().replace('\n', " ")))?;
+        file.preprocess.check().map_err(|m| fail(find_key(text, 0..text.len(), "preprocess"), m))?;
+        if !Self::DATASETS.contains(&file.data.name.as_str()) {
+            let message = format!("there is no data set \"{}\"; there are {}", file.data.name, Self::DATASETS.join(", "));
+            return Err(fail(find_key(text, 0..text.len(), "[data]"), message));
+        }
+        for (what, value) in [("epochs", &file.epochs), ("batch_size", &file.batch_size)] {
+            if *value.get_ref() == 0 {
+                return Err(fail(Some(value.span()), format!("{what} must be at least 1")));
+            }
+        }
+        let optimizer: Optimizer = table(text, &file.optimizer, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
+        optimizer.check().map_err(|e| fail(Some(file.optimizer.span()), e.to_string()))?;
+        let mut layers = Vec::with_capacity(file.layers.len());
+        for (i, layer) in file.layers.iter().enumerate() {
+            layers.push(table(text, layer, &format!("layer {}", i + 1)).map_err(|(at, m)| fail(Some(at), m))?);
+        }
+        Ok(Self {
+            name: file.name,
+            description: file.description,
+            data: file.data,
+            preprocess: file.preprocess,
+            epochs: file.epochs.into_inner(),
+            batch_size: file.batch_size.into_inner(),
+            loss: file.loss,
+            optimizer,
+            layers,
+        })
+    }
+
+    /// The recipe's data, read from `dir` or made.
+    ///
+    /// # Errors
+    /// If files are missing or damaged.
+    pub fn dataset(&self, dir: &DataDir) -> Result<Dataset, NnError> {
+        let (train, test) = (self.data.train.unwrap_or(12_000), self.data.test.unwrap_or(2_000));
+        Ok(match self.data.name.as_str() {
+            "mnist" => Dataset::mnist(dir.clone())?,
+            "fashion-mnist" => Dataset::fashion_mnist(dir.clone())?,
+            "linear" => Dataset::linear(DATA_SEED)?,
+            "xor" => Dataset::gate(Gate::Xor)?,
+            "and" => Dataset::gate(Gate::And)?,
+            "or" => Dataset::gate(Gate::Or)?,
+            "nor" => Dataset::gate(Gate::Nor)?,
+            "body-size" => Dataset::body_size()?,
+            _ => Dataset::digits(DATA_SEED, train, test)?,
+        })
+    }
+
+    /// The shape of an item, and the number of classes (0 in regression), without reading any data.
+    pub fn data_form(&self) -> (Vec<usize>, usize) {
+        match self.data.name.as_str() {
+            "linear" => (vec![1], 0),
+            "xor" | "and" | "or" | "nor" => (vec![2], 0),
+            "body-size" => (vec![2], 2),
+            _ => (vec![1, 28, 28], 10),
+        }
+    }
+
+    /// The network over the data's items.
+    ///
+    /// # Errors
+    /// If the layers do not fit each other.
+    pub fn model(&self) -> Result<Sequential, NnError> {
+        let mut model = Sequential::new(self.data_form().0);
+        for layer in &self.layers {
+            model = model.add(layer.clone());
+        }
+        model.output_shape()?;
+        Ok(model)
+    }
+
+    /// A trainer for the recipe's network, its parameters drawn from the seed.
+    ///
+    /// # Errors
+    /// If the layers do not fit each other or the device fails.
+    pub fn trainer(&self, device: &Device, classes: &[String], seed: u64) -> Result<Trainer, NnError> {
+        let mut trainer = Trainer::new(device, self.model()?, self.optimizer, self.loss)?
+            .with_preprocess(self.preprocess.clone())
+            .with_classes(classes.to_vec());
+        trainer.reset(seed)?;
+        Ok(trainer)
+    }
+}
+
+/// A table that says its `type`, or where and why not.
+fn table<T: DeserializeOwned>(
+    text: &str,
+    spanned: &Spanned<toml::Table>,
+    what: &str,
+) -> Result<T, (Range<usize>, String)> {
+    let kind = spanned.get_ref().get("type").and_then(|t| t.as_str()).unwrap_or_default();
+    let parsed: Result<T, _> = spanned.get_ref().clone().try_into();
+    parsed.map_err(|e: toml::de::Error| {
+        let message = e.message().replace('\n', " ");
+        // the name in the message, `unknown field `x``, tells the key whose line is wanted
+        let named = message.split('`').nth(1).unwrap_or("type");
+        let key = if message.starts_with("unknown variant") || message.starts_with("missing") { "type" } else { named };
+        let at = find_key(text, spanned.span(), key).unwrap_or(spanned.span());
+        let what = if kind.is_empty() { what.to_string() } else { format!("{what} ({kind})") };
+        (at, format!("{what}: {message}"))
+    })
+}
+
+/// The first place in `within` where a line begins with a key.
+fn find_key(text: &str, within: Range<usize>, key: &str) -> Option<Range<usize>> {
+    // a table's span may be its header only: look on until the next header
+    let start = text[..within.start].rfind('\n').map_or(0, |i| i + 1);
+    let mut at = start;
+    for (i, line) in text[start..].split_inclusive('\n').enumerate() {
+        let trimmed = line.trim_start();
+        if i > 0 && trimmed.starts_with('[') && at >= within.end {
+            return None;
+        }
+        if trimmed.starts_with(key) || line.contains(&format!("{key} =")) {
+            return Some(at..at + line.len());
+        }
+        at += line.len();
+    }
+    None
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text[..offset.min(text.len())].matches('\n').count() + 1
+}
+
+/// Names that a word may have meant: few edits away, or containing it.
+fn nearest<'n>(word: &str, names: &[&'n str]) -> Vec<&'n str> {
+    let mut scored: Vec<(usize, &str)> = names
+        .iter()
+        .map(|&name| (edit_distance(word, name), name))
+        .filter(|(d, name)| *d <= (word.len() / 3).max(2) || (word.len() > 2 && name.contains(word)))
+        .collect();
+    scored.sort();
+    scored.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
+/// Insertions, deletions and replacements from one word to another (Levenshtein).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, cb) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builtin_recipes_parse_and_fit() {
+        for name in Recipe::names() {
+            let recipe = Recipe::open(name).unwrap();
+            assert_eq!(recipe.name, name);
+            assert!(!recipe.description.is_empty(), "{name}");
+            recipe.model().unwrap();
+        }
+    }
+
+    #[test]
+    fn parameter_counts_are_those_of_the_texts() {
+        for (name, count) in [("mnist-mlp", 407_050), ("mnist-cnn", 93_322), ("digits-cnn", 93_322)] {
+            assert_eq!(Recipe::open(name).unwrap().model().unwrap().summary().unwrap().parameters, count);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        let good = Recipe::builtin_text("mnist-cnn").unwrap();
+        let line = |needle: &str| good.lines().position(|l| l.contains(needle)).unwrap() + 1;
+        for (from, to, at, want) in [
+            ("filters = 32", "filter = 32", line("filters = 32"), "unknown field `filter`"),
+            ("type = \"dense\"", "type = \"dens\"", line("type = \"dense\""), "unknown variant `dens`"),
+            ("epochs", "epoch", line("epochs"), "unknown field `epoch`"),
+            ("batch_size = 64", "batch_size = 0", line("batch_size"), "batch_size must be at least 1"),
+            ("activation = \"relu\"", "activation = \"rely\"", line("activation = \"relu\""), "unknown variant `rely`"),
+        ] {
+            let text = good.replacen(from, to, 1);
+            assert_ne!(text, good, "{from}");
+            let message = Recipe::parse(&text, "my.toml").unwrap_err().to_string();
+            assert!(message.contains(want), "{message}");
+            assert!(message.starts_with(&format!("my.toml, line {at}:")), "{message} (line {at})");
+        }
+    }
+
+    #[test]
+    fn unknown_names_get_the_nearest() {
+        let message = Recipe::open("mnist-cn").unwrap_err().to_string();
+        assert!(message.contains("did you mean mnist-cnn"), "{message}");
+        let message = Recipe::open("zzzzzzzzzz").unwrap_err().to_string();
+        assert!(message.contains("the recipes are digits-cnn"), "{message}");
+    }
+}

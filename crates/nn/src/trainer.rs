@@ -1,0 +1,487 @@
+//! Fitting, evaluating and predicting.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use kiln_data::{Features, Split, Targets};
+use kiln_device::Device;
+use kiln_graph::{CLOCK, GRADIENTS, HYPER, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
+use kiln_kernel::{Backend, Buffer, CLOCK_WORDS, DType, HYPER_COLUMNS, HostRef, Shape};
+use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Loss, NnError, Optimizer, Preprocess, Sequential, parameter_stream,
+    step::{self, HYPER_ROWS, ORDER, Recorded, Resident},
+};
+
+/// Rows of a batch in evaluation and prediction, unless there are fewer.
+const EVALUATION_ROWS: usize = 256;
+
+/// Loss, and for classification accuracy, over some rows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// The mean loss of a row.
+    pub loss: f64,
+    /// The part of rows whose largest output is at the label; none in regression.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub accuracy: Option<f64>,
+}
+
+/// What an epoch gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochReport {
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Over the training rows as they were visited, dropout included.
+    pub train: Scores,
+    /// Over the validation rows after the epoch, if any were given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation: Option<Scores>,
+    /// Seconds of training, without evaluation.
+    pub seconds: f64,
+    /// Training rows per second.
+    pub images_per_second: f64,
+}
+
+/// The epochs of a fit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// In order.
+    pub epochs: Vec<EpochReport>,
+}
+
+/// Where a fit is. See [`Fit::progress`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// Data are uploaded, plans made and pipelines compiled; nothing is trained yet.
+    Preparing,
+    /// Ready to train, after this many seconds.
+    Ready {
+        /// Seconds of preparation.
+        seconds: f64,
+        /// Launches of one step.
+        launches: usize,
+    },
+    /// Some steps were done since the last report.
+    Step {
+        /// Counted from 1.
+        epoch: usize,
+        /// Of how many.
+        epochs: usize,
+        /// Rows done in this epoch.
+        rows: usize,
+        /// Rows of an epoch.
+        total_rows: usize,
+        /// Over the rows of this epoch so far.
+        scores: Scores,
+        /// Rows per second, over the epoch so far.
+        images_per_second: f64,
+    },
+    /// An epoch is over.
+    Epoch(&'a EpochReport),
+}
+
+/// What to be told of while fitting.
+pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress<'_>);
+
+/// How to fit.
+pub struct Fit<'a> {
+    /// Times that each row is visited.
+    pub epochs: usize,
+    /// Rows of a step; the last of an epoch may have fewer.
+    pub batch_size: usize,
+    /// Whether each epoch visits the rows in an order of its own, drawn from the trainer's seed.
+    pub shuffle: bool,
+    /// Rows to evaluate after each epoch.
+    pub validation: Option<&'a Split>,
+    /// Called now and then.
+    pub progress: Option<OnProgress<'a>>,
+}
+
+impl Default for Fit<'_> {
+    /// One epoch of shuffled batches of 32: Keras' defaults.
+    fn default() -> Self {
+        Self { epochs: 1, batch_size: 32, shuffle: true, validation: None, progress: None }
+    }
+}
+
+/// A network with its parameters on a device, an optimizer and a loss.
+///
+/// Parameters are drawn from the seed when the trainer is made. Everything that a fit needs (data, plans for
+/// the batch, the last smaller batch and evaluation, pipelines) is made before its first step; after that
+/// nothing is allocated or compiled.
+pub struct Trainer {
+    device: Device,
+    model: Sequential,
+    optimizer: Optimizer,
+    loss: Loss,
+    preprocess: Preprocess,
+    classes: Vec<String>,
+    store: ParameterStore,
+    shared: HashMap<String, Buffer>,
+    seed: u64,
+    step: u64,
+    epoch: u32,
+}
+
+/// The plans of one pass over a split: whole batches, then the rest.
+struct Pass {
+    session: Session,
+    rows: usize,
+    times: usize,
+}
+
+impl Trainer {
+    /// A trainer with freshly drawn parameters, seed 42.
+    ///
+    /// # Errors
+    /// If the layers do not fit each other, a setting is out of range, or the device is out of memory.
+    pub fn new(
+        device: &Device,
+        model: Sequential,
+        optimizer: impl Into<Optimizer>,
+        loss: Loss,
+    ) -> Result<Self, NnError> {
+        let optimizer = optimizer.into();
+        optimizer.check()?;
+        let backend = device.backend();
+        let parameters: Vec<(String, Shape)> =
+            model.parameters()?.into_iter().map(|p| (p.name, p.shape)).collect();
+        if parameters.is_empty() {
+            return Err(NnError::Settings("the network has no parameters to train".into()));
+        }
+        let arenas: Vec<&str> = std::iter::once(GRADIENTS).chain(optimizer.moments().iter().copied()).collect();
+        let store = ParameterStore::new(&**backend, &parameters, &arenas)?;
+        let mut shared = HashMap::new();
+        shared.insert(CLOCK.into(), backend.allocate(DType::U32, CLOCK_WORDS, CLOCK)?);
+        shared.insert(HYPER.into(), backend.allocate(DType::F32, HYPER_ROWS * HYPER_COLUMNS, HYPER)?);
+        let totals = if loss.is_classification() { 2 } else { 1 };
+        shared.insert(TOTALS.into(), backend.allocate(DType::F32, totals, TOTALS)?);
+        let mut trainer = Self {
+            device: device.clone(),
+            model,
+            optimizer,
+            loss,
+            preprocess: Preprocess::default(),
+            classes: Vec::new(),
+            store,
+            shared,
+            seed: 42,
+            step: 0,
+            epoch: 0,
+        };
+        trainer.reset(42)?;
+        Ok(trainer)
+    }
+
+    /// Draws all parameters anew from a seed, zeroes the optimizer's moments and forgets all steps.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn reset(&mut self, seed: u64) -> Result<(), NnError> {
+        (self.seed, self.step, self.epoch) = (seed, 0, 0);
+        for spec in self.model.parameters()? {
+            let stream = parameter_stream(seed, &spec.name);
+            let values = spec.initializer.values(stream, spec.shape.elements(), spec.fan_in, spec.fan_out);
+            self.set_parameter(&spec.name, &values)?;
+        }
+        for (name, buffer) in self.store.arenas() {
+            if name != PARAMETERS {
+                self.backend().write(&buffer.view(), HostRef::F32(&vec![0.0; buffer.len()]))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// With this preparation of what goes in, which is saved with the model.
+    pub fn with_preprocess(mut self, preprocess: Preprocess) -> Self {
+        self.preprocess = preprocess;
+        self
+    }
+
+    /// With these names of the classes, which are saved with the model.
+    pub fn with_classes(mut self, classes: Vec<String>) -> Self {
+        self.classes = classes;
+        self
+    }
+
+    fn backend(&self) -> &Arc<dyn Backend> {
+        self.device.backend()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The network.
+    pub fn model(&self) -> &Sequential {
+        &self.model
+    }
+
+    /// The loss.
+    pub fn loss(&self) -> Loss {
+        self.loss
+    }
+
+    /// How what goes in is prepared.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// Names of the classes, by index.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Optimizer steps since the parameters were drawn.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Where the parameters live.
+    pub fn store(&self) -> &ParameterStore {
+        &self.store
+    }
+
+    /// A parameter's elements, in row-major order.
+    ///
+    /// # Errors
+    /// If there is none of that name, or the device fails.
+    pub fn parameter(&self, name: &str) -> Result<Vec<f32>, NnError> {
+        Ok(self.store.read(&**self.backend(), PARAMETERS, name)?.into_f32())
+    }
+
+    /// Sets a parameter's elements.
+    ///
+    /// # Errors
+    /// If there is none of that name or the length differs.
+    pub fn set_parameter(&self, name: &str, values: &[f32]) -> Result<(), NnError> {
+        Ok(self.store.write(&**self.backend(), PARAMETERS, name, HostRef::F32(values))?)
+    }
+
+    /// Trains on a split.
+    ///
+    /// # Errors
+    /// If the data do not fit the network or the loss, a setting is out of range, or the device fails.
+    pub fn fit(&mut self, train: &Split, fit: Fit<'_>) -> Result<History, NnError> {
+        let Fit { epochs, batch_size, shuffle, validation, mut progress } = fit;
+        if batch_size == 0 {
+            return Err(NnError::Settings("batch size must be at least 1".into()));
+        }
+        let mut tell = |p: &Progress<'_>| {
+            if let Some(progress) = &mut progress {
+                progress(p);
+            }
+        };
+        tell(&Progress::Preparing);
+        let started = Instant::now();
+        let data = Resident::new(&**self.backend(), train)?;
+        step::check_targets(&self.model, self.loss, &data.form)?;
+        let passes = self.passes(&data, batch_size, |rows| {
+            step::record_training(&self.model, self.loss, &self.optimizer, &self.preprocess, &data.form, rows)
+        })?;
+        let evaluation = validation.map(|split| self.evaluation(split)).transpose()?;
+        let launches = passes.first().map_or(0, |p| p.session.launches());
+        tell(&Progress::Ready { seconds: started.elapsed().as_secs_f64(), launches });
+
+        let mut history = History::default();
+        for epoch in 1..=epochs {
+            let order = kiln_data::order(self.seed, self.epoch, train.len(), shuffle);
+            self.backend().write(&data.buffers[ORDER].view(), HostRef::U32(&order))?;
+            let started = Instant::now();
+            let train_scores = self.run_epoch(&passes, train.len(), &mut |rows, scores| {
+                let images_per_second = rows as f64 / started.elapsed().as_secs_f64();
+                let total_rows = train.len();
+                tell(&Progress::Step { epoch, epochs, rows, total_rows, scores, images_per_second });
+            })?;
+            let seconds = started.elapsed().as_secs_f64();
+            self.epoch += 1;
+            let validation = evaluation.as_ref().map(|e| self.run_evaluation(e)).transpose()?;
+            let images_per_second = train.len() as f64 / seconds;
+            let report = EpochReport { epoch, train: train_scores, validation, seconds, images_per_second };
+            tell(&Progress::Epoch(&report));
+            history.epochs.push(report);
+        }
+        Ok(history)
+    }
+
+    /// Loss and accuracy over a split, without training.
+    ///
+    /// # Errors
+    /// If the data do not fit the network or the loss, or the device fails.
+    pub fn evaluate(&self, split: &Split) -> Result<Scores, NnError> {
+        self.run_evaluation(&self.evaluation(split)?)
+    }
+
+    /// The network's output for each row, [rows, ...]: class probabilities where it classifies.
+    ///
+    /// # Errors
+    /// If the rows do not fit the network, or the device fails.
+    pub fn predict(&self, features: Features) -> Result<ArrayD<f32>, NnError> {
+        let items = features.len() / self.model.input_shape().elements().max(1);
+        let targets = Targets::Classes { labels: vec![0; items], classes: 1 };
+        let split = Split::new(features, self.model.input_shape(), targets)?;
+        self.predict_split(&split)
+    }
+
+    /// The network's output for each row of a split, [rows, ...].
+    ///
+    /// # Errors
+    /// If the rows do not fit the network, or the device fails.
+    pub fn predict_split(&self, split: &Split) -> Result<ArrayD<f32>, NnError> {
+        let data = Resident::new(&**self.backend(), split)?;
+        if data.form.item != self.model.input_shape() {
+            let (want, got) = (self.model.input_shape(), data.form.item);
+            return Err(NnError::Settings(format!("the network takes items of shape {want}, the data have {got}")));
+        }
+        let passes = self.passes(&data, EVALUATION_ROWS, |rows| {
+            step::record_prediction(&self.model, self.loss, &self.preprocess, &data.form, rows)
+        })?;
+        self.write_clock(self.step, 0, 0)?;
+        let mut outputs = Vec::new();
+        for pass in &passes {
+            for _ in 0..pass.times {
+                pass.session.run(1)?;
+                outputs.extend(pass.session.read("output")?.into_f32());
+            }
+        }
+        let mut dims = vec![split.len()];
+        dims.extend(self.model.output_shape()?.dims());
+        ArrayD::from_shape_vec(dims, outputs).map_err(|e| NnError::Settings(e.to_string()))
+    }
+
+    /// Sessions for whole batches of `rows` and for the rest.
+    fn passes(
+        &self,
+        data: &Resident,
+        rows: usize,
+        record: impl Fn(usize) -> Result<Recorded, kiln_graph::GraphError>,
+    ) -> Result<Vec<Pass>, NnError> {
+        let items = data.form.items;
+        let mut passes = Vec::new();
+        for (rows, times) in [(rows, items / rows), (items % rows, 1)] {
+            if rows == 0 || times == 0 {
+                continue;
+            }
+            let Recorded { graph, request, .. } = record(rows)?;
+            let plan = Plan::new(&graph, self.store.segments(), &request)?;
+            let session = self.session(&plan, data)?;
+            passes.push(Pass { session, rows, times });
+        }
+        Ok(passes)
+    }
+
+    /// A plan over the trainer's parameters and a resident split.
+    pub(crate) fn session(&self, plan: &Plan, data: &Resident) -> Result<Session, NnError> {
+        let mut shared = self.shared.clone();
+        shared.extend(data.buffers.iter().map(|(name, buffer)| (name.clone(), buffer.clone())));
+        Ok(Session::new(self.backend().clone(), &self.store, plan, &shared)?)
+    }
+
+    fn write_clock(&self, step: u64, row: u32, cursor: usize) -> Result<(), NnError> {
+        let words =
+            [step as u32, row, cursor as u32, self.seed as u32, (self.seed >> 32) as u32, 0, 0, 0];
+        Ok(self.backend().write(&self.shared[CLOCK].view(), HostRef::U32(&words))?)
+    }
+
+    /// The settings of the next steps, and the clock at their first row.
+    pub(crate) fn write_hyper(&self, steps: usize, cursor: usize) -> Result<(), NnError> {
+        let rows: Vec<f32> =
+            (0..steps.min(HYPER_ROWS) as u64).flat_map(|i| self.optimizer.hyper(self.step + i)).collect();
+        self.backend().write(&self.shared[HYPER].slice(0, rows.len()), HostRef::F32(&rows))?;
+        self.write_clock(self.step, 0, cursor)
+    }
+
+    /// Reads the running sums and sets them to zero.
+    pub(crate) fn take_totals(&self) -> Result<Vec<f64>, NnError> {
+        let view = self.shared[TOTALS].view();
+        let reading = self.backend().read(&view);
+        self.backend().write(&view, HostRef::F32(&vec![0.0; view.len]))?;
+        Ok(pollster::block_on(reading)?.into_f64())
+    }
+
+    fn scores(&self, totals: &[f64], rows: usize) -> Scores {
+        Scores { loss: totals[0] / rows as f64, accuracy: totals.get(1).map(|hits| hits / rows as f64) }
+    }
+
+    fn run_epoch(
+        &mut self,
+        passes: &[Pass],
+        items: usize,
+        report: &mut dyn FnMut(usize, Scores),
+    ) -> Result<Scores, NnError> {
+        let all_steps: usize = passes.iter().map(|p| p.times).sum();
+        let (mut steps, mut rows) = (0, 0);
+        let mut totals = vec![0.0; self.shared[TOTALS].len()];
+        self.take_totals()?;
+        let mut pace = Pace::new();
+        for pass in passes {
+            for _ in 0..pass.times {
+                if steps % HYPER_ROWS == 0 {
+                    self.write_hyper(all_steps - steps, rows)?;
+                }
+                pass.session.run(1)?;
+                steps += 1;
+                self.step += 1;
+                rows += pass.rows;
+                if pace.is_due(steps) || rows == items {
+                    for (sum, part) in totals.iter_mut().zip(self.take_totals()?) {
+                        *sum += part;
+                    }
+                    pace.reported(steps);
+                    report(rows, self.scores(&totals, rows));
+                }
+            }
+        }
+        Ok(self.scores(&totals, items))
+    }
+
+    fn evaluation(&self, split: &Split) -> Result<Vec<Pass>, NnError> {
+        let data = Resident::new(&**self.backend(), split)?;
+        step::check_targets(&self.model, self.loss, &data.form)?;
+        self.passes(&data, EVALUATION_ROWS, |rows| {
+            step::record_evaluation(&self.model, self.loss, &self.preprocess, &data.form, rows)
+        })
+    }
+
+    fn run_evaluation(&self, passes: &[Pass]) -> Result<Scores, NnError> {
+        self.take_totals()?;
+        self.write_clock(self.step, 0, 0)?;
+        for pass in passes {
+            for _ in 0..pass.times {
+                pass.session.run(1)?;
+            }
+        }
+        let rows = passes.iter().map(|p| p.rows * p.times).sum();
+        Ok(self.scores(&self.take_totals()?, rows))
+    }
+}
+
+/// When the sums are read back: after the first steps of an epoch, then about twice a second, but never
+/// more often than every 32 steps, so that the device is not kept waiting.
+struct Pace {
+    next: usize,
+    since: Instant,
+    last: usize,
+}
+
+impl Pace {
+    const LEAST_STEPS: usize = 32;
+
+    fn new() -> Self {
+        Self { next: 1, since: Instant::now(), last: 0 }
+    }
+
+    fn is_due(&self, steps: usize) -> bool {
+        steps >= self.next
+    }
+
+    fn reported(&mut self, steps: usize) {
+        let per_step = self.since.elapsed().as_secs_f64() / (steps - self.last).max(1) as f64;
+        let wanted = (0.5 / per_step.max(1e-6)) as usize;
+        let stride = if steps < Self::LEAST_STEPS { 4 } else { wanted.max(Self::LEAST_STEPS) };
+        (self.next, self.last, self.since) = (steps + stride, steps, Instant::now());
+    }
+}

@@ -1,0 +1,136 @@
+//! Checking a recipe's training step on a device: what `kiln verify` does.
+
+use std::collections::HashMap;
+
+use kiln_data::{Features, Targets};
+use kiln_device::Device;
+use kiln_graph::{
+    Array, CLOCK, HYPER, Plan,
+    verify::{LaunchReport, Start, TensorReport, check_launches, check_steps},
+};
+use kiln_kernel::{CLOCK_WORDS, Host};
+
+use crate::{
+    NnError, Recipe,
+    bench::random_rows,
+    step::{self, FEATURES, Form, HYPER_ROWS, ORDER, Recorded, TARGETS, pack_bytes},
+};
+
+/// What a verification found. See [`verify`].
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// Each launch of the training step against its twin in `f64`, in order.
+    pub launches: Vec<LaunchReport>,
+    /// Gradients, updated parameters and the clock of whole steps against the interpreter, in the order of
+    /// computing.
+    pub tensors: Vec<TensorReport>,
+}
+
+impl Verification {
+    /// True if nothing was off by more than rounding allows.
+    pub fn passed(&self) -> bool {
+        self.launches.iter().all(|l| l.passed) && self.tensors.iter().all(|t| t.passed)
+    }
+}
+
+/// Checks a recipe's training step on a device, on seeded random rows of its data's form and parameters drawn
+/// from the seed.
+///
+/// First each launch of the plan is run on the device and on its CPU twin in `f64`, from the same inputs; then
+/// `steps` whole steps are run and compared with the interpreter, which knows nothing of the plan.
+///
+/// # Errors
+/// If the layers do not fit each other, or the device fails. A wrong result is no error but a report that has
+/// not passed.
+pub fn verify(
+    recipe: &Recipe,
+    device: &Device,
+    batch_size: usize,
+    steps: u32,
+    seed: u64,
+) -> Result<Verification, NnError> {
+    if batch_size == 0 {
+        return Err(NnError::Settings("batch size must be at least 1".into()));
+    }
+    let split = random_rows(recipe, batch_size)?;
+    let form = Form::of(&split);
+    // The parameters are drawn on the CPU: a device that is broken must not spoil what it is checked with.
+    let trainer = recipe.trainer(&Device::cpu(), &[], seed)?;
+    step::check_targets(trainer.model(), recipe.loss, &form)?;
+    let Recorded { graph, request } = step::record_training(
+        trainer.model(),
+        recipe.loss,
+        &recipe.optimizer,
+        &recipe.preprocess,
+        &form,
+        batch_size,
+    )?;
+    let segments = trainer.store().segments();
+    let mut parameters = HashMap::new();
+    for segment in segments.list() {
+        let values = trainer.parameter(&segment.name)?.into_iter().map(f64::from).collect();
+        let array = Array::from_shape_vec(segment.shape.dims(), values)
+            .map_err(|e| NnError::Settings(format!("parameter \"{}\": {e}", segment.name)))?;
+        parameters.insert(segment.name.clone(), array);
+    }
+
+    let mut inputs: HashMap<String, Host> = HashMap::new();
+    let features = match split.features() {
+        Features::Bytes(bytes) => Host::U32(pack_bytes(bytes)),
+        Features::Real(values) => Host::F32(values.clone()),
+    };
+    let targets = match split.targets() {
+        Targets::Classes { labels, .. } => Host::U32(labels.clone()),
+        Targets::Real { values, .. } => Host::F32(values.clone()),
+    };
+    let mut clock = vec![0; CLOCK_WORDS];
+    (clock[3], clock[4]) = (seed as u32, (seed >> 32) as u32);
+    let hyper = (0..HYPER_ROWS as u64).flat_map(|step| recipe.optimizer.hyper(step)).collect();
+    inputs.insert(FEATURES.into(), features);
+    inputs.insert(TARGETS.into(), targets);
+    inputs.insert(ORDER.into(), Host::U32(kiln_data::order(seed, 0, batch_size, true)));
+    inputs.insert(CLOCK.into(), Host::U32(clock));
+    inputs.insert(HYPER.into(), Host::F32(hyper));
+
+    let start = Start { segments, parameters: &parameters, inputs: &inputs };
+    let plan = Plan::new(&graph, segments, &request)?;
+    let reference = kiln_reference::Cpu::<f64>::new();
+    let launches = check_launches(&plan, start, &**device.backend(), &reference)?;
+
+    let arenas = recipe.optimizer.moments();
+    let mut moments: HashMap<String, Vec<Vec<f64>>> = HashMap::new();
+    let mut update = |w: &mut HashMap<String, Array>, gradients: &HashMap<String, Array>, step: u32| {
+        for (name, w) in w.iter_mut() {
+            let Some(gradient) = gradients.get(name) else { continue };
+            let gradient: Vec<f64> = gradient.iter().copied().collect();
+            let moments =
+                moments.entry(name.clone()).or_insert_with(|| vec![vec![0.0; gradient.len()]; arenas.len()]);
+            // Arrays that were made from a vector lie in one piece.
+            if let Some(w) = w.as_slice_mut() {
+                recipe.optimizer.update_f64(w, &gradient, moments, step.into());
+            }
+        }
+    };
+    let tensors = check_steps(&graph, &request, start, arenas, device.backend(), steps, &mut update)?;
+    Ok(Verification { launches, tensors })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_passes() {
+        for name in ["xor", "body-size", "linear"] {
+            let recipe = Recipe::open(name).unwrap();
+            let found = verify(&recipe, &Device::cpu(), 4, 3, 1).unwrap();
+            assert!(!found.launches.is_empty() && !found.tensors.is_empty(), "{name}");
+            for launch in &found.launches {
+                assert!(launch.passed, "{name}: {launch}");
+            }
+            for tensor in &found.tensors {
+                assert!(tensor.passed, "{name}: {tensor:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+use kiln_kernel::{MaxPool2d, MaxPool2dBackward, PoolShape};
+
+use crate::{
+    parallel::{for_blocks, items_per_block},
+    real::Real,
+    simd::vectorize,
+    tail::BoundTail,
+    window::clip,
+};
+
+/// `y[p, oh, ow] = tail(max over the window of x[p, ih, iw])`.
+pub(crate) fn max_pool2d<T: Real>(kernel: &MaxPool2d, x: &[T], y: &mut [T], tail: &BoundTail<'_, T>) {
+    let s = &kernel.shape;
+    let (x_plane, y_plane) = ((s.in_h * s.in_w) as usize, (s.out_h * s.out_w) as usize);
+    for_blocks(y, y_plane * items_per_block(x_plane), |start, y| {
+        for (i, y) in y.chunks_exact_mut(y_plane).enumerate() {
+            let p = start / y_plane + i;
+            max_plane(s, &x[p * x_plane..(p + 1) * x_plane], y);
+        }
+        tail.apply(start, y);
+    });
+}
+
+fn max_plane<T: Real>(s: &PoolShape, x: &[T], y: &mut [T]) {
+    if T::FAST && is_2x2(s) {
+        return vectorize(|| max_plane_2x2(s, x, y));
+    }
+    for oh in 0..s.out_h {
+        for ow in 0..s.out_w {
+            y[(oh * s.out_w + ow) as usize] = first_max(s, x, oh, ow).1;
+        }
+    }
+}
+
+/// Where the window's first maximum is, and the maximum.
+fn first_max<T: Real>(s: &PoolShape, x: &[T], oh: u32, ow: u32) -> (usize, T) {
+    let rows = clip(oh, s.stride_h, s.pad_top, s.kernel_h, s.in_h);
+    let columns = clip(ow, s.stride_w, s.pad_left, s.kernel_w, s.in_w);
+    let mut best = None;
+    for ih in rows {
+        for iw in columns.clone() {
+            let at = ih * s.in_w as usize + iw;
+            if best.is_none_or(|(_, largest)| x[at] > largest) {
+                best = Some((at, x[at]));
+            }
+        }
+    }
+    best.unwrap_or((0, T::NEG_INFINITY))
+}
+
+/// `dx[p, ih, iw] = tail(Σ dy[p, oh, ow])` over the windows whose first maximum is at (ih, iw).
+pub(crate) fn max_pool2d_backward<T: Real>(
+    kernel: &MaxPool2dBackward,
+    x: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    tail: &BoundTail<'_, T>,
+) {
+    let s = &kernel.shape;
+    let (x_plane, y_plane) = ((s.in_h * s.in_w) as usize, (s.out_h * s.out_w) as usize);
+    for_blocks(dx, x_plane * items_per_block(x_plane), |start, dx| {
+        for (i, dx) in dx.chunks_exact_mut(x_plane).enumerate() {
+            let p = start / x_plane + i;
+            let x = &x[p * x_plane..(p + 1) * x_plane];
+            backward_plane(s, x, &dy[p * y_plane..(p + 1) * y_plane], dx);
+        }
+        tail.apply(start, dx);
+    });
+}
+
+fn backward_plane<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut [T]) {
+    if T::FAST && is_2x2(s) {
+        return vectorize(|| backward_plane_2x2(s, x, dy, dx));
+    }
+    dx.fill(T::ZERO);
+    for oh in 0..s.out_h {
+        for ow in 0..s.out_w {
+            dx[first_max(s, x, oh, ow).0] += dy[(oh * s.out_w + ow) as usize];
+        }
+    }
+}
+
+/// Whether windows are 2 x 2, side by side and inside the input: the usual pooling.
+fn is_2x2(s: &PoolShape) -> bool {
+    [s.kernel_h, s.kernel_w, s.stride_h, s.stride_w] == [2; 4]
+        && s.pad_top == 0
+        && s.pad_left == 0
+        && 2 * s.out_h <= s.in_h
+        && 2 * s.out_w <= s.in_w
+}
+
+#[inline(always)] // so that it is compiled with the vectors of its caller
+fn max_plane_2x2<T: Real>(s: &PoolShape, x: &[T], y: &mut [T]) {
+    let (in_w, out_w) = (s.in_w as usize, s.out_w as usize);
+    let larger = |a: T, b: T| if b > a { b } else { a };
+    for (x, y) in x.chunks_exact(2 * in_w).zip(y.chunks_exact_mut(out_w)) {
+        let (upper, lower) = x.split_at(in_w);
+        for ((y, u), l) in y.iter_mut().zip(upper.as_chunks::<2>().0).zip(lower.as_chunks::<2>().0) {
+            *y = larger(larger(u[0], u[1]), larger(l[0], l[1]));
+        }
+    }
+}
+
+#[inline(always)]
+fn backward_plane_2x2<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut [T]) {
+    let (in_w, out_w) = (s.in_w as usize, s.out_w as usize);
+    let bands = x.chunks_exact(2 * in_w).zip(dx.chunks_exact_mut(2 * in_w));
+    for ((x, dx), dy) in bands.zip(dy.chunks_exact(out_w)) {
+        let ((x0, x1), (dx0, dx1)) = (x.split_at(in_w), dx.split_at_mut(in_w));
+        // A few windows at a time, in loops of fixed length: these become selects of whole vectors, where
+        // branches would have the processor guess which of four is the largest.
+        // Two rounds, each won by the first unless the second is larger, as in a walk in order.
+        for first in (0..out_w).step_by(8) {
+            let count = (out_w - first).min(8);
+            let (mut u, mut l, mut d) = ([[T::ZERO; 2]; 8], [[T::ZERO; 2]; 8], [T::ZERO; 8]);
+            u.as_flattened_mut()[..2 * count].copy_from_slice(&x0[2 * first..2 * (first + count)]);
+            l.as_flattened_mut()[..2 * count].copy_from_slice(&x1[2 * first..2 * (first + count)]);
+            d[..count].copy_from_slice(&dy[first..first + count]);
+            for ((u, l), d) in u.iter_mut().zip(&mut l).zip(d) {
+                let (right, low_right) = (u[1] > u[0], l[1] > l[0]);
+                let top = if right { u[1] } else { u[0] };
+                let bottom = if low_right { l[1] } else { l[0] };
+                let low = bottom > top;
+                let (to_top, to_bottom) = (d.keep_if(!low), d.keep_if(low));
+                *u = [to_top.keep_if(!right), to_top.keep_if(right)];
+                *l = [to_bottom.keep_if(!low_right), to_bottom.keep_if(low_right)];
+            }
+            dx0[2 * first..2 * (first + count)].copy_from_slice(&u.as_flattened()[..2 * count]);
+            dx1[2 * first..2 * (first + count)].copy_from_slice(&l.as_flattened()[..2 * count]);
+        }
+        // What no window covers: the last column of an odd width.
+        dx0[2 * out_w..].fill(T::ZERO);
+        dx1[2 * out_w..].fill(T::ZERO);
+    }
+    dx[2 * s.out_h as usize * in_w..].fill(T::ZERO);
+}

@@ -1,0 +1,25 @@
+//! How work is shared out: blocks whose bounds depend on the shapes alone, so that the bits of a result
+//! do not depend on the number of threads or on which of them is faster.
+
+use rayon::prelude::*;
+
+/// Elements of a block of cheap work: large beside the cost of handing it to another thread.
+pub(crate) const BLOCK: usize = 16_384;
+
+/// Calls `f(first, block)` for each block of `size` elements (the last may be shorter), side by side.
+pub(crate) fn for_blocks<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let size = size.max(1);
+    if values.len() <= size {
+        if !values.is_empty() {
+            f(0, values);
+        }
+        return;
+    }
+    values.par_chunks_mut(size).enumerate().for_each(|(i, block)| f(i * size, block));
+}
+
+/// As many whole items of `item` elements as make a block worth a thread's while. `work` is the cost of
+/// an item, in cheap element operations.
+pub(crate) fn items_per_block(work: usize) -> usize {
+    (BLOCK / work.max(1)).max(1)
+}

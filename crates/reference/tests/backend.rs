@@ -1,0 +1,204 @@
+//! The backend around the twins: validation, views of one buffer, counters, repeatability.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy takes only #[test] functions for tests
+
+mod common;
+
+use common::{Input, ready, values};
+use kiln_kernel::*;
+use kiln_reference::Cpu;
+
+fn add(len: u32) -> Kernel {
+    let operand = Operand { layout: Layout::contiguous(len as usize), len };
+    Kernel::Elementwise(Elementwise {
+        len,
+        source: Source::Operand(operand.clone()),
+        tail: Tail {
+            operands: vec![operand],
+            steps: vec![Step::Binary { binary: Binary::Add, operand: 0, swapped: false }],
+        },
+    })
+}
+
+fn launch(kernel: Kernel, arguments: Vec<View>) -> Launch<View> {
+    Launch { kernel, arguments, label: "fc1".into() }
+}
+
+#[track_caller]
+fn refused(cpu: &Cpu<f32>, kernel: Kernel, arguments: Vec<View>, because: &str) {
+    let error = cpu.prepare(&[launch(kernel, arguments)]).unwrap_err();
+    assert!(matches!(error, BackendError::Validation { .. }));
+    let message = error.to_string();
+    assert!(message.contains("fc1") && message.contains(because), "{message}");
+}
+
+#[test]
+fn arguments_are_checked_against_the_bindings() {
+    let cpu = Cpu::<f32>::new();
+    let real = |len| cpu.allocate(DType::F32, len, "real").unwrap();
+    let [x, y, z] = [real(4).view(), real(4).view(), real(4).view()];
+    let words = cpu.allocate(DType::U32, 4, "words").unwrap().view();
+    cpu.prepare(&[launch(add(4), vec![x.clone(), y.clone(), z.clone()])]).unwrap();
+    refused(&cpu, add(4), vec![x.clone(), y.clone()], "2 arguments given, the kernel binds 3");
+    refused(&cpu, add(4), vec![x.clone(), y.clone(), words], "\"tail0\" is F32, given U32");
+    refused(&cpu, add(4), vec![x.clone(), real(5).view(), z.clone()], "\"y\" has 4 elements, given 5");
+    refused(&cpu, add(4), vec![real(6).slice(3, 4), y.clone(), z.clone()], "elements 3..+4 of a buffer of 6");
+    refused(&cpu, add(4), vec![x.clone(), x.clone(), z.clone()], "one buffer");
+    let both = real(8);
+    refused(&cpu, add(4), vec![both.slice(0, 4), both.slice(4, 4), z.clone()], "one buffer");
+    let other = Cpu::<f32>::new().allocate(DType::F32, 4, "other").unwrap().view();
+    refused(&cpu, add(4), vec![other, y.clone(), z.clone()], "another device");
+    let double = Cpu::<f64>::new().allocate(DType::F32, 4, "double").unwrap().view();
+    refused(&cpu, add(4), vec![double, y, z], "another backend");
+}
+
+#[test]
+fn layouts_and_steps_are_checked() {
+    let cpu = Cpu::<f32>::new();
+    let view = |len| cpu.allocate(DType::F32, len, "real").unwrap().view();
+    let far = Operand { layout: Layout::new(2, [(4, 1)]), len: 5 };
+    let source = Source::Operand(far.clone());
+    let kernel = Kernel::Elementwise(Elementwise { len: 4, source, tail: Tail::default() });
+    refused(&cpu, kernel, vec![view(5), view(4)], "x reads element 5 of a buffer of 5");
+    let fill = |tail| Kernel::Elementwise(Elementwise { len: 4, source: Source::Constant(Real(0.0)), tail });
+    let kernel = fill(Tail { operands: vec![far], steps: vec![] });
+    refused(&cpu, kernel, vec![view(4), view(5)], "tail0 reads element 5 of a buffer of 5");
+    let step = Step::UnaryBackward { unary: Unary::Relu, operand: 0 };
+    refused(&cpu, fill(Tail { operands: vec![], steps: vec![step] }), vec![view(4)], "has 0 operands");
+}
+
+#[test]
+fn one_arena_may_be_written_in_several_places() {
+    let cpu = Cpu::<f32>::new();
+    let kernel = Kernel::SumSplits(SumSplits { splits: 2, weight_len: 3, bias_len: 2 });
+    let partial = cpu.allocate(DType::F32, 10, "partial").unwrap().view();
+    let parts: Vec<f32> = (0..10).map(|i| i as f32).collect();
+    cpu.write(&partial, HostRef::F32(&parts)).unwrap();
+    let arena = cpu.allocate(DType::F32, 10, "gradients").unwrap();
+    // The bias lies before the weight, with a gap between.
+    let arguments = vec![partial.clone(), arena.slice(5, 3), arena.slice(1, 2)];
+    let program = cpu.prepare(&[launch(kernel.clone(), arguments)]).unwrap();
+    cpu.run(&program, 1).unwrap();
+    let got = ready(cpu.read(&arena.view())).unwrap();
+    assert_eq!(got, Host::F32(vec![0.0, 11.0, 13.0, 0.0, 0.0, 5.0, 7.0, 9.0, 0.0, 0.0]));
+    let arguments = vec![partial, arena.slice(2, 3), arena.slice(4, 2)];
+    refused(&cpu, kernel, arguments, "overlapping");
+}
+
+#[test]
+fn writes_and_reads_convert_and_stay_inside() {
+    let cpu = Cpu::<f64>::new();
+    let x = cpu.allocate(DType::F32, 4, "x").unwrap();
+    cpu.write(&x.slice(1, 2), HostRef::F32(&[0.5, 0.25])).unwrap();
+    cpu.write(&x.slice(3, 1), HostRef::F64(&[0.1])).unwrap();
+    assert_eq!(ready(cpu.read(&x.view())).unwrap(), Host::F64(vec![0.0, 0.5, 0.25, 0.1]));
+    assert!(cpu.write(&x.slice(3, 1), HostRef::F32(&[1.0, 2.0])).is_err());
+    assert!(cpu.write(&x.slice(3, 2), HostRef::F32(&[1.0])).is_err());
+    assert!(cpu.write(&x.view(), HostRef::U32(&[1])).is_err());
+    assert!(ready(cpu.read(&x.slice(3, 2))).is_err());
+    assert!(ready(Cpu::<f64>::new().read(&x.view())).is_err());
+}
+
+#[test]
+fn a_reading_sees_what_was_there_when_it_was_asked_for() {
+    let cpu = Cpu::<f32>::new();
+    let x = cpu.allocate(DType::F32, 1, "x").unwrap().view();
+    cpu.write(&x, HostRef::F32(&[1.0])).unwrap();
+    let reading = cpu.read(&x);
+    cpu.write(&x, HostRef::F32(&[2.0])).unwrap();
+    assert_eq!(ready(reading).unwrap(), Host::F32(vec![1.0]));
+}
+
+#[test]
+fn counters_count() {
+    let cpu = Cpu::<f32>::new();
+    let clock = cpu.allocate(DType::U32, CLOCK_WORDS, "clock").unwrap();
+    let more = cpu.allocate(DType::F32, 100, "more").unwrap();
+    let advance = launch(Kernel::Advance(Advance { batch: 4, steps: 1 }), vec![clock.view()]);
+    let program = cpu.prepare(&[advance.clone(), advance]).unwrap();
+    assert_eq!(cpu.counters().live_bytes, 432);
+    drop(more);
+    cpu.run(&program, 3).unwrap();
+    let expected =
+        Counters { allocations: 2, live_bytes: 32, pipelines: 0, submissions: 1, dispatches: 6, reads: 1 };
+    let words = ready(cpu.read(&clock.view())).unwrap();
+    assert_eq!(words, Host::U32(vec![6, 6, 24, 0, 0, 0, 0, 0]));
+    assert_eq!(cpu.counters(), expected);
+    drop((clock, program));
+    assert_eq!(cpu.counters().live_bytes, 0);
+}
+
+#[test]
+fn a_program_runs_on_its_own_device_only() {
+    let program = Cpu::<f32>::new().prepare(&[]).unwrap();
+    assert!(Cpu::<f32>::new().run(&program, 1).is_err());
+    assert!(Cpu::<f64>::new().run(&program, 1).is_err());
+}
+
+/// On pools of one, two and five threads: the work is cut by shape, not by thread.
+#[test]
+fn the_bits_do_not_depend_on_the_threads() {
+    let shape = ConvShape {
+        batch: 19,
+        in_channels: 5,
+        in_h: 13,
+        in_w: 13,
+        out_channels: 7,
+        out_h: 11,
+        out_w: 11,
+        kernel_h: 3,
+        kernel_w: 3,
+        stride_h: 1,
+        stride_w: 1,
+        pad_top: 0,
+        pad_left: 0,
+        dilation_h: 1,
+        dilation_w: 1,
+        groups: 1,
+    };
+    let (x, w, y) = (shape.x_len(), shape.weight_len(), shape.y_len());
+    let tail = Tail::default;
+    let matmul = |m, n, k, splits| {
+        let (a_stride, b_stride) = (m * k, k * n);
+        let (batch, transpose_a, transpose_b) = (1, false, true);
+        Kernel::Matmul(Matmul {
+            batch,
+            m,
+            n,
+            k,
+            transpose_a,
+            transpose_b,
+            a_stride,
+            b_stride,
+            splits,
+            tail: tail(),
+        })
+    };
+    let rows = Layout::new(0, [(3, 50_000)]);
+    let columns = Layout::new(0, [(50_000, 1)]);
+    let sum =
+        Reduce { op: ReduceOp::Sum, kept: rows, reduced: columns, len: 150_000, splits: 7, tail: tail() };
+    let cases = [
+        (Kernel::Conv2d(Conv2d { shape, tail: tail() }), vec![x, w]),
+        (Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail: tail() }), vec![y, w]),
+        (Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 3, bias: true }), vec![x, y]),
+        (Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 1, bias: true }), vec![x, y]),
+        (matmul(150, 130, 700, 1), vec![150 * 700, 130 * 700]),
+        (matmul(150, 130, 700, 4), vec![150 * 700, 130 * 700]),
+        (Kernel::Reduce(sum), vec![150_000]),
+    ];
+    for (kernel, lengths) in cases {
+        let inputs: Vec<Input> =
+            lengths.iter().enumerate().map(|(i, &len)| Input::Real(values(len, i as u64))).collect();
+        let results: Vec<Vec<Vec<f64>>> = [1, 2, 5, 2]
+            .into_iter()
+            .map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| common::run::<f32>(&kernel, &inputs))
+            })
+            .collect();
+        for result in &results[1..] {
+            assert!(*result == results[0], "{kernel}: two runs differ");
+        }
+    }
+}

@@ -1,0 +1,711 @@
+//! Each twin in f64 against a formula written down again in a few lines, and in f32 against its f64 self.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy takes only #[test] functions for tests
+
+mod common;
+
+use common::{Input, assert_close, run, values};
+use kiln_kernel::{random::Stream, *};
+
+/// Runs in f64 and f32; the two must agree as far as f32 goes. Returns what f64 says.
+#[track_caller]
+fn check(kernel: Kernel, inputs: &[Input]) -> Vec<Vec<f64>> {
+    let (exact, rounded) = (run::<f64>(&kernel, inputs), run::<f32>(&kernel, inputs));
+    for (exact, rounded) in exact.iter().zip(&rounded) {
+        assert!(exact.iter().all(|v| !v.is_nan()), "{kernel}: NaN in {exact:?}");
+        assert_close(rounded, exact, 2e-5, &kernel.to_string());
+    }
+    exact
+}
+
+fn real(len: usize, seed: u64) -> Input {
+    Input::Real(values(len, seed))
+}
+
+fn data(input: &Input) -> &[f64] {
+    match input {
+        Input::Real(values) => values,
+        Input::Uint(_) => panic!("not real"),
+    }
+}
+
+fn map(tail: Tail, x: &[f64]) -> Vec<f64> {
+    let source = Source::Operand(Operand { layout: Layout::contiguous(x.len()), len: x.len() as u32 });
+    let kernel = Kernel::Elementwise(Elementwise { len: x.len() as u32, source, tail });
+    run::<f64>(&kernel, &[Input::Real(x.to_vec())]).remove(0)
+}
+
+fn unary(f: Unary, x: &[f64]) -> Vec<f64> {
+    map(Tail { operands: vec![], steps: vec![Step::Unary(f)] }, x)
+}
+
+/// f'(x) for each x, by the kernel.
+fn derivative<T: kiln_reference::Real>(f: Unary, x: &[f64]) -> Vec<f64> {
+    let len = x.len() as u32;
+    let saved = match f.saved() {
+        Saved::Input => x.to_vec(),
+        Saved::Output => {
+            let source = Source::Operand(Operand { layout: Layout::contiguous(x.len()), len });
+            let tail = Tail { operands: vec![], steps: vec![Step::Unary(f)] };
+            run::<T>(&Kernel::Elementwise(Elementwise { len, source, tail }), &[Input::Real(x.to_vec())])
+                .remove(0)
+        }
+    };
+    let tail = Tail {
+        operands: vec![Operand { layout: Layout::contiguous(x.len()), len }],
+        steps: vec![Step::UnaryBackward { unary: f, operand: 0 }],
+    };
+    let kernel = Kernel::Elementwise(Elementwise { len, source: Source::Constant(Real(1.0)), tail });
+    run::<T>(&kernel, &[Input::Real(saved)]).remove(0)
+}
+
+/// Points off the kinks at 0, ±3 and 6; positive where the function wants it.
+fn points(f: Unary) -> Vec<f64> {
+    let positive = matches!(f, Unary::Sqrt | Unary::Log);
+    let all = [-7.3, -3.4, -2.2, -1.1, -0.3, -0.1, 0.2, 0.4, 0.9, 1.7, 2.6, 3.5, 5.5, 6.4];
+    all.into_iter().filter(|&x| !positive || x > 0.0).collect()
+}
+
+#[test]
+fn unary_functions_follow_their_formulas() {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    // Φ by Simpson's rule: shares nothing with the twin's erfc.
+    let phi = |x: f64| {
+        let density = |t: f64| (-0.5 * t * t).exp() / std::f64::consts::TAU.sqrt();
+        let (n, h) = (2000, x / 2000.0);
+        let inner = (1..n).map(|i| density(f64::from(i) * h) * if i % 2 == 1 { 4.0 } else { 2.0 });
+        0.5 + h / 3.0 * (density(0.0) + density(x) + inner.sum::<f64>())
+    };
+    for f in Unary::ALL {
+        let slope = f64::from(f.setting().unwrap_or(0.0));
+        let formula = |x: f64| match f {
+            Unary::Neg => -x,
+            Unary::Abs => x.max(-x),
+            Unary::Square => x.powi(2),
+            Unary::Sqrt => x.powf(0.5),
+            Unary::Exp => std::f64::consts::E.powf(x),
+            Unary::Log => x.log2() / std::f64::consts::LOG2_E,
+            Unary::Reciprocal => x.powi(-1),
+            Unary::Relu => x.max(0.0),
+            Unary::Relu6 => x.clamp(0.0, 6.0),
+            Unary::LeakyRelu(_) => x.max(0.0) + slope * x.min(0.0),
+            Unary::Elu(_) => x.max(0.0) + slope * (x.min(0.0).exp() - 1.0),
+            Unary::Selu => 1.0507010 * (x.max(0.0) + 1.6732632 * (x.min(0.0).exp() - 1.0)),
+            Unary::Gelu => x * phi(x),
+            Unary::GeluTanh => {
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+                0.5 * x * (1.0 + u.tanh())
+            }
+            Unary::Sigmoid => sigmoid(x),
+            Unary::HardSigmoid => (x / 6.0 + 0.5).clamp(0.0, 1.0),
+            Unary::Tanh => 2.0 * sigmoid(2.0 * x) - 1.0,
+            Unary::Softplus => (1.0 + x.exp()).ln(),
+            Unary::Softsign => x / (1.0 + x.abs()),
+            Unary::Silu => x * sigmoid(x),
+            Unary::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+            Unary::Mish => x * (1.0 + x.exp()).ln().tanh(),
+        };
+        let x = points(f);
+        let want: Vec<f64> = x.iter().map(|&x| formula(x)).collect();
+        assert_close(&unary(f, &x), &want, 1e-12, f.name());
+    }
+}
+
+#[test]
+fn unary_derivatives_are_those_of_the_functions() {
+    for f in Unary::ALL {
+        let x = points(f);
+        let h = 1e-5;
+        let shifted = |by: f64| unary(f, &x.iter().map(|x| x + by).collect::<Vec<_>>());
+        let want: Vec<f64> =
+            shifted(h).iter().zip(shifted(-h)).map(|(up, down)| (up - down) / (2.0 * h)).collect();
+        assert_close(&derivative::<f64>(f, &x), &want, 1e-7, f.name());
+        assert_close(&derivative::<f32>(f, &x), &want, 2e-5, f.name());
+    }
+}
+
+#[test]
+fn large_arguments_give_finite_values_where_the_truth_is_finite() {
+    for f in Unary::ALL {
+        for x in [-3e4, -500.0, -89.0, -40.0, 40.0, 87.0, 500.0, 3e4] {
+            let no_value = x < 0.0 && matches!(f, Unary::Sqrt | Unary::Log);
+            if no_value || (x > 87.0 && f == Unary::Exp) {
+                continue;
+            }
+            let x = [x];
+            let (exact, rounded) = (derivative::<f64>(f, &x)[0], derivative::<f32>(f, &x)[0]);
+            assert!(
+                exact.is_finite() && (rounded - exact).abs() <= 1e-5 * (1.0 + exact.abs()),
+                "{f:?} {x:?}"
+            );
+            let source = Source::Operand(Operand { layout: Layout::contiguous(1), len: 1 });
+            let tail = Tail { operands: vec![], steps: vec![Step::Unary(f)] };
+            let [y] =
+                check(Kernel::Elementwise(Elementwise { len: 1, source, tail }), &[Input::Real(x.to_vec())])
+                    .try_into()
+                    .unwrap();
+            assert!(y[0].is_finite(), "{f:?} {x:?}");
+        }
+    }
+}
+
+#[test]
+fn gelu_keeps_its_digits_far_out() {
+    // -x Φ(-x) at 10, from tables of the normal distribution's tail: Φ(-10) = 7.619853024160526e-24.
+    let y = unary(Unary::Gelu, &[-10.0])[0];
+    assert!((y / -7.619853024160526e-23 - 1.0).abs() < 1e-12, "{y}");
+}
+
+#[test]
+fn binary_steps_broadcast_and_swap() {
+    let (rows, columns) = (3, 5);
+    let x = values(15, 1);
+    for f in Binary::ALL {
+        let formula = |a: f64, b: f64| match f {
+            Binary::Add => a + b,
+            Binary::Sub => a - b,
+            Binary::Mul => a * b,
+            Binary::Div => a / b,
+            Binary::Maximum => a.max(b),
+            Binary::Minimum => a.min(b),
+            Binary::Greater => f64::from(u8::from(a > b)),
+            Binary::Equal => f64::from(u8::from(a == b)),
+        };
+        for swapped in [false, true] {
+            let per_row = Operand { layout: Layout::new(0, [(rows, 1), (columns, 0)]), len: 3 };
+            let steps = vec![
+                Step::Binary { binary: f, operand: 0, swapped },
+                Step::Constant { binary: f, value: Real(0.75), swapped },
+            ];
+            let source = Source::Operand(Operand { layout: Layout::contiguous(15), len: 15 });
+            let kernel = Elementwise { len: 15, source, tail: Tail { operands: vec![per_row], steps } };
+            let operand = vec![0.5, x[7], -1.5];
+            let y =
+                check(Kernel::Elementwise(kernel), &[Input::Real(x.clone()), Input::Real(operand.clone())]);
+            let apply = |a, b| if swapped { formula(b, a) } else { formula(a, b) };
+            let want: Vec<f64> = (0..15).map(|i| apply(apply(x[i], operand[i / 5]), 0.75)).collect();
+            assert_close(&y[0], &want, 1e-14, f.name());
+        }
+    }
+}
+
+#[test]
+fn elementwise_permutes_and_fills() {
+    // [2, 3, 4] read as [4, 2, 3], in a buffer with two elements before.
+    let layout = Layout::new(2, [(4, 1), (2, 12), (3, 4)]);
+    let x = real(26, 3);
+    let kernel = Elementwise {
+        len: 24,
+        source: Source::Operand(Operand { layout: layout.clone(), len: 26 }),
+        tail: Tail::default(),
+    };
+    let y = check(Kernel::Elementwise(kernel), std::slice::from_ref(&x));
+    let want: Vec<f64> = (0..24).map(|i| data(&x)[2 + i / 6 + i / 3 % 2 * 12 + i % 3 * 4]).collect();
+    assert_eq!(y[0], want);
+    let fill = Elementwise { len: 70_001, source: Source::Constant(Real(2.5)), tail: Tail::default() };
+    assert_eq!(check(Kernel::Elementwise(fill), &[])[0], vec![2.5; 70_001]);
+}
+
+#[test]
+fn reduce_takes_any_axes_in_parts() {
+    let layouts = [
+        // x [5, 6, 7]: over the last axis, the first, the middle, the outer two, all
+        (Layout::new(0, [(5, 42), (6, 7)]), Layout::new(0, [(7, 1)])),
+        (Layout::new(0, [(6, 7), (7, 1)]), Layout::new(0, [(5, 42)])),
+        (Layout::new(0, [(5, 42), (7, 1)]), Layout::new(0, [(6, 7)])),
+        (Layout::new(0, [(7, 1)]), Layout::new(0, [(5, 42), (6, 7)])),
+        (Layout::new(0, []), Layout::new(0, [(210, 1)])),
+        (Layout::new(0, [(210, 1)]), Layout::new(0, [])),
+    ];
+    let x = real(210, 5);
+    for (kept, reduced) in layouts {
+        for op in [ReduceOp::Sum, ReduceOp::Max] {
+            let terms = reduced.len();
+            for splits in [1, 2, 3, 5].into_iter().filter(|&s| (s - 1) * terms.div_ceil(s) < terms) {
+                let tail = if splits == 1 {
+                    Tail { operands: vec![], steps: vec![Step::Unary(Unary::Neg)] }
+                } else {
+                    Tail::default()
+                };
+                let (kept, reduced) = (kept.clone(), reduced.clone());
+                let mut want = Vec::new();
+                for part in 0..splits {
+                    let chunk = terms.div_ceil(splits);
+                    for o in 0..kept.len() {
+                        let part = part * chunk..((part + 1) * chunk).min(terms);
+                        let values = part.map(|r| data(&x)[kept.at(o) + reduced.at(r)]);
+                        let value = match op {
+                            ReduceOp::Sum => values.sum(),
+                            ReduceOp::Max => values.fold(f64::MIN, f64::max),
+                        };
+                        want.push(if splits == 1 { -value } else { value });
+                    }
+                }
+                let kernel = Reduce { op, kept, reduced, len: 210, splits: splits as u32, tail };
+                let y = check(Kernel::Reduce(kernel), std::slice::from_ref(&x));
+                assert_close(&y[0], &want, 1e-13, "reduce");
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_of_many_outputs_and_long_rows_agree_in_f32() {
+    for (outer, inner) in [(300, 70), (3, 50_001), (40_003, 2)] {
+        for over_rows in [true, false] {
+            let (rows, columns) = (Layout::new(0, [(outer, inner)]), Layout::new(0, [(inner, 1)]));
+            let (kept, reduced) = if over_rows { (columns, rows) } else { (rows, columns) };
+            let (len, splits) = ((outer * inner) as u32, splits_for(reduced.len()));
+            let kernel = Reduce { op: ReduceOp::Sum, kept, reduced, len, splits, tail: Tail::default() };
+            let y = check(Kernel::Reduce(kernel), &[real(outer * inner, 2)]);
+            let total: f64 = values(outer * inner, 2).iter().sum();
+            assert!((y[0].iter().sum::<f64>() - total).abs() < 1e-9);
+        }
+    }
+}
+
+#[test]
+fn sum_splits_adds_the_parts() {
+    for (weight_len, bias_len) in [(37, 5), (20_000, 0), (1, 1)] {
+        let row = weight_len + bias_len;
+        let partial = real(3 * row, 9);
+        let kernel = SumSplits { splits: 3, weight_len: weight_len as u32, bias_len: bias_len as u32 };
+        let got = check(Kernel::SumSplits(kernel), std::slice::from_ref(&partial)).concat();
+        let p = data(&partial);
+        let want: Vec<f64> = (0..row).map(|i| p[i] + p[row + i] + p[2 * row + i]).collect();
+        assert_close(&got, &want, 1e-15, "sum_splits");
+    }
+}
+
+#[test]
+fn matmul_transposes_batches_and_splits() {
+    for (batch, m, n, k) in [(1, 1, 1, 1usize), (1, 7, 5, 9), (3, 4, 6, 5), (1, 65, 33, 130), (5, 70, 3, 17)]
+    {
+        for setting in 0..16 {
+            let [transpose_a, transpose_b, share_a, share_b] = [1, 2, 4, 8].map(|bit| setting & bit != 0);
+            for splits in [1, 3].into_iter().filter(|&s| s <= k && (s - 1) * k.div_ceil(s) < k) {
+                let (a_stride, b_stride) = (if share_a { 0 } else { m * k }, if share_b { 0 } else { k * n });
+                let a = real(if share_a { m * k } else { batch * m * k }, 1);
+                let b = real(if share_b { k * n } else { batch * k * n }, 2);
+                let bias = real(n, 3);
+                let mut inputs = vec![a.clone(), b.clone()];
+                let mut tail = Tail::default();
+                if splits == 1 {
+                    let layout = Layout::new(0, [(batch * m, 0), (n, 1)]);
+                    tail.operands.push(Operand { layout, len: n as u32 });
+                    tail.steps.push(Step::Binary { binary: Binary::Add, operand: 0, swapped: false });
+                    inputs.push(bias.clone());
+                }
+                let mut want = Vec::new();
+                for part in 0..splits {
+                    let chunk = k.div_ceil(splits);
+                    for p in 0..batch {
+                        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                            let terms = part * chunk..((part + 1) * chunk).min(k);
+                            let total: f64 = terms
+                                .map(|t| {
+                                    let at_a = if transpose_a { t * m + i } else { i * k + t };
+                                    let at_b = if transpose_b { j * k + t } else { t * n + j };
+                                    data(&a)[p * a_stride + at_a] * data(&b)[p * b_stride + at_b]
+                                })
+                                .sum();
+                            want.push(if splits == 1 { total + data(&bias)[j] } else { total });
+                        }
+                    }
+                }
+                let [batch, m, n, k, a_stride, b_stride] =
+                    [batch, m, n, k, a_stride, b_stride].map(|v| v as u32);
+                let splits = splits as u32;
+                let kernel =
+                    Matmul { batch, m, n, k, transpose_a, transpose_b, a_stride, b_stride, splits, tail };
+                assert_close(&check(Kernel::Matmul(kernel), &inputs)[0], &want, 1e-13, "matmul");
+            }
+        }
+    }
+}
+
+const POOL: PoolShape = PoolShape {
+    planes: 3,
+    in_h: 5,
+    in_w: 7,
+    out_h: 2,
+    out_w: 3,
+    kernel_h: 2,
+    kernel_w: 2,
+    stride_h: 2,
+    stride_w: 2,
+    pad_top: 0,
+    pad_left: 0,
+};
+
+/// The usual pooling (odd sizes, many planes), overlapping windows, padding, and windows past the end.
+const POOLS: [PoolShape; 5] = [
+    POOL,
+    PoolShape { planes: 901, in_w: 6, ..POOL },
+    PoolShape { out_h: 3, out_w: 5, kernel_h: 3, kernel_w: 3, stride_h: 1, stride_w: 1, ..POOL },
+    PoolShape { out_h: 3, out_w: 4, kernel_h: 3, kernel_w: 3, pad_top: 1, pad_left: 1, ..POOL },
+    PoolShape { out_h: 5, out_w: 3, kernel_h: 1, kernel_w: 3, stride_h: 1, pad_left: 1, ..POOL },
+];
+
+/// The positions of x that each element of y covers, in order, and its count with the padding.
+fn windows(s: &PoolShape) -> Vec<(Vec<usize>, usize)> {
+    let mut windows = Vec::new();
+    for p in 0..s.planes {
+        for (oh, ow) in (0..s.out_h).flat_map(|oh| (0..s.out_w).map(move |ow| (oh, ow))) {
+            let (mut inside, mut count) = (Vec::new(), 0);
+            for (kh, kw) in (0..s.kernel_h).flat_map(|kh| (0..s.kernel_w).map(move |kw| (kh, kw))) {
+                let (ih, iw) = (oh * s.stride_h + kh, ow * s.stride_w + kw);
+                count += usize::from(ih < s.in_h + 2 * s.pad_top && iw < s.in_w + 2 * s.pad_left);
+                let rows = s.pad_top..s.pad_top + s.in_h;
+                if rows.contains(&ih) && (s.pad_left..s.pad_left + s.in_w).contains(&iw) {
+                    let (ih, iw) = (ih - s.pad_top, iw - s.pad_left);
+                    inside.push(((p * s.in_h + ih) * s.in_w + iw) as usize);
+                }
+            }
+            windows.push((inside, count));
+        }
+    }
+    windows
+}
+
+#[test]
+fn max_pooling_takes_the_first_maximum() {
+    for s in POOLS {
+        // Few different values, so that there are ties.
+        let x: Vec<f64> = values(s.x_len(), 4).iter().map(|v| (v * 2.0).round()).collect();
+        let dy = values(s.y_len(), 5);
+        let (mut y, mut dx) = (Vec::new(), vec![0.0; x.len()]);
+        for ((inside, _), dy) in windows(&s).iter().zip(&dy) {
+            let mut best = inside[0];
+            for &at in inside {
+                best = if x[at] > x[best] { at } else { best };
+            }
+            y.push(x[best]);
+            dx[best] += dy;
+        }
+        let tail = Tail::default();
+        let inputs = [Input::Real(x), Input::Real(dy)];
+        let got = check(Kernel::MaxPool2d(MaxPool2d { shape: s, tail: tail.clone() }), &inputs[..1]);
+        assert_eq!(got[0], y);
+        let got = check(Kernel::MaxPool2dBackward(MaxPool2dBackward { shape: s, tail }), &inputs);
+        assert_close(&got[0], &dx, 1e-14, "max_pool2d_backward");
+    }
+}
+
+#[test]
+fn average_pooling_counts_the_padding_if_told() {
+    for (s, count_include_pad) in POOLS.into_iter().flat_map(|s| [(s, false), (s, true)]) {
+        let (x, dy) = (values(s.x_len(), 4), values(s.y_len(), 5));
+        let (mut y, mut dx) = (Vec::new(), vec![0.0; x.len()]);
+        for ((inside, padded), dy) in windows(&s).iter().zip(&dy) {
+            let count = if count_include_pad { *padded } else { inside.len() } as f64;
+            y.push(inside.iter().map(|&at| x[at]).sum::<f64>() / count);
+            inside.iter().for_each(|&at| dx[at] += dy / count);
+        }
+        let steps = vec![Step::Unary(Unary::Neg)];
+        let tail = Tail { operands: vec![], steps };
+        let negative = |v: Vec<f64>| v.iter().map(|v| -v).collect::<Vec<_>>();
+        let kernel = AvgPool2d { shape: s, count_include_pad, tail: tail.clone() };
+        let got = check(Kernel::AvgPool2d(kernel), &[Input::Real(x)]);
+        assert_close(&got[0], &negative(y), 1e-14, "avg_pool2d");
+        let kernel = AvgPool2dBackward { shape: s, count_include_pad, tail };
+        let got = check(Kernel::AvgPool2dBackward(kernel), &[Input::Real(dy)]);
+        assert_close(&got[0], &negative(dx), 1e-14, "avg_pool2d_backward");
+    }
+}
+
+#[test]
+fn softmax_and_its_gradient() {
+    for (outer, len, inner) in [(4, 10, 1), (2, 3, 5), (1, 1, 1), (700, 11, 3)] {
+        let n = outer * len * inner;
+        let (x, dy) = (values(n, 1), values(n, 2));
+        let row = |i: usize| (0..len).map(move |c| i / (len * inner) * len * inner + c * inner + i % inner);
+        for log in [false, true] {
+            let softmax = |i: usize| x[i].exp() / row(i).map(|j| x[j].exp()).sum::<f64>();
+            let y: Vec<f64> = (0..n).map(|i| if log { softmax(i).ln() } else { softmax(i) }).collect();
+            // Σ_j dy_j dy_j/dx_i, from the Jacobian.
+            let dx: Vec<f64> = (0..n)
+                .map(|i| {
+                    let terms = row(i).map(|j| {
+                        let same = f64::from(u8::from(i == j));
+                        dy[j] * if log { same - softmax(i) } else { softmax(j) * (same - softmax(i)) }
+                    });
+                    terms.sum()
+                })
+                .collect();
+            let [outer, len, inner] = [outer, len, inner].map(|v| v as u32);
+            let got = check(Kernel::Softmax(Softmax { outer, len, inner, log }), &[Input::Real(x.clone())]);
+            assert_close(&got[0], &y, 1e-13, "softmax");
+            let kernel = Kernel::SoftmaxBackward(SoftmaxBackward { outer, len, inner, log });
+            let got = check(kernel, &[Input::Real(y), Input::Real(dy.clone())]);
+            assert_close(&got[0], &dx, 1e-13, "softmax_backward");
+        }
+    }
+    let far = Kernel::Softmax(Softmax { outer: 1, len: 3, inner: 1, log: true });
+    let y = check(far, &[Input::Real(vec![1e4, -1e4, 1e4])]);
+    assert_close(&y[0], &[-2f64.ln(), -2e4 - 2f64.ln(), -2f64.ln()], 1e-12, "log softmax far out");
+}
+
+#[test]
+fn cross_entropy_loss_hits_and_gradient() {
+    let (rows, classes) = (5, 4);
+    let mut logits = values(rows * classes, 1);
+    // A tie for the first place: the first counts.
+    logits[..4].copy_from_slice(&[0.5, 0.75, 0.75, -1.0]);
+    // The last label is out of range, and counts as the last class.
+    let labels = vec![1, 2, 0, 3, 9];
+    for smoothing in [0.0f32, 0.125] {
+        let s = f64::from(smoothing);
+        let losses = |logits: &[f64]| -> Vec<f64> {
+            let row = |r: usize| {
+                let x = &logits[r * classes..(r + 1) * classes];
+                let log_total = x.iter().map(|x| x.exp()).sum::<f64>().ln();
+                let label = (labels[r] as usize).min(classes - 1);
+                let q = |c| s / classes as f64 + if c == label { 1.0 - s } else { 0.0 };
+                -(0..classes).map(|c| q(c) * (x[c] - log_total)).sum::<f64>()
+            };
+            (0..rows).map(row).collect()
+        };
+        let kernel = CrossEntropy {
+            rows: rows as u32,
+            classes: classes as u32,
+            smoothing: Real(smoothing),
+            gradient: Some(Real(0.25)),
+        };
+        let inputs = [Input::Real(logits.clone()), Input::Uint(labels.clone())];
+        let got = check(Kernel::CrossEntropy(kernel.clone()), &inputs);
+        assert_close(&got[0], &losses(&logits), 1e-14, "losses");
+        let first_largest = |r: usize| {
+            let x = &logits[r * classes..(r + 1) * classes];
+            (0..classes).rev().max_by(|&a, &b| x[a].total_cmp(&x[b])).unwrap()
+        };
+        let correct: Vec<f64> = (0..rows)
+            .map(|r| f64::from(u8::from(first_largest(r) == (labels[r] as usize).min(classes - 1))))
+            .collect();
+        assert_eq!(got[1], correct);
+        assert_eq!(got[1][0], 1.0);
+        let h = 1e-6;
+        let gradient = |dlosses: &dyn Fn(usize) -> f64| -> Vec<f64> {
+            (0..rows * classes)
+                .map(|i| {
+                    let (mut up, mut down) = (logits.clone(), logits.clone());
+                    up[i] += h;
+                    down[i] -= h;
+                    let r = i / classes;
+                    dlosses(r) * (losses(&up)[r] - losses(&down)[r]) / (2.0 * h)
+                })
+                .collect()
+        };
+        assert_close(&got[2], &gradient(&|_| 0.25), 1e-8, "dlogits");
+        let without = Kernel::CrossEntropy(CrossEntropy { gradient: None, ..kernel.clone() });
+        assert_eq!(check(without, &inputs), got[..2]);
+        let dlosses = values(rows, 8);
+        let backward =
+            CrossEntropyBackward { rows: rows as u32, classes: classes as u32, smoothing: Real(smoothing) };
+        let [logits_input, labels_input] = inputs;
+        let inputs = [logits_input, labels_input, Input::Real(dlosses.clone())];
+        let got = check(Kernel::CrossEntropyBackward(backward), &inputs);
+        assert_close(&got[0], &gradient(&|r| dlosses[r]), 1e-8, "cross_entropy_backward");
+    }
+}
+
+#[test]
+fn dropout_draws_from_its_stream() {
+    let len = 40_003;
+    let x = values(len, 1);
+    let clock = vec![17, 0, 0, 5, 6, 0, 0, 0];
+    let kernel = Dropout { len: len as u32, rate: Real(0.3), stream: 9, tail: Tail::default() };
+    let y = check(Kernel::Dropout(kernel), &[Input::Real(x.clone()), Input::Uint(clock)]);
+    let stream = Stream { seed: 5 | 6 << 32, stream: 9, step: 17 };
+    let scale = 1.0 / (1.0 - f64::from(0.3f32));
+    let want: Vec<f64> =
+        (0..len).map(|i| if stream.uniform(i as u32) >= 0.3 { x[i] * scale } else { 0.0 }).collect();
+    assert_close(&y[0], &want, 1e-15, "dropout");
+    let dropped = y[0].iter().filter(|&&y| y == 0.0).count() as f64 / len as f64;
+    assert!((dropped - 0.3).abs() < 0.01, "{dropped}");
+}
+
+#[test]
+fn gather_follows_the_order_from_the_cursor() {
+    let (items, row_len, rows) = (5, 6, 4);
+    let order = [3, 0, 4, 1, 2];
+    // The batch passes the end: its last row is the last of the order again.
+    let clock = vec![9, 9, 2, 0, 0, 0, 0, 0];
+    let picked = [4, 1, 2, 2];
+    let (scale, shift) = (vec![Real(0.5), Real(2.0)], vec![Real(0.25), Real(-1.0)]);
+    let factor = |j: usize| if j < 3 { (0.5, 0.25) } else { (2.0, -1.0) };
+    let kernel = |dtype| Gather { rows, items, row_len, dtype, scale: scale.clone(), shift: shift.clone() };
+    let want = |value: &dyn Fn(usize) -> f64| -> Vec<f64> {
+        let at = |(r, j): (usize, usize)| value(picked[r] * 6 + j) * factor(j).0 + factor(j).1;
+        (0..4).flat_map(|r| (0..6).map(move |j| (r, j))).map(at).collect()
+    };
+    let shared = [Input::Uint(order.to_vec()), Input::Uint(clock)];
+    let with = |data: Input| [data, shared[0].clone(), shared[1].clone()];
+
+    let bytes: Vec<u8> = (0..32).map(|i| (i * 37 % 256) as u8).collect();
+    let words = bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let y = check(Kernel::Gather(kernel(GatherType::U8)), &with(Input::Uint(words)));
+    assert_eq!(y[0], want(&|i| f64::from(bytes[i])));
+
+    let x = values(30, 1);
+    let y = check(Kernel::Gather(kernel(GatherType::F32)), &with(Input::Real(x.clone())));
+    assert_close(&y[0], &want(&|i| x[i]), 1e-15, "gather_f32");
+
+    let labels: Vec<u32> = (100..130).collect();
+    let kernel = Gather { scale: vec![], shift: vec![], ..kernel(GatherType::U32) };
+    let y = check(Kernel::Gather(kernel), &with(Input::Uint(labels)));
+    let plain: Vec<f64> = picked.iter().flat_map(|p| (0..6).map(move |j| (100 + p * 6 + j) as f64)).collect();
+    assert_eq!(y[0], plain);
+}
+
+#[test]
+fn accumulate_adds_to_the_totals() {
+    let kernel = Accumulate { sources: vec![(4000, Real(0.5)), (3, Real(1.0))] };
+    let (first, second) = (values(4000, 1), values(3, 2));
+    let want = [10.0 + 0.5 * first.iter().sum::<f64>(), 20.0 + second.iter().sum::<f64>()];
+    let inputs = [Input::Real(vec![10.0, 20.0]), Input::Real(first), Input::Real(second)];
+    assert_close(&check(Kernel::Accumulate(kernel), &inputs)[0], &want, 1e-13, "accumulate");
+}
+
+#[test]
+fn sgd_in_its_three_forms() {
+    let len = 20_001;
+    let (w, g, v) = (values(len, 1), values(len, 2), values(len, 3));
+    // Row 1 of the table; a clock past the end reads the last.
+    let hyper = Input::Real(vec![9.0, 1.0, 1.0, 0.0, 0.125, 1.0, 1.0, 0.0]);
+    for (momentum, nesterov, row) in [(0.0, false, 1), (0.5, false, 1), (0.5, true, 99)] {
+        let kernel = Sgd {
+            len: len as u32,
+            hyper_rows: 2,
+            momentum: Real(momentum),
+            nesterov,
+            weight_decay: Real(0.25),
+        };
+        let clock = Input::Uint(vec![0, row, 0, 0, 0, 0, 0, 0]);
+        let mut inputs = vec![Input::Real(w.clone()), Input::Real(g.clone()), hyper.clone(), clock];
+        if momentum > 0.0 {
+            inputs.push(Input::Real(v.clone()));
+        }
+        let got = check(Kernel::Sgd(kernel), &inputs);
+        let g: Vec<f64> = w.iter().zip(&g).map(|(w, g)| g + 0.25 * w).collect();
+        let velocity: Vec<f64> =
+            g.iter().zip(&v).map(|(g, v)| if momentum > 0.0 { 0.5 * v + g } else { *g }).collect();
+        let step = |i: usize| if nesterov { g[i] + 0.5 * velocity[i] } else { velocity[i] };
+        let want: Vec<f64> = (0..len).map(|i| w[i] - 0.125 * step(i)).collect();
+        assert_close(&got[0], &want, 1e-14, "sgd");
+        if momentum > 0.0 {
+            assert_close(&got[1], &velocity, 1e-14, "sgd's velocity");
+        }
+    }
+}
+
+#[test]
+fn adam_and_adamw() {
+    let len = 20_001;
+    let (w, g, m) = (values(len, 1), values(len, 2), values(len, 3));
+    let v: Vec<f64> = values(len, 4).iter().map(|v| v * v).collect();
+    let (c1, c2, lr) = (0.4375, 0.625, 0.0078125);
+    for decoupled in [false, true] {
+        let kernel = Adam {
+            len: len as u32,
+            hyper_rows: 1,
+            beta1: Real(0.875),
+            beta2: Real(0.75),
+            eps: Real(0.0625),
+            weight_decay: Real(0.5),
+            decoupled,
+        };
+        let inputs = [
+            Input::Real(w.clone()),
+            Input::Real(g.clone()),
+            Input::Real(vec![lr, c1, c2, 0.0]),
+            Input::Uint(vec![0; 8]),
+            Input::Real(m.clone()),
+            Input::Real(v.clone()),
+        ];
+        let got = check(Kernel::Adam(kernel), &inputs);
+        for i in 0..len {
+            let (w, g) = if decoupled { (w[i] * (1.0 - lr * 0.5), g[i]) } else { (w[i], g[i] + 0.5 * w[i]) };
+            let m = 0.875 * m[i] + 0.125 * g;
+            let v = 0.75 * v[i] + 0.25 * g * g;
+            let w = w - lr * (m / c1) / ((v / c2).sqrt() + 0.0625);
+            assert_close(&[got[0][i], got[1][i], got[2][i]], &[w, m, v], 1e-14, "adam");
+        }
+    }
+}
+
+#[test]
+fn advance_moves_the_clock() {
+    let clock = Input::Uint(vec![5, 6, 7, 8, 9, 0, 0, 0]);
+    let training = Kernel::Advance(Advance { batch: 64, steps: 1 });
+    assert_eq!(check(training, std::slice::from_ref(&clock))[0], [6.0, 7.0, 71.0, 8.0, 9.0, 0.0, 0.0, 0.0]);
+    let evaluation = Kernel::Advance(Advance { batch: 64, steps: 0 });
+    assert_eq!(check(evaluation, &[clock])[0], [5.0, 6.0, 71.0, 8.0, 9.0, 0.0, 0.0, 0.0]);
+}
+
+/// The convolutions' own formulas are tested beside them; here tails, and f32 against f64 at larger shapes.
+#[test]
+fn convolutions_with_tails_agree_in_f32() {
+    let base = ConvShape {
+        batch: 37,
+        in_channels: 6,
+        in_h: 13,
+        in_w: 13,
+        out_channels: 10,
+        out_h: 11,
+        out_w: 11,
+        kernel_h: 3,
+        kernel_w: 3,
+        stride_h: 1,
+        stride_w: 1,
+        pad_top: 0,
+        pad_left: 0,
+        dilation_h: 1,
+        dilation_w: 1,
+        groups: 1,
+    };
+    let shapes = [
+        base,
+        ConvShape { out_h: 13, out_w: 13, pad_top: 1, pad_left: 1, ..base },
+        ConvShape { in_h: 5, in_w: 5, out_h: 3, out_w: 3, ..base },
+        ConvShape { out_h: 6, out_w: 6, stride_h: 2, stride_w: 2, groups: 2, ..base },
+        ConvShape { batch: 1, ..base },
+    ];
+    for s in shapes {
+        let (x, w, dy) = (real(s.x_len(), 1), real(s.weight_len(), 2), real(s.y_len(), 3));
+        let bias = real(10, 4);
+        let plane = (s.out_h * s.out_w) as usize;
+        let per_channel = Layout::new(0, [(s.batch as usize, 0), (10, 1), (plane, 0)]);
+        let tail = Tail {
+            operands: vec![Operand { layout: per_channel, len: 10 }],
+            steps: vec![
+                Step::Binary { binary: Binary::Add, operand: 0, swapped: false },
+                Step::Unary(Unary::Relu),
+            ],
+        };
+        let fused = Kernel::Conv2d(Conv2d { shape: s, tail });
+        let y = check(fused, &[x.clone(), w.clone(), bias.clone()]);
+        let bare = check(Kernel::Conv2d(Conv2d { shape: s, tail: Tail::default() }), &[x.clone(), w.clone()]);
+        let want: Vec<f64> =
+            (bare[0].iter().enumerate()).map(|(i, y)| (y + data(&bias)[i / plane % 10]).max(0.0)).collect();
+        assert_close(&y[0], &want, 1e-14, "conv2d with a tail");
+
+        let tail = Tail {
+            operands: vec![Operand { layout: Layout::contiguous(s.x_len()), len: s.x_len() as u32 }],
+            steps: vec![Step::UnaryBackward { unary: Unary::Relu, operand: 0 }],
+        };
+        let fused = Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, tail });
+        let dx = check(fused, &[dy.clone(), w.clone(), x.clone()]);
+        let bare = Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, tail: Tail::default() });
+        let bare = check(bare, &[dy.clone(), w]);
+        let want: Vec<f64> =
+            bare[0].iter().zip(data(&x)).map(|(&d, &x)| if x > 0.0 { d } else { 0.0 }).collect();
+        assert_close(&dx[0], &want, 1e-14, "conv2d_backward_input with a tail");
+
+        let terms = s.batch as usize * plane;
+        for splits in [splits_for(terms), 3] {
+            let kernel = Conv2dBackwardWeight { shape: s, splits, bias: true };
+            check(Kernel::Conv2dBackwardWeight(kernel), &[x.clone(), dy.clone()]);
+        }
+    }
+}

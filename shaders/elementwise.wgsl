@@ -1,0 +1,17 @@
+// y[i] = epilogue(x[source_index(i)], i)
+//
+// x holds what the source's layout reaches; y is [LEN]. Each invocation writes PER_INVOCATION elements of y.
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn elementwise(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let first = first_element(group, local);
+    for (var item = 0u; item < PER_INVOCATION; item++) {
+        let i = first + item * WORKGROUP_SIZE;
+        if (i < LEN) {
+            y[i] = epilogue(x[source_index(i)], i);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+// y[r, j] = data[order[min(cursor + r, ITEMS - 1)], j]
+//
+// data is [ITEMS, ROW_LEN], order [ITEMS], the clock [8], y [ROWS, ROW_LEN]. Each invocation writes
+// PER_INVOCATION elements of y.
+
+@group(0) @binding(0) var<storage, read> data: array<u32>;
+@group(0) @binding(1) var<storage, read> order: array<u32>;
+@group(0) @binding(2) var<storage, read> clock: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn gather_u32(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let cursor = clock[2];
+    let first = first_element(group, local);
+    for (var item = 0u; item < PER_INVOCATION; item++) {
+        let i = first + item * WORKGROUP_SIZE;
+        if (i < ROWS * ROW_LEN) {
+            let row = data_row(order[order_position(cursor, i / ROW_LEN)]);
+            y[i] = data[row * ROW_LEN + i % ROW_LEN];
+        }
+    }
+}

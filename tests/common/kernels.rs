@@ -1,0 +1,568 @@
+//! A table of kernels at awkward shapes: every variant and every option, odd sizes, sizes of one, grids of more
+//! than 65,535 workgroups and reductions of more than 65,535 terms. With the inputs to try each on.
+
+use kiln_kernel::{
+    Access, Accumulate, Adam, Advance, AvgPool2d, AvgPool2dBackward, Binary, CLOCK_WORDS, Conv2d,
+    Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, DType, Dropout,
+    Elementwise, Gather, GatherType, HYPER_COLUMNS, Host, Kernel, Layout, Matmul, MaxPool2d,
+    MaxPool2dBackward, Operand, PoolShape, Real, Reduce, ReduceOp, Sgd, Softmax, SoftmaxBackward, Source,
+    Step, SumSplits, Tail, Unary, random::Stream, splits_for,
+};
+
+/// A kernel of the table.
+pub struct Case {
+    /// What is special about it.
+    pub name: String,
+    /// The kernel.
+    pub kernel: Kernel,
+}
+
+/// The whole table.
+pub fn table() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name: String, kernel: Kernel| cases.push(Case { name, kernel });
+    elementwise(&mut add);
+    reductions(&mut add);
+    matmuls(&mut add);
+    convolutions(&mut add);
+    pooling(&mut add);
+    rows(&mut add);
+    training(&mut add);
+    cases
+}
+
+type Add<'a> = &'a mut dyn FnMut(String, Kernel);
+
+fn plain(len: usize) -> Operand {
+    Operand { layout: Layout::contiguous(len), len: len as u32 }
+}
+
+fn operand(offset: usize, dims: &[(usize, usize)], len: usize) -> Operand {
+    Operand { layout: Layout::new(offset, dims.iter().copied()), len: len as u32 }
+}
+
+fn no_tail() -> Tail {
+    Tail::default()
+}
+
+fn steps(steps: impl Into<Vec<Step>>) -> Tail {
+    Tail { operands: vec![], steps: steps.into() }
+}
+
+fn of(source: Operand, tail: Tail) -> Kernel {
+    Kernel::Elementwise(Elementwise {
+        len: source.layout.len() as u32,
+        source: Source::Operand(source),
+        tail,
+    })
+}
+
+fn binary(binary: Binary, operand: usize, swapped: bool) -> Step {
+    Step::Binary { binary, operand, swapped }
+}
+
+/// Adds one number to each channel of [batch, channels, positions], then ReLU, then a scalar operand and a constant.
+fn channel_tail(batch: usize, channels: usize, positions: usize) -> Tail {
+    Tail {
+        operands: vec![
+            operand(0, &[(batch, 0), (channels, 1), (positions, 0)], channels),
+            operand(0, &[(batch * channels * positions, 0)], 1),
+        ],
+        steps: vec![
+            binary(Binary::Add, 0, false),
+            Step::Unary(Unary::Relu),
+            binary(Binary::Mul, 1, false),
+            Step::Constant { binary: Binary::Sub, value: Real(0.25), swapped: true },
+        ],
+    }
+}
+
+/// The gradient of a fused activation, from its saved value, and a whole operand.
+fn gradient_tail(len: usize) -> Tail {
+    Tail {
+        operands: vec![plain(len), plain(len)],
+        steps: vec![
+            Step::UnaryBackward { unary: Unary::LeakyRelu(Real(0.1)), operand: 0 },
+            binary(Binary::Add, 1, true),
+        ],
+    }
+}
+
+fn elementwise(add: Add<'_>) {
+    for unary in Unary::ALL {
+        add(format!("unary {}", unary.name()), of(plain(301), steps([Step::Unary(unary)])));
+        let tail =
+            Tail { operands: vec![plain(301)], steps: vec![Step::UnaryBackward { unary, operand: 0 }] };
+        add(format!("unary {} backward", unary.name()), of(plain(301), tail));
+    }
+    for f in Binary::ALL {
+        for swapped in [false, true] {
+            let tail = Tail { operands: vec![plain(77)], steps: vec![binary(f, 0, swapped)] };
+            add(format!("binary {} swapped {swapped}", f.name()), of(plain(77), tail));
+            let tail = steps([Step::Constant { binary: f, value: Real(-0.75), swapped }]);
+            add(format!("constant {} swapped {swapped}", f.name()), of(plain(77), tail));
+        }
+    }
+    let transpose = operand(0, &[(5, 1), (7, 5)], 35);
+    add("transpose".into(), of(transpose, no_tail()));
+    add("permutation".into(), of(operand(0, &[(3, 7), (5, 21), (7, 1)], 105), no_tail()));
+    add("slice".into(), of(operand(9, &[(4, 20), (3, 2)], 80), no_tail()));
+    add("one element".into(), of(plain(1), steps([Step::Unary(Unary::Neg)])));
+    add("scalar everywhere".into(), of(operand(2, &[(70, 0)], 5), no_tail()));
+    add("five axes".into(), of(operand(1, &[(2, 0), (3, 40), (2, 3), (1, 9), (5, 8)], 126), no_tail()));
+    let outer = Tail {
+        operands: vec![operand(0, &[(11, 1), (13, 0)], 11), operand(0, &[(11, 0), (13, 1)], 13)],
+        steps: vec![
+            binary(Binary::Mul, 0, false),
+            binary(Binary::Sub, 1, true),
+            Step::Unary(Unary::Tanh),
+            Step::Constant { binary: Binary::Maximum, value: Real(-0.1), swapped: false },
+        ],
+    };
+    add("tail of four steps, two broadcasts".into(), of(plain(143), outer));
+    add("no step on 20,000".into(), of(plain(20_000), no_tail()));
+    // More than 65,535 workgroups of 64 invocations with four elements each.
+    add("grid past 65,535".into(), of(plain(65_536 * 256 + 77), steps([Step::Unary(Unary::Neg)])));
+    for len in [1u32, 1000, 40_001] {
+        let source = Source::Constant(Real(1.5));
+        let tail = Tail { operands: vec![plain(len as usize)], steps: vec![binary(Binary::Div, 0, false)] };
+        add(format!("fill {len}"), Kernel::Elementwise(Elementwise { len, source, tail }));
+    }
+}
+
+fn reduce(op: ReduceOp, kept: &[(usize, usize)], reduced: &[(usize, usize)], len: usize) -> Reduce {
+    let (kept, reduced) = (Layout::new(0, kept.iter().copied()), Layout::new(0, reduced.iter().copied()));
+    Reduce { op, kept, reduced, len: len as u32, splits: 1, tail: no_tail() }
+}
+
+fn reductions(add: Add<'_>) {
+    for op in [ReduceOp::Sum, ReduceOp::Max] {
+        let mut push = |name: &str, k: Reduce| add(format!("reduce {op:?} {name}"), Kernel::Reduce(k));
+        push("last axis", reduce(op, &[(13, 17)], &[(17, 1)], 221));
+        push("first axis", reduce(op, &[(17, 1)], &[(13, 17)], 221));
+        push("outer and inner of three", reduce(op, &[(5, 7)], &[(3, 35), (7, 1)], 105));
+        push("middle of three", reduce(op, &[(3, 35), (7, 1)], &[(5, 7)], 105));
+        push("one term", reduce(op, &[(9, 1)], &[(1, 9)], 9));
+        push("to a scalar", reduce(op, &[], &[(2000, 1)], 2000));
+        push("many short rows", reduce(op, &[(5000, 3)], &[(3, 1)], 15_000));
+        push("rows of 300", reduce(op, &[(70, 300)], &[(300, 1)], 21_000));
+        let long = 200_003;
+        push("past 65,535", Reduce { splits: splits_for(long), ..reduce(op, &[], &[(long, 1)], long) });
+        let columns = Reduce { splits: 5, ..reduce(op, &[(6, 1)], &[(100_001, 6)], 600_006) };
+        push("past 65,535 in parts of 20,001", columns);
+        push("splits of a short axis", Reduce { splits: 3, ..reduce(op, &[(4, 1)], &[(7, 4)], 28) });
+        let tail = Tail {
+            operands: vec![operand(0, &[(13, 0)], 1)],
+            steps: vec![
+                Step::Constant { binary: Binary::Mul, value: Real(0.5), swapped: false },
+                binary(Binary::Add, 0, false),
+                Step::Unary(Unary::Abs),
+            ],
+        };
+        push("with a tail", Reduce { tail, ..reduce(op, &[(13, 17)], &[(17, 1)], 221) });
+    }
+    add(
+        "reduce 80,000 rows".into(),
+        Kernel::Reduce(reduce(ReduceOp::Sum, &[(80_000, 2)], &[(2, 1)], 160_000)),
+    );
+    for (splits, weight_len, bias_len) in [(1, 5, 2), (7, 33, 5), (43, 300, 0), (1024, 3, 1), (100, 9, 4)] {
+        add(
+            format!("sum_splits {splits} {weight_len} {bias_len}"),
+            Kernel::SumSplits(SumSplits { splits, weight_len, bias_len }),
+        );
+    }
+}
+
+fn matmul(batch: u32, m: u32, n: u32, k: u32) -> Matmul {
+    Matmul {
+        batch,
+        m,
+        n,
+        k,
+        transpose_a: false,
+        transpose_b: false,
+        a_stride: m * k,
+        b_stride: k * n,
+        splits: 1,
+        tail: no_tail(),
+    }
+}
+
+fn matmuls(add: Add<'_>) {
+    for (transpose_a, transpose_b) in [(false, false), (false, true), (true, false), (true, true)] {
+        for (batch, m, n, k) in
+            [(1, 1, 1, 1), (1, 7, 5, 3), (1, 65, 33, 17), (1, 64, 64, 64), (2, 129, 1, 70), (3, 1, 67, 31)]
+        {
+            let kernel = Matmul { transpose_a, transpose_b, ..matmul(batch, m, n, k) };
+            let name = format!("matmul {batch}x{m}x{n}x{k} {transpose_a} {transpose_b}");
+            add(name, Kernel::Matmul(kernel));
+        }
+        let shared = Matmul { transpose_a, transpose_b, b_stride: 0, ..matmul(4, 9, 11, 13) };
+        add(format!("matmul shared b {transpose_a} {transpose_b}"), Kernel::Matmul(shared));
+        let split = Matmul { transpose_a, transpose_b, splits: 4, ..matmul(2, 10, 12, 1001) };
+        add(format!("matmul in parts {transpose_a} {transpose_b}"), Kernel::Matmul(split));
+    }
+    add("matmul shared a".into(), Kernel::Matmul(Matmul { a_stride: 0, ..matmul(3, 9, 11, 13) }));
+    add("matmul fc1".into(), Kernel::Matmul(Matmul { transpose_b: true, ..matmul(1, 64, 64, 576) }));
+    add("matmul fc2".into(), Kernel::Matmul(Matmul { transpose_b: true, ..matmul(1, 64, 10, 64) }));
+    let long = Matmul { transpose_a: true, splits: splits_for(70_001), ..matmul(1, 5, 6, 70_001) };
+    add("matmul past 65,535 terms".into(), Kernel::Matmul(long));
+    add("matmul of 16,384 terms whole".into(), Kernel::Matmul(matmul(1, 3, 2, 16_384)));
+    add("matmul of 70,000 products".into(), Kernel::Matmul(matmul(70_000, 2, 3, 2)));
+    let bias = channel_tail(65, 33, 1);
+    add("matmul with bias and relu".into(), Kernel::Matmul(Matmul { tail: bias, ..matmul(1, 65, 33, 17) }));
+    let tail = gradient_tail(2 * 19 * 21);
+    add("matmul with a gradient's tail".into(), Kernel::Matmul(Matmul { tail, ..matmul(2, 19, 21, 8) }));
+}
+
+/// `[batch, in_channels, size, size]` by `out_channels` filters of `kernel`, with the output's size worked out.
+#[allow(clippy::too_many_arguments)] // the rows of the table read as columns
+fn conv(
+    batch: u32,
+    in_channels: u32,
+    (in_h, in_w): (u32, u32),
+    out_channels: u32,
+    (kernel_h, kernel_w): (u32, u32),
+    (stride_h, stride_w): (u32, u32),
+    // Top and left, then how much more at the bottom and right.
+    (pad, more): (u32, u32),
+    (dilation_h, dilation_w): (u32, u32),
+    groups: u32,
+) -> ConvShape {
+    let out = |size: u32, kernel: u32, stride: u32, dilation: u32| {
+        (size + 2 * pad + more - dilation * (kernel - 1) - 1) / stride + 1
+    };
+    ConvShape {
+        batch,
+        in_channels,
+        in_h,
+        in_w,
+        out_channels,
+        out_h: out(in_h, kernel_h, stride_h, dilation_h),
+        out_w: out(in_w, kernel_w, stride_w, dilation_w),
+        kernel_h,
+        kernel_w,
+        stride_h,
+        stride_w,
+        pad_top: pad,
+        pad_left: pad,
+        dilation_h,
+        dilation_w,
+        groups,
+    }
+}
+
+fn convolutions(add: Add<'_>) {
+    let shapes = [
+        ("conv1 of mnist-cnn", conv(3, 1, (28, 28), 32, (3, 3), (1, 1), (0, 0), (1, 1), 1)),
+        ("conv2 of mnist-cnn", conv(2, 32, (13, 13), 64, (3, 3), (1, 1), (0, 0), (1, 1), 1)),
+        ("conv3 of mnist-cnn", conv(5, 64, (5, 5), 64, (3, 3), (1, 1), (0, 0), (1, 1), 1)),
+        ("one of everything", conv(1, 1, (1, 1), 1, (1, 1), (1, 1), (0, 0), (1, 1), 1)),
+        ("pointwise", conv(3, 5, (7, 6), 9, (1, 1), (1, 1), (0, 0), (1, 1), 1)),
+        ("padded", conv(2, 3, (9, 7), 5, (3, 3), (1, 1), (1, 0), (1, 1), 1)),
+        ("padded more below", conv(2, 3, (8, 7), 5, (2, 4), (1, 1), (1, 1), (1, 1), 1)),
+        ("strided", conv(2, 3, (11, 10), 4, (3, 3), (2, 3), (0, 0), (1, 1), 1)),
+        ("strided past the kernel", conv(1, 2, (10, 10), 3, (2, 2), (3, 4), (0, 0), (1, 1), 1)),
+        ("strided and padded", conv(2, 3, (9, 9), 4, (5, 3), (2, 2), (2, 0), (1, 1), 1)),
+        ("dilated", conv(2, 2, (11, 12), 3, (3, 2), (1, 1), (0, 0), (2, 3), 1)),
+        ("dilated, strided, padded", conv(1, 4, (13, 11), 6, (3, 3), (2, 1), (2, 0), (2, 2), 1)),
+        ("groups of two", conv(2, 4, (7, 7), 6, (3, 3), (1, 1), (1, 0), (1, 1), 2)),
+        ("depthwise", conv(2, 6, (8, 8), 12, (3, 3), (1, 1), (1, 0), (1, 1), 6)),
+        ("not square", conv(1, 2, (3, 31), 65, (3, 7), (1, 1), (0, 0), (1, 1), 1)),
+        ("much padding", conv(1, 1, (2, 2), 2, (3, 3), (1, 1), (3, 0), (1, 1), 1)),
+    ];
+    for (name, shape) in shapes {
+        add(format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, tail: no_tail() }));
+        let kernel = Conv2dBackwardInput { shape, tail: no_tail() };
+        add(format!("conv2d_backward_input {name}"), Kernel::Conv2dBackwardInput(kernel));
+        let terms = (shape.batch * shape.out_h * shape.out_w) as usize;
+        for (splits, bias) in [(1, false), (splits_for(terms), true), (terms.min(3) as u32, true)] {
+            if (splits as usize - 1) * terms.div_ceil(splits as usize) >= terms {
+                continue; // a part would be empty
+            }
+            let kernel = Conv2dBackwardWeight { shape, splits, bias };
+            let name = format!("conv2d_backward_weight {name} in {splits}, bias {bias}");
+            add(name, Kernel::Conv2dBackwardWeight(kernel));
+        }
+    }
+    // conv1 of mnist-cnn at batch 100: 67,600 terms of the weight gradient.
+    let shape = conv(100, 1, (28, 28), 3, (3, 3), (1, 1), (0, 0), (1, 1), 1);
+    let splits = splits_for(67_600);
+    add(
+        "conv2d_backward_weight past 65,535 terms".into(),
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true }),
+    );
+    // Two parts of 33,800 terms: an invocation that takes one term at a time stays below the limit of lavapipe.
+    add(
+        "conv2d_backward_weight past 65,535 terms in two parts".into(),
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 2, bias: true }),
+    );
+    // 4,500 channels of 9 taps: 40,500 terms of one output.
+    let deep = conv(1, 4500, (3, 3), 2, (3, 3), (1, 1), (0, 0), (1, 1), 1);
+    add("conv2d of 40,500 terms".into(), Kernel::Conv2d(Conv2d { shape: deep, tail: no_tail() }));
+    let wide = conv(1, 2, (3, 3), 4500, (3, 3), (1, 1), (1, 0), (1, 1), 1);
+    add(
+        "conv2d_backward_input of 40,500 terms".into(),
+        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: wide, tail: no_tail() }),
+    );
+    let many = conv(70_000, 1, (3, 3), 1, (3, 3), (1, 1), (0, 0), (1, 1), 1);
+    add("conv2d of 70,000 images".into(), Kernel::Conv2d(Conv2d { shape: many, tail: no_tail() }));
+
+    let shape = conv(3, 2, (9, 8), 5, (3, 3), (1, 1), (1, 0), (1, 1), 1);
+    let tail = channel_tail(3, 5, (shape.out_h * shape.out_w) as usize);
+    add("conv2d with bias and relu".into(), Kernel::Conv2d(Conv2d { shape, tail }));
+    let tail = gradient_tail(shape.x_len());
+    add(
+        "conv2d_backward_input with a gradient's tail".into(),
+        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail }),
+    );
+}
+
+fn pool(
+    planes: u32,
+    (in_h, in_w): (u32, u32),
+    (kernel_h, kernel_w): (u32, u32),
+    (stride_h, stride_w): (u32, u32),
+    pad: u32,
+) -> PoolShape {
+    let out = |size: u32, kernel: u32, stride: u32| (size + 2 * pad - kernel) / stride + 1;
+    PoolShape {
+        planes,
+        in_h,
+        in_w,
+        out_h: out(in_h, kernel_h, stride_h),
+        out_w: out(in_w, kernel_w, stride_w),
+        kernel_h,
+        kernel_w,
+        stride_h,
+        stride_w,
+        pad_top: pad,
+        pad_left: pad,
+    }
+}
+
+fn pooling(add: Add<'_>) {
+    let mut ceil = pool(2, (7, 8), (3, 3), (2, 2), 1);
+    ceil.out_w += 1; // a last window that hangs over the edge
+    let shapes = [
+        ("2x2", pool(6, (26, 26), (2, 2), (2, 2), 0)),
+        ("2x2 of odd sizes", pool(5, (11, 13), (2, 2), (2, 2), 0)),
+        ("3x3 overlapping", pool(4, (9, 10), (3, 3), (2, 2), 0)),
+        ("3x3 by 1, padded", pool(3, (7, 6), (3, 3), (1, 1), 1)),
+        ("hanging over the edge", ceil),
+        ("disjoint, padded", pool(2, (9, 9), (3, 3), (3, 3), 1)),
+        ("stride past the window", pool(2, (11, 10), (2, 2), (3, 4), 0)),
+        ("not square", pool(3, (5, 12), (1, 5), (1, 2), 0)),
+        ("whole planes", pool(7, (6, 5), (6, 5), (1, 1), 0)),
+        ("one element", pool(1, (1, 1), (1, 1), (1, 1), 0)),
+        ("20,000 planes", pool(20_000, (4, 4), (2, 2), (2, 2), 0)),
+    ];
+    for (name, shape) in shapes {
+        let tail = no_tail();
+        add(format!("max_pool2d {name}"), Kernel::MaxPool2d(MaxPool2d { shape, tail: tail.clone() }));
+        let kernel = MaxPool2dBackward { shape, tail: tail.clone() };
+        add(format!("max_pool2d_backward {name}"), Kernel::MaxPool2dBackward(kernel));
+        for count_include_pad in [false, true] {
+            let kernel = AvgPool2d { shape, count_include_pad, tail: tail.clone() };
+            add(format!("avg_pool2d {name} {count_include_pad}"), Kernel::AvgPool2d(kernel));
+            let kernel = AvgPool2dBackward { shape, count_include_pad, tail: tail.clone() };
+            let name = format!("avg_pool2d_backward {name} {count_include_pad}");
+            add(name, Kernel::AvgPool2dBackward(kernel));
+        }
+    }
+    for (name, shape) in
+        [("2x2", pool(6, (7, 7), (2, 2), (2, 2), 0)), ("3x3", pool(6, (7, 7), (3, 3), (2, 2), 1))]
+    {
+        let positions = (shape.out_h * shape.out_w) as usize;
+        let tail = channel_tail(2, 3, positions);
+        let kernel = MaxPool2d { shape, tail: tail.clone() };
+        add(format!("max_pool2d {name} with a tail"), Kernel::MaxPool2d(kernel));
+        let kernel = AvgPool2d { shape, count_include_pad: true, tail };
+        add(format!("avg_pool2d {name} with a tail"), Kernel::AvgPool2d(kernel));
+        let tail = gradient_tail(shape.x_len());
+        let kernel = MaxPool2dBackward { shape, tail: tail.clone() };
+        add(format!("max_pool2d_backward {name} with a tail"), Kernel::MaxPool2dBackward(kernel));
+        let kernel = AvgPool2dBackward { shape, count_include_pad: false, tail };
+        add(format!("avg_pool2d_backward {name} with a tail"), Kernel::AvgPool2dBackward(kernel));
+    }
+}
+
+fn rows(add: Add<'_>) {
+    for log in [false, true] {
+        for (outer, len, inner) in
+            [(64, 10, 1), (1, 1, 1), (3, 7, 5), (2, 100, 3), (5, 1000, 1), (1, 16_384, 1), (300, 65, 2)]
+        {
+            let name = format!("{outer}x{len}x{inner} log {log}");
+            add(format!("softmax {name}"), Kernel::Softmax(Softmax { outer, len, inner, log }));
+            let kernel = SoftmaxBackward { outer, len, inner, log };
+            add(format!("softmax_backward {name}"), Kernel::SoftmaxBackward(kernel));
+        }
+    }
+    for (rows, classes) in [(64, 10), (1, 1), (7, 3), (5, 1000), (2, 16_384), (300, 65)] {
+        for smoothing in [Real(0.0), Real(0.1)] {
+            for gradient in [None, Some(Real(1.0 / 64.0))] {
+                let name = format!("cross_entropy {rows}x{classes} {smoothing:?} {gradient:?}");
+                let kernel = CrossEntropy { rows, classes, smoothing, gradient };
+                add(name, Kernel::CrossEntropy(kernel));
+            }
+            let kernel = CrossEntropyBackward { rows, classes, smoothing };
+            let name = format!("cross_entropy_backward {rows}x{classes} {smoothing:?}");
+            add(name, Kernel::CrossEntropyBackward(kernel));
+        }
+    }
+}
+
+fn training(add: Add<'_>) {
+    for (len, rate) in [(1, 0.5), (1003, 0.2), (70_001, 0.75), (64, 0.0)] {
+        let kernel = Dropout { len, rate: Real(rate), stream: 5, tail: no_tail() };
+        add(format!("dropout {len} {rate}"), Kernel::Dropout(kernel));
+    }
+    let tail = gradient_tail(131);
+    let kernel = Dropout { len: 131, rate: Real(0.4), stream: u32::MAX, tail };
+    add("dropout with a tail".into(), Kernel::Dropout(kernel));
+
+    let gather = |rows, items, row_len, dtype, channels: usize| {
+        let scale = (0..channels).map(|c| Real(0.5 + c as f32)).collect();
+        let shift = (0..channels).map(|c| Real(0.25 - c as f32)).collect();
+        Kernel::Gather(Gather { rows, items, row_len, dtype, scale, shift })
+    };
+    for dtype in [GatherType::U8, GatherType::F32] {
+        add(format!("gather {dtype:?}"), gather(6, 11, 49, dtype, 1));
+        add(format!("gather {dtype:?} of three channels"), gather(5, 9, 27, dtype, 3));
+        add(format!("gather {dtype:?} of one row"), gather(1, 1, 5, dtype, 5));
+        add(format!("gather {dtype:?} past the end"), gather(9, 7, 3, dtype, 1));
+        add(format!("gather {dtype:?} of 64 images"), gather(64, 100, 784, dtype, 1));
+    }
+    add("gather labels".into(), gather(64, 100, 1, GatherType::U32, 0));
+    add("gather rows of labels".into(), gather(5, 6, 3, GatherType::U32, 0));
+
+    for lens in [&[64u32][..], &[1, 4096], &[64, 64, 3], &[100, 1, 4096, 65]] {
+        let sources = lens.iter().zip([0.25f32, 1.0, -2.0, 0.125]).map(|(&l, s)| (l, Real(s))).collect();
+        add(format!("accumulate {lens:?}"), Kernel::Accumulate(Accumulate { sources }));
+    }
+    for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+        for (len, hyper_rows, weight_decay) in [(1, 1, 0.0), (1001, 5, 0.01), (93_322, 2, 0.0)] {
+            let (momentum, weight_decay) = (Real(momentum), Real(weight_decay));
+            let kernel = Sgd { len, hyper_rows, momentum, nesterov, weight_decay };
+            add(format!("sgd {len} {momentum:?} {nesterov} {weight_decay:?}"), Kernel::Sgd(kernel));
+        }
+    }
+    for (len, hyper_rows) in [(1, 1), (1001, 5), (93_322, 2)] {
+        for (weight_decay, decoupled) in [(0.0, false), (0.01, false), (0.01, true)] {
+            let (beta1, beta2, eps) = (Real(0.9), Real(0.999), Real(1e-8));
+            let weight_decay = Real(weight_decay);
+            let kernel = Adam { len, hyper_rows, beta1, beta2, eps, weight_decay, decoupled };
+            add(format!("adam {len} {weight_decay:?} {decoupled}"), Kernel::Adam(kernel));
+        }
+    }
+    for steps in [0, 1] {
+        add(format!("advance {steps}"), Kernel::Advance(Advance { batch: 64, steps }));
+    }
+}
+
+/// What each argument holds before the launch; results start as NaN, so that an element that is not written shows.
+pub fn inputs(kernel: &Kernel, seed: u64) -> Vec<Host> {
+    let positive = needs_positive(kernel);
+    kernel
+        .bindings()
+        .iter()
+        .zip(0u32..)
+        .map(|(binding, position)| {
+            let random = Stream { seed, stream: position, step: 0 };
+            let len = binding.len;
+            match (binding.dtype, &*binding.name) {
+                (DType::U32, "clock") => Host::U32(clock()),
+                (DType::U32, "order") => Host::U32(random.permutation(len)),
+                (DType::U32, "labels") => Host::U32(labels(kernel, &random, len)),
+                (DType::U32, _) => Host::U32((0..len as u32).map(|i| random.word(i)).collect()),
+                _ if binding.access == Access::Write => Host::F32(vec![f32::NAN; len]),
+                (DType::F32, "hyper") => Host::F32(hyper(len)),
+                (DType::F32, "moment2") => Host::F32((0..len as u32).map(|i| random.uniform(i)).collect()),
+                (DType::F32, name) => {
+                    let mut values: Vec<f32> = (0..len as u32).map(|i| number(&random, i)).collect();
+                    if positive.contains(&name) {
+                        values.iter_mut().for_each(|v| *v = v.abs() + 0.0625);
+                    }
+                    if name == "x" {
+                        extremes(kernel, &mut values);
+                    }
+                    Host::F32(values)
+                }
+            }
+        })
+        .collect()
+}
+
+/// In (-2, 2) and a multiple of 1/16, so that maxima tie and comparisons meet equal numbers; never zero, so that it can
+/// divide.
+fn number(random: &Stream, i: u32) -> f32 {
+    let v = (random.uniform(i) * 64.0).floor() / 16.0 - 2.0;
+    if v == 0.0 { 0.3125 } else { v }
+}
+
+/// Step 3, row 1, cursor 2, a seed of two words.
+fn clock() -> Vec<u32> {
+    let mut clock = vec![0; CLOCK_WORDS];
+    clock[..5].copy_from_slice(&[3, 1, 2, 0x1234_5678, 0x9abc_def0]);
+    clock
+}
+
+fn hyper(len: usize) -> Vec<f32> {
+    (0..len / HYPER_COLUMNS)
+        .flat_map(|row| {
+            let t = row as i32 + 1;
+            [0.01 * t as f32, 1.0 - 0.9f32.powi(t), 1.0 - 0.999f32.powi(t), 0.0]
+        })
+        .collect()
+}
+
+/// Labels below the number of classes, but for the last, which is past them.
+fn labels(kernel: &Kernel, random: &Stream, len: usize) -> Vec<u32> {
+    let classes = match kernel {
+        Kernel::CrossEntropy(k) => k.classes,
+        Kernel::CrossEntropyBackward(k) => k.classes,
+        _ => 10,
+    };
+    let mut labels: Vec<u32> = (0..len as u32).map(|i| random.below(i, classes)).collect();
+    if let Some(last) = labels.last_mut() {
+        *last = classes + 7;
+    }
+    labels
+}
+
+/// Arguments that must be positive: those of a root or a logarithm, and saved values that are.
+fn needs_positive(kernel: &Kernel) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for step in kernel.tail().map_or(&[][..], |t| &t.steps) {
+        match step {
+            Step::Unary(Unary::Sqrt | Unary::Log) => names.push("x"),
+            Step::UnaryBackward {
+                unary: Unary::Sqrt | Unary::Exp | Unary::Softplus | Unary::Log, ..
+            } => names.push("tail0"),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// Arguments at which careless formulas overflow or cancel, in front of a unary function's input.
+fn extremes(kernel: &Kernel, values: &mut [f32]) {
+    let Kernel::Elementwise(Elementwise { tail, .. }) = kernel else { return };
+    let [Step::Unary(unary)] = tail.steps[..] else { return };
+    let small = [1e-7f32, 1e-4, 0.01, 0.1, 0.39, 0.41, 0.62, 0.63, 1.0, 2.9, 3.1, 4.5, 6.1, 9.0, 13.0, 20.0];
+    let large = [80.0f32, 89.0, 100.0, 1000.0, 1e4];
+    let mut set: Vec<f32> = small.to_vec();
+    if unary != Unary::Exp {
+        set.extend(large);
+    }
+    if !matches!(unary, Unary::Sqrt | Unary::Log) {
+        let negative: Vec<f32> = set.iter().map(|v| -v).collect();
+        set.extend(negative);
+        if unary != Unary::Reciprocal {
+            set.push(0.0);
+        }
+    }
+    for (to, from) in values.iter_mut().zip(set) {
+        *to = from;
+    }
+}

@@ -1,0 +1,7 @@
+//! What several test binaries share; each uses a part.
+#![allow(dead_code)]
+
+pub mod backends;
+pub mod golden;
+pub mod graphs;
+pub mod random;

@@ -1,0 +1,173 @@
+//! Every kernel on the adapter against its CPU twin in `f64`, from the same `f32` inputs, with the shaders' run-time
+//! checks and without.
+//!
+//! `|got - want| <= eps (s + floor)`, where s is the larger of what the twin gives and what it gives for the inputs'
+//! absolute values: for a sum, the sum of the terms' sizes, so that a long sum is neither excused nor blamed.
+//!
+//! With `KILN_REQUIRE_ADAPTER=1` a missing adapter is a failure, else the tests say that they are skipped. The adapter
+//! is the one that `gpu` names.
+
+#[path = "common/kernels.rs"]
+mod kernels;
+
+use std::sync::OnceLock;
+
+use kiln_device::{Device, DeviceOptions, ReplaceShader};
+use kiln_kernel::{Access, Backend, BackendError, Buffer, Host, Kernel, Launch, View};
+use kiln_reference::Cpu;
+
+const EPS: f64 = 1e-5;
+const FLOOR: f64 = 1e-2;
+
+/// The adapter, opened once for each mode in the whole process: drivers refuse after some ten.
+fn device(checked: bool) -> Option<&'static Device> {
+    static CHECKED: OnceLock<Option<Device>> = OnceLock::new();
+    static UNCHECKED: OnceLock<Option<Device>> = OnceLock::new();
+    let slot = if checked { &CHECKED } else { &UNCHECKED };
+    slot.get_or_init(|| open(DeviceOptions { checked, ..DeviceOptions::default() })).as_ref()
+}
+
+fn open(options: DeviceOptions) -> Option<Device> {
+    match Device::open_with("gpu", options) {
+        Ok(device) => Some(device),
+        Err(e) if std::env::var("KILN_REQUIRE_ADAPTER").is_ok_and(|v| v == "1") => panic!("{e}"),
+        Err(e) => {
+            eprintln!("skipped: {e}");
+            None
+        }
+    }
+}
+
+/// Runs a kernel on a backend from these inputs; all of its arguments afterwards.
+fn run(backend: &dyn Backend, kernel: &Kernel, inputs: &[Host]) -> Result<Vec<Host>, BackendError> {
+    let bindings = kernel.bindings();
+    let mut buffers: Vec<Buffer> = Vec::new();
+    for (binding, host) in bindings.iter().zip(inputs) {
+        let buffer = backend.allocate(binding.dtype, binding.len, &binding.name)?;
+        backend.write(&buffer.view(), host.as_ref())?;
+        buffers.push(buffer);
+    }
+    let arguments: Vec<View> = buffers.iter().map(Buffer::view).collect();
+    let launch = Launch { kernel: kernel.clone(), arguments, label: kernel.name().into() };
+    let program = backend.prepare(&[launch])?;
+    backend.run(&program, 1)?;
+    let readings: Vec<_> = buffers.iter().map(|b| backend.read(&b.view())).collect();
+    readings.into_iter().map(pollster::block_on).collect()
+}
+
+/// The worst error in units of the tolerance, with where it is; more than 1 is a failure.
+struct Worst {
+    error: f64,
+    text: String,
+}
+
+fn compare(backend: &dyn Backend, kernel: &Kernel, seed: u64) -> Result<Worst, BackendError> {
+    let inputs = kernels::inputs(kernel, seed);
+    let sizes: Vec<Host> = inputs
+        .iter()
+        .map(|host| match host {
+            Host::F32(values) => Host::F32(values.iter().map(|v| v.abs()).collect()),
+            other => other.clone(),
+        })
+        .collect();
+    let twin = Cpu::<f64>::new();
+    let want = run(&twin, kernel, &inputs)?;
+    let scale = run(&twin, kernel, &sizes)?;
+    let got = run(backend, kernel, &inputs)?;
+
+    let mut worst = Worst { error: 0.0, text: String::new() };
+    for (((binding, got), want), scale) in kernel.bindings().iter().zip(got).zip(want).zip(scale) {
+        let name = &binding.name;
+        if let Host::U32(want) = &want {
+            let got = got.into_u32();
+            if let Some(i) = (0..want.len()).find(|&i| got[i] != want[i]) {
+                let text = format!("{name}[{i}] = {} and not {}", got[i], want[i]);
+                return Ok(Worst { error: f64::INFINITY, text });
+            }
+            continue;
+        }
+        // What is only read must come back as it was.
+        let exact = binding.access == Access::Read;
+        let (got, want, scale) = (got.into_f64(), want.into_f64(), scale.into_f64());
+        for (i, ((g, w), s)) in got.iter().zip(&want).zip(&scale).enumerate() {
+            let tolerance = if exact { 0.0 } else { EPS * (s.abs().max(w.abs()) + FLOOR) };
+            // A NaN is the worst error of all.
+            let difference = (g - w).abs();
+            let error = match difference {
+                d if d.is_nan() => f64::INFINITY,
+                0.0 => 0.0,
+                d => d / tolerance,
+            };
+            if error > worst.error {
+                worst = Worst { error, text: format!("{name}[{i}] = {g} and not {w} (size {s})") };
+            }
+        }
+    }
+    Ok(worst)
+}
+
+fn all_kernels(checked: bool) {
+    let Some(device) = device(checked) else { return };
+    let mut failures = Vec::new();
+    let mut worst = Worst { error: 0.0, text: String::new() };
+    for (case, seed) in kernels::table().into_iter().zip(1u64..) {
+        match compare(&**device.backend(), &case.kernel, seed) {
+            Ok(found) => {
+                if found.error > 1.0 {
+                    failures.push(format!("{}: {}", case.name, found.text));
+                } else if found.error > worst.error {
+                    worst = Worst { error: found.error, text: format!("{}: {}", case.name, found.text) };
+                }
+            }
+            Err(e) => failures.push(format!("{}: {e}", case.name)),
+        }
+    }
+    println!("worst on {device}: {:.3} of the tolerance at {}", worst.error, worst.text);
+    assert!(failures.is_empty(), "{} kernels differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_kernel_equals_its_twin_with_checks() {
+    all_kernels(true);
+}
+
+#[test]
+fn every_kernel_equals_its_twin_without_checks() {
+    all_kernels(false);
+}
+
+/// The harness itself: a kernel that is wrong in one element of many, by little, is noticed.
+#[test]
+fn a_wrong_kernel_is_noticed() {
+    let edit: fn(&str) -> String = |wgsl| {
+        assert!(wgsl.contains("y[i] = epilogue(x[source_index(i)], i);"));
+        wgsl.replace(
+            "y[i] = epilogue(x[source_index(i)], i);",
+            "y[i] = epilogue(x[source_index(i)], i) * select(1.0, 1.0001, i == 70u);",
+        )
+    };
+    let replace_shader = Some(ReplaceShader { kernel: "elementwise", edit });
+    let Some(device) = open(DeviceOptions { replace_shader, ..DeviceOptions::default() }) else { return };
+    let table = kernels::table();
+    let find = |name: &str| &table.iter().find(|c| c.name == name).expect("a case of the table").kernel;
+    let wrong = compare(&**device.backend(), find("unary neg"), 2).expect("it runs");
+    assert!(wrong.error > 1.0 && wrong.text.starts_with("y[70]"), "{}", wrong.text);
+    let right = compare(&**device.backend(), find("fill 1000"), 2).expect("it runs");
+    assert!(right.error <= 1.0, "{}", right.text);
+}
+
+/// Two runs of one kernel give the same bits: sums have one order.
+#[test]
+fn results_repeat_bit_by_bit() {
+    let Some(device) = device(false) else { return };
+    let wanted =
+        ["reduce Sum past 65,535", "conv2d_backward_weight past 65,535 terms", "matmul past 65,535 terms"];
+    for case in kernels::table().iter().filter(|c| wanted.contains(&c.name.as_str())) {
+        let inputs = kernels::inputs(&case.kernel, 9);
+        let bits = || -> Vec<Vec<u32>> {
+            let results = run(&**device.backend(), &case.kernel, &inputs).expect("it runs");
+            results.into_iter().map(|h| h.into_f32().iter().map(|v| v.to_bits()).collect()).collect()
+        };
+        assert_eq!(bits(), bits(), "{}", case.name);
+    }
+}

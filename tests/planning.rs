@@ -1,0 +1,444 @@
+//! Does planning keep the meaning? Random graphs over all operations, planned and run over a workspace full of
+//! NaN, against the interpreter on the graph as it was recorded; and the passes one by one, in the words of
+//! the plans that they make.
+//!
+//! `KILN_GRAPHS=N` runs N graphs on each device.
+
+mod common;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fmt::Write,
+    time::Instant,
+};
+
+use common::{
+    backends::{self, Target},
+    graphs::{Generated, generate},
+    random::Random,
+};
+use kiln_graph::{
+    Array, Conv2dOptions, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS, Padding, ParameterStore, Place,
+    Plan, Pool2dOptions, Request, Segments, Session, TOTALS, Tensor,
+};
+use kiln_kernel::{Access, DType, Kernel, Launch};
+
+/// What a run gave, by what it is.
+type Results = Vec<(String, Vec<f64>)>;
+
+fn request(generated: &Generated) -> Request {
+    Request {
+        fetch: generated.fetch.clone(),
+        gradients: generated.gradients.clone(),
+        totals: generated.totals.clone(),
+        ..Request::default()
+    }
+}
+
+/// Runs the plan twice: the second run finds what the first left.
+fn planned(generated: &Generated, target: &Target) -> Result<Results, GraphError> {
+    let backend = &*target.backend;
+    let parameters = generated.graph.parameters();
+    let store = ParameterStore::new(backend, &parameters, &[GRADIENTS])?;
+    for (name, _) in &parameters {
+        store.write(backend, PARAMETERS, name, generated.leaves[name].host().as_ref())?;
+    }
+    let plan = Plan::new(&generated.graph, store.segments(), &request(generated))?;
+    let mut shared = HashMap::new();
+    if !generated.totals.is_empty() {
+        shared.insert(TOTALS.to_string(), backend.allocate(DType::F32, generated.totals.len(), TOTALS)?);
+    }
+    let session = Session::new(target.backend.clone(), &store, &plan, &shared)?;
+    for (name, leaf) in &generated.leaves {
+        if session.input(name).is_ok() {
+            session.write(name, leaf.host().as_ref())?;
+        }
+    }
+    session.poison()?;
+    session.run(2)?;
+    let mut results = Results::new();
+    for (name, _) in &generated.fetch {
+        results.push((format!("fetch {name}"), session.read(name)?.into_f64()));
+    }
+    for (name, _) in &generated.gradients {
+        results.push((format!("gradient {name}"), store.read(backend, GRADIENTS, name)?.into_f64()));
+    }
+    if let Some(totals) = shared.get(TOTALS) {
+        let totals = pollster::block_on(backend.read(&totals.view()))?.into_f64();
+        results.push(("totals".into(), totals));
+    }
+    Ok(results)
+}
+
+/// The same by the interpreter, with the leaves shifted at random by parts of their size.
+fn interpreted(generated: &Generated, shift: f64, seed: u64) -> Results {
+    let mut random = Random::new(seed);
+    let mut run = Interpreter::new(&generated.graph);
+    let mut names: Vec<&String> = generated.leaves.keys().collect();
+    names.sort();
+    for name in names {
+        let leaf = &generated.leaves[name];
+        let moved = match leaf.dtype {
+            DType::U32 => leaf.value.clone(),
+            DType::F32 => leaf.value.mapv(|v| v + shift * random.uniform(-1.0, 1.0)),
+        };
+        run.feed(name, moved);
+    }
+    let flat = |value: &Array| value.iter().copied().collect::<Vec<f64>>();
+    let mut results = Results::new();
+    for (name, t) in &generated.fetch {
+        results.push((format!("fetch {name}"), flat(run.value(*t).unwrap())));
+    }
+    for (name, t) in &generated.gradients {
+        results.push((format!("gradient {name}"), flat(run.value(*t).unwrap())));
+    }
+    if !generated.totals.is_empty() {
+        let sum = |(t, factor): &(Tensor, f32)| 2.0 * f64::from(*factor) * run.value(*t).unwrap().sum();
+        results.push(("totals".into(), generated.totals.iter().map(sum).collect()));
+    }
+    results
+}
+
+/// Whether a launch binds one buffer both to be read and to be written, which wgpu forbids.
+fn reads_what_it_writes(launch: &Launch<Place>) -> bool {
+    let buffers = |read: bool| -> HashSet<String> {
+        let used = launch.kernel.bindings().into_iter().zip(&launch.arguments);
+        let used = used.filter(|(b, _)| (b.access == Access::Read) == read);
+        used.map(|(_, place)| match place {
+            Place::Slot { index, .. } => format!("#{index}"),
+            Place::External { name, .. } => name.to_string(),
+        })
+        .collect()
+    };
+    !buffers(true).is_disjoint(&buffers(false))
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |m, v| m.max(v.abs()))
+}
+
+/// The largest difference of two lists; infinite where one is not a number.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let worst = |m: f64, d: f64| if d.is_nan() { f64::INFINITY } else { m.max(d) };
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, worst)
+}
+
+/// Runs random graphs on a device. A difference beyond the tolerance is forgiven where the interpreter itself
+/// jumps as far when its inputs move by a rounding error (at a kink, or a tie between computed values); such
+/// tensors must be rare.
+fn run_graphs(target: &Target, default: u64) {
+    let count = std::env::var("KILN_GRAPHS").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    let started = Instant::now();
+    let (mut tensors, mut forgiven, mut launches, mut operations) = (0, Vec::new(), 0, BTreeSet::new());
+    for seed in 0..count {
+        let generated = generate(seed);
+        operations.extend(generated.graph.recorded());
+        let got = planned(&generated, target).unwrap_or_else(|e| panic!("seed {seed} on {}: {e}", target.name));
+        let want = interpreted(&generated, 0.0, seed);
+        let relative = match (target.double, generated.exact) {
+            (true, true) => 1e-9,
+            (true, false) => 1e-6,
+            (false, _) => 1e-4,
+        };
+        for (i, ((what, got), (_, want))) in got.iter().zip(&want).enumerate() {
+            tensors += 1;
+            let allowed = relative * (1.0 + largest(want));
+            let error = distance(got, want);
+            if error <= allowed {
+                continue;
+            }
+            let rounding = if target.double { 1e-13 } else { 1e-6 };
+            let jump = (1..=6)
+                .map(|k| distance(&interpreted(&generated, rounding, seed + 1000 * k)[i].1, want))
+                .fold(0.0, f64::max);
+            assert!(
+                error.is_finite() && jump > 0.0 && error <= 100.0 * jump,
+                "seed {seed} on {}: {what} is {error:e} off, {allowed:e} is allowed\ngot  {got:?}\nwant {want:?}\n{}",
+                target.name,
+                Plan::new(&generated.graph, &Segments::new(&generated.graph.parameters()), &request(&generated)).unwrap(),
+            );
+            forgiven.push(format!("{seed} {what}"));
+        }
+        let segments = Segments::new(&generated.graph.parameters());
+        let plan = Plan::new(&generated.graph, &segments, &request(&generated)).unwrap();
+        assert!(plan.workspace_bytes() <= plan.naive_bytes, "seed {seed}");
+        for launch in &plan.launches {
+            assert!(!reads_what_it_writes(launch), "seed {seed}: \"{}\"\n{plan}", launch.label);
+        }
+        launches += plan.launches.len();
+    }
+    println!(
+        "{count} graphs on {}: {tensors} tensors, {launches} launches, {} operations, {} forgiven, {:.1} s",
+        target.name,
+        operations.len(),
+        forgiven.len(),
+        started.elapsed().as_secs_f64()
+    );
+    assert!(forgiven.len() * 50 <= tensors, "too many are ill-conditioned to say anything: {forgiven:?}");
+    let variants: BTreeSet<&str> = operations.iter().map(|(variant, _)| *variant).collect();
+    if count >= 100 {
+        for variant in kiln_graph::ops::VARIANTS {
+            assert!(variants.contains(variant), "{variant} is in none of {count} graphs");
+        }
+    }
+}
+
+#[test]
+fn random_graphs_on_cpu_f64() {
+    run_graphs(&backends::cpu_f64(), 3000);
+}
+
+#[test]
+fn random_graphs_on_cpu() {
+    run_graphs(&backends::cpu_f32(), 500);
+}
+
+#[test]
+fn random_graphs_on_the_adapter() {
+    if let Some(target) = backends::adapter() {
+        run_graphs(&target, 200);
+    }
+}
+
+/// A plan's launches without labels and places: kernel, then fused functions.
+fn kernels(plan: &Plan) -> Vec<String> {
+    let text = plan.to_string();
+    let body = |line: &str| {
+        let line = line.split(" @").next().unwrap();
+        // `label kernel(bindings) > step > step`: the kernel's name ends at the bracket
+        let (head, tail) = line.split_once('(').unwrap();
+        let name = head.rsplit(' ').next().unwrap();
+        let steps = tail.split_once(')').unwrap().1;
+        format!("{name}{steps}")
+    };
+    text.lines().map(body).collect()
+}
+
+fn plan(g: &Graph, request: &Request) -> Plan {
+    Plan::new(g, &Segments::new(&g.parameters()), request).unwrap()
+}
+
+fn fetch(names: &[(&str, Tensor)]) -> Request {
+    Request { fetch: names.iter().map(|(n, t)| (n.to_string(), *t)).collect(), ..Request::default() }
+}
+
+#[test]
+fn convolution_takes_bias_and_activation_in() {
+    let mut g = Graph::new();
+    let x = g.input("x", [2, 3, 6, 6]).unwrap();
+    let (w, b) = (g.parameter("w", [4, 3, 3, 3]).unwrap(), g.parameter("b", [4]).unwrap());
+    let y = g.scoped("conv1", |g| {
+        let y = g.conv2d(x, w, Conv2dOptions::default()).unwrap();
+        let y = g.add_channels(y, b).unwrap();
+        g.relu(y).unwrap()
+    });
+    let plan = plan(&g, &fetch(&[("y", y)]));
+    assert_eq!(
+        plan.to_string(),
+        "conv1                    conv2d(x 216, weight 108, y 128, tail0 4) > add > relu @ x parameters #0 parameters+128\n"
+    );
+    assert_eq!(plan.workspace_bytes(), 4 * 2 * 4 * 4 * 4);
+}
+
+/// What two operations read is stored before either.
+#[test]
+fn a_value_with_two_readers_is_not_fused_away() {
+    let mut g = Graph::new();
+    let (a, b) = (g.input("a", [3, 4]).unwrap(), g.input("b", [4, 5]).unwrap());
+    let y = g.matmul(a, b, false, false).unwrap();
+    let (p, q) = (g.tanh(y).unwrap(), g.square(y).unwrap());
+    let z = g.add(p, q).unwrap();
+    assert_eq!(kernels(&plan(&g, &fetch(&[("z", z)]))), ["matmul", "elementwise > square", "elementwise > tanh > add"]);
+    // and what is fetched is stored too
+    let mut g = Graph::new();
+    let a = g.input("a", [3, 4]).unwrap();
+    let y = g.square(a).unwrap();
+    let z = g.relu(y).unwrap();
+    let both = plan(&g, &fetch(&[("y", y), ("z", z)]));
+    assert_eq!(kernels(&both), ["elementwise > square", "elementwise > relu"]);
+}
+
+/// Of a chain of functions with more operands than a kernel has bindings, the rest goes to a second launch.
+#[test]
+fn tails_keep_within_eight_bindings() {
+    let mut g = Graph::new();
+    let mut y = g.input("x", [5]).unwrap();
+    for i in 0..12 {
+        let other = g.input(&format!("x{i}"), [5]).unwrap();
+        y = g.mul(y, other).unwrap();
+    }
+    let plan = plan(&g, &fetch(&[("y", y)]));
+    for launch in &plan.launches {
+        assert!(launch.arguments.len() <= 8, "{plan}");
+    }
+    assert_eq!(plan.launches.len(), 2, "{plan}");
+}
+
+/// A network with a mean cross entropy: loss, hits and the gradient of the logits are one launch.
+#[test]
+fn cross_entropy_and_its_gradient_are_one_launch() {
+    let mut g = Graph::new();
+    let x = g.input("x", [8, 5]).unwrap();
+    let labels = g.input_u32("labels", [8]).unwrap();
+    let w = g.parameter("w", [3, 5]).unwrap();
+    let logits = g.linear(x, w, None).unwrap();
+    let (losses, correct) = g.cross_entropy(logits, labels, 0.0).unwrap();
+    let loss = g.mean_all(losses).unwrap();
+    let dw = g.gradients(loss, &[w]).unwrap()[0];
+    let request = Request {
+        gradients: vec![("w".into(), dw)],
+        totals: vec![(losses, 1.0), (correct, 1.0)],
+        ..Request::default()
+    };
+    let joined = plan(&g, &request);
+    assert_eq!(kernels(&joined), ["matmul", "cross_entropy_with_gradient", "matmul", "accumulate2"]);
+    let gradient = joined.launches.iter().find_map(|l| match &l.kernel {
+        Kernel::CrossEntropy(k) => k.gradient,
+        _ => None,
+    });
+    assert_eq!(gradient.unwrap().0, 0.125);
+    // where rows are weighted, the gradient is a launch of its own
+    let weights = g.input("weights", [8]).unwrap();
+    let weighted = g.mul(losses, weights).unwrap();
+    let loss = g.mean_all(weighted).unwrap();
+    let dw = g.gradients(loss, &[w]).unwrap()[0];
+    let request = Request { gradients: vec![("w".into(), dw)], ..Request::default() };
+    assert!(kernels(&plan(&g, &request)).contains(&"cross_entropy_backward".to_string()));
+}
+
+#[test]
+fn bias_gradient_joins_the_weight_gradient() {
+    for batch in [1, 4] {
+        let mut g = Graph::new();
+        let x = g.input("x", [batch, 3, 6, 6]).unwrap();
+        let (w, b) = (g.parameter("w", [4, 3, 3, 3]).unwrap(), g.parameter("b", [4]).unwrap());
+        let y = g.conv2d(x, w, Conv2dOptions::default()).unwrap();
+        let y = g.add_channels(y, b).unwrap();
+        let y = g.relu(y).unwrap();
+        let loss = g.mean_all(y).unwrap();
+        let d = g.gradients(loss, &[w, b]).unwrap();
+        let request =
+            Request { gradients: vec![("w".into(), d[0]), ("b".into(), d[1])], ..Request::default() };
+        let plan = plan(&g, &request);
+        let names = kernels(&plan);
+        assert!(names[names.len() - 2..] == ["conv2d_backward_weight", "sum_splits_bias"], "{plan}");
+        assert!(!names.iter().any(|n| n.starts_with("reduce")), "{plan}");
+        // both gradients are written where the optimizer reads them
+        let last = plan.to_string();
+        assert!(last.trim_end().ends_with("gradients gradients+128"), "{plan}");
+    }
+}
+
+#[test]
+fn what_nothing_asks_for_is_not_computed() {
+    let mut g = Graph::new();
+    let x = g.input("x", [4, 4]).unwrap();
+    let dead = g.matmul(x, x, false, false).unwrap();
+    let dead = g.softmax(dead, 1).unwrap();
+    let y = g.relu(x).unwrap();
+    g.gradients(dead, &[x]).unwrap();
+    assert_eq!(kernels(&plan(&g, &fetch(&[("y", y)]))), ["elementwise > relu"]);
+    assert!(plan(&g, &Request::default()).launches.is_empty());
+}
+
+/// Adding 0, multiplying by 1, functions of constants: none is left to the device.
+#[test]
+fn constants_are_folded() {
+    let mut g = Graph::new();
+    let x = g.input("x", [4]).unwrap();
+    let y = g.add_constant(x, 0.0).unwrap();
+    let y = g.scale(y, 1.0).unwrap();
+    let c = g.fill([4], 3.0).unwrap();
+    let c = g.square(c).unwrap();
+    let y = g.add(y, c).unwrap();
+    assert_eq!(kernels(&plan(&g, &fetch(&[("y", y)]))), ["elementwise > add 9"]);
+}
+
+/// A chain of products needs two buffers, however long it is.
+#[test]
+fn workspace_is_shared_along_a_chain() {
+    let mut g = Graph::new();
+    let mut y = g.input("x", [8, 8]).unwrap();
+    let w = g.parameter("w", [8, 8]).unwrap();
+    for _ in 0..6 {
+        y = g.matmul(y, w, false, false).unwrap();
+    }
+    let plan = plan(&g, &fetch(&[("y", y)]));
+    assert_eq!(plan.slots.len(), 2, "{plan}");
+    assert_eq!((plan.workspace_bytes(), plan.naive_bytes), (2 * 256, 6 * 256));
+}
+
+/// One tensor that is the gradient of two parameters reaches both, and no launch reads and writes one buffer.
+#[test]
+fn a_gradient_of_two_parameters_is_copied_to_both() {
+    let mut g = Graph::new();
+    let (a, b) = (g.parameter("a", [3]).unwrap(), g.parameter("b", [3]).unwrap());
+    let sum = g.add(a, b).unwrap();
+    let y = g.square(sum).unwrap();
+    let d = g.gradients(y, &[a, b]).unwrap();
+    assert_eq!(d[0], d[1]);
+    let request = Request { gradients: vec![("a".into(), d[0]), ("b".into(), d[1])], ..Request::default() };
+    let plan = plan(&g, &request);
+    assert!(!plan.launches.iter().any(reads_what_it_writes), "{plan}");
+}
+
+/// A training step of a small convolutional network, launch by launch: the list of a change to planning shows here.
+#[test]
+fn a_training_step_in_full() {
+    let mut g = Graph::new();
+    let x = g.input("x", [4, 1, 8, 8]).unwrap();
+    let labels = g.input_u32("labels", [4]).unwrap();
+    let mut layer = |name: &str, y: Tensor, out: usize, pool: bool| {
+        g.scoped(name, |g| {
+            let input = g.shape(y).unwrap()[1];
+            let w = g.parameter(&format!("{name}.weight"), [out, input, 3, 3]).unwrap();
+            let b = g.parameter(&format!("{name}.bias"), [out]).unwrap();
+            let same = Conv2dOptions { padding: Padding::Same, ..Conv2dOptions::default() };
+            let y = g.conv2d(y, w, same).unwrap();
+            let y = g.add_channels(y, b).unwrap();
+            let y = g.relu(y).unwrap();
+            if pool { g.max_pool2d(y, Pool2dOptions::square(2)).unwrap() } else { y }
+        })
+    };
+    let y = layer("conv1", x, 4, true);
+    let y = layer("conv2", y, 6, false);
+    let y = g.flatten(y).unwrap();
+    let logits = g.scoped("fc", |g| {
+        let (w, b) = (g.parameter("fc.weight", [3, 96]).unwrap(), g.parameter("fc.bias", [3]).unwrap());
+        g.linear(y, w, Some(b)).unwrap()
+    });
+    let (losses, correct) = g.scoped("loss", |g| g.cross_entropy(logits, labels, 0.0).unwrap());
+    let loss = g.mean_all(losses).unwrap();
+    let (names, tensors) = (g.parameters(), g.parameter_tensors());
+    let gradients = g.gradients(loss, &tensors).unwrap();
+    let request = Request {
+        gradients: names.into_iter().map(|(n, _)| n).zip(gradients).collect(),
+        totals: vec![(losses, 1.0), (correct, 1.0)],
+        ..Request::default()
+    };
+    let plan = plan(&g, &request);
+    let mut text = String::new();
+    for (launch, kernel) in plan.launches.iter().zip(kernels(&plan)) {
+        writeln!(text, "{}: {kernel}", launch.label).unwrap();
+    }
+    let want = "\
+conv1: conv2d > add > relu
+conv1: max_pool2d
+conv2: conv2d > add > relu
+fc: matmul > add
+loss: cross_entropy_with_gradient
+fc backward: reduce
+fc backward: matmul
+fc backward: matmul > relu_backward
+conv2 backward: conv2d_backward_weight
+conv2 backward: sum_splits_bias
+conv2 backward: conv2d_backward_input
+conv1 backward: max_pool2d_backward > relu_backward
+conv1 backward: conv2d_backward_weight
+conv1 backward: sum_splits_bias
+totals: accumulate2
+";
+    assert_eq!(text, want, "\n{plan}");
+    assert!(plan.workspace_bytes() < plan.naive_bytes, "{} of {}", plan.workspace_bytes(), plan.naive_bytes);
+}

@@ -1,215 +1,211 @@
-//! The `kiln` program from outside: exit status, one-line errors, `--json` keys, a run from training to
-//! prediction.
+//! The `kiln` program from outside: what it prints, how it fails, what it leaves behind.
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use serde_json::Value;
+use tempfile::TempDir;
 
-/// Runs the program in a folder of its own, without the user's data.
-fn kiln(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kiln"))
-        .args(arguments)
-        .current_dir(dir)
-        .env_remove("KILN_DATA")
-        .env("XDG_CACHE_HOME", dir.join("cache"))
-        .env("RUST_BACKTRACE", "1")
-        .output()
-        .expect("the program starts")
+fn kiln(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kiln")).args(arguments).current_dir(folder).output().unwrap()
 }
 
-fn error_of(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).trim_end().to_owned()
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    let output = kiln(folder, arguments);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {err}");
+    serde_json::from_str(&out).unwrap_or_else(|e| panic!("{arguments:?} printed {out:?}: {e}"))
 }
 
-/// The standard output of a command that succeeds.
-fn success(dir: &Path, arguments: &[&str]) -> String {
-    let output = kiln(dir, arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", error_of(&output));
-    String::from_utf8(output.stdout).expect("the output is text")
+/// Fails with this status and one line that contains `want`; returns the line.
+fn fails(folder: &Path, status: i32, arguments: &[&str], want: &str) -> String {
+    let output = kiln(folder, arguments);
+    let err = String::from_utf8_lossy(&output.stderr).trim().to_string();
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {err}");
+    assert!(output.stdout.is_empty(), "{arguments:?} printed to standard output");
+    let last = err.lines().last().unwrap_or_default().to_string();
+    assert!(last.contains(want), "{arguments:?} says {last:?}, which lacks {want:?}");
+    assert!(!err.contains("panicked") && !err.contains("RUST_BACKTRACE"), "{err}");
+    last
 }
 
-fn json(dir: &Path, arguments: &[&str]) -> Value {
-    let text = success(dir, arguments);
-    assert_eq!(text.lines().count(), 1, "one line of JSON: {text}");
-    serde_json::from_str(&text).expect("the output is JSON")
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect()
 }
 
-fn keys(value: &Value) -> Vec<&str> {
-    value.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default()
+/// A short training's run folder, in a folder of its own.
+fn trained() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let report = json(
+        folder.path(),
+        &["train", "digits-cnn", "--device", "cpu", "--limit", "1280", "--epochs", "1", "--out", "run", "--json"],
+    );
+    assert_eq!(report["recipe"], "digits-cnn");
+    (folder, "run/model.safetensors".into())
 }
 
 #[test]
-fn failures_are_one_line_and_leave_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let xor = success(dir, &["summary", "xor", "--json"]);
-    assert!(xor.contains("parameters"));
-    fs::write(dir.join("text.safetensors"), "this is no model").unwrap();
-    fs::write(dir.join("broken.toml"), "name = \"x\"\nepochs = 0\n").unwrap();
-    fs::write(dir.join("not-a-folder"), "").unwrap();
-    fs::create_dir_all(dir.join("data/mnist")).unwrap();
-    for file in ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"] {
-        fs::write(dir.join("data/mnist").join(file), [0, 0, 8, 3, 0, 0, 0, 9]).unwrap();
+fn train_eval_predict_summary() {
+    let (folder, model) = trained();
+    let here = folder.path();
+    let run: Value = serde_json::from_slice(&fs::read(here.join("run/run.json")).unwrap()).unwrap();
+    assert_eq!(run["seed"], 42);
+    let metrics = fs::read_to_string(here.join("run/metrics.jsonl")).unwrap();
+    assert!(metrics.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+
+    let scores = json(here, &["eval", &model, "--device", "cpu", "--json"]);
+    for key in ["test_loss", "test_accuracy", "macro_f1", "roc_auc", "top_3_accuracy", "confusion", "per_class"] {
+        assert!(!scores[key].is_null(), "eval lacks {key}");
     }
-    let cases: &[(&[&str], i32, &[&str])] = &[
-        (&["train", "mnist-cn"], 1, &["mnist-cn", "mnist-cnn"]),
-        (&["train", "absent.toml"], 1, &["absent.toml"]),
-        (&["train", "broken.toml"], 1, &["broken.toml"]),
-        (&["train", "mnist-cnn", "--device", "cpu"], 1, &["train-images-idx3-ubyte", "KILN_DATA"]),
-        (&["train", "mnist-cnn", "--device", "cpu", "--data", "data"], 1, &["t10k-labels-idx1-ubyte"]),
-        (&["train", "xor", "--device", "radeon-9000"], 1, &["radeon-9000", "cpu"]),
-        (&["train", "xor", "--device", "77"], 1, &["77", "cpu"]),
-        (&["train", "xor", "--device", "cpu", "--out", "not-a-folder/run"], 1, &["cannot write", "--out"]),
-        (&["train", "xor", "--batch-size", "0"], 2, &["--batch-size"]),
-        (&["train", "xor", "--lr", "fast"], 2, &["--lr", "not a number"]),
-        (&["train", "xor", "--lr", "-1"], 2, &["--lr", "above 0"]),
-        (&["train", "xor", "--lr", "nan"], 2, &["--lr", "above 0"]),
-        (&["train", "xor", "--optimizer", "adma"], 2, &["adam"]),
-        (&["trian"], 2, &["train"]),
-        (&["eval", "absent.safetensors"], 1, &["absent.safetensors"]),
-        (&["eval", "text.safetensors"], 1, &["text.safetensors", "not a safetensors file"]),
-        (&["predict", "text.safetensors", "x.png"], 1, &["text.safetensors"]),
-        (&["summary", "text.safetensors"], 1, &["text.safetensors"]),
-        (&["summary", "lineaar"], 1, &["linear"]),
-        (&["bench", "matmul", "0"], 2, &["<N>"]),
-        (&["bench", "matmul", "8", "--device", "nothing-such"], 1, &["nothing-such"]),
-        (&["verify", "xor", "--device", "nothing-such"], 1, &["nothing-such"]),
+    assert!(scores["test_accuracy"].as_f64() > Some(0.5));
+
+    let image = here.join("digit.png");
+    write_digit(&image);
+    let predictions = json(here, &["predict", &model, "digit.png", "--device", "cpu", "--json"]);
+    for key in ["file", "class", "index", "probabilities"] {
+        assert!(!predictions[0][key].is_null(), "predict lacks {key}");
+    }
+
+    for what in ["mnist-cnn", &model] {
+        assert_eq!(json(here, &["summary", what, "--json"])["parameters"], 93_322);
+    }
+}
+
+/// The first test digit of the generator, as a picture.
+fn write_digit(path: &Path) {
+    let data = kiln::data::Dataset::digits(1, 1, 1).unwrap();
+    let kiln::data::Features::Bytes(pixels) = data.test.features() else { panic!("digits are bytes") };
+    image::GrayImage::from_raw(28, 28, pixels.clone()).unwrap().save(path).unwrap();
+}
+
+#[test]
+fn training_reports_every_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let short = ["--device", "cpu", "--epochs", "1", "--json"];
+    let classification = ["train", "digits-cnn", "--limit", "128"];
+    let report = json(folder.path(), &[&classification[..], &short].concat());
+    let keys = [
+        "recipe", "dataset", "device", "backend", "parameters", "epochs", "batch_size", "seed", "train_loss",
+        "train_accuracy", "test_loss", "test_accuracy", "seconds", "images_per_second", "run",
     ];
-    let before: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
-    for (arguments, status, wanted) in cases {
-        let output = kiln(dir, arguments);
-        let message = error_of(&output);
-        assert_eq!(output.status.code(), Some(*status), "{arguments:?}: {message}");
-        assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
-        assert!(message.starts_with("kiln: ") && !message.contains("panicked"), "{arguments:?}: {message}");
-        assert!(output.stdout.is_empty(), "{arguments:?} printed a result");
-        for part in *wanted {
-            assert!(message.contains(part), "{arguments:?}: {message:?} lacks {part:?}");
-        }
+    for key in keys {
+        assert!(!report[key].is_null(), "train lacks {key}");
     }
-    let after: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(before, after, "a command that failed left something behind");
+    let regression = json(folder.path(), &[&["train", "linear"][..], &short].concat());
+    assert!(regression["train_accuracy"].is_null() && regression["test_accuracy"].is_null());
 }
 
 #[test]
-fn lists_have_their_keys() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    for line in ["--help", "--version", "train --help", "bench step --help", "recipes", "devices"] {
-        assert!(!success(dir, &line.split(' ').collect::<Vec<_>>()).is_empty());
-    }
-    let devices = json(dir, &["devices", "--json"]);
+fn devices_recipes_and_verify() {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = json(folder.path(), &["devices", "--json"]);
     let devices = devices.as_array().unwrap();
     assert_eq!(devices.iter().filter(|d| d["chosen"] == true).count(), 1);
-    assert!(devices.iter().any(|d| d["name"] == "cpu" && d["kind"] == "cpu"));
-    for key in ["index", "name", "backend", "kind", "chosen"] {
-        assert!(devices.iter().all(|d| keys(d).contains(&key)), "{key}");
+    assert!(devices.iter().any(|d| d["name"].as_str().is_some_and(|n| n.contains("cpu"))), "{devices:?}");
+    let verified = json(folder.path(), &["verify", "xor", "--device", "cpu", "--json"]);
+    assert_eq!(verified["failed"], 0);
+    assert!(verified["checked"].as_u64() > Some(10));
+    let output = kiln(folder.path(), &["recipes"]);
+    for name in kiln::nn::Recipe::names() {
+        assert!(String::from_utf8_lossy(&output.stdout).contains(name), "recipes lacks {name}");
     }
-    let summary = json(dir, &["summary", "mnist-cnn", "--json"]);
-    assert_eq!((&summary["parameters"], &summary["trainable"]), (&93_322.into(), &93_322.into()));
-    assert!(summary["layers"].as_array().is_some_and(|layers| layers.len() == 8));
-
-    let matmul = json(dir, &["bench", "matmul", "64", "--device", "cpu", "--json"]);
-    assert_eq!((&matmul["m"], &matmul["n"], &matmul["k"]), (&64.into(), &64.into(), &64.into()));
-    assert!(matmul["gflops"].as_f64().is_some_and(|g| g > 0.0) && matmul["median_seconds"].is_f64());
-
-    let doctor = json(dir, &["doctor", "--device", "cpu", "--json"]);
-    assert_eq!(doctor["ready"], true, "{doctor}");
-
-    let step = json(dir, &["bench", "step", "xor", "--device", "cpu", "--steps", "3", "--json"]);
-    for key in [
-        "recipe",
-        "device",
-        "batch_size",
-        "steps",
-        "first_step_seconds",
-        "median_step_seconds",
-        "images_per_second",
-        "dispatches_per_step",
-        "workspace_bytes",
-        "naive_bytes",
-        "parameter_bytes",
-    ] {
-        assert!(keys(&step).contains(&key), "{key}");
-    }
-    let verify = json(dir, &["verify", "xor", "--device", "cpu", "--json"]);
-    assert!(verify["checked"].as_u64().is_some_and(|n| n > 0) && verify["failed"] == 0, "{verify}");
 }
 
 #[test]
-fn from_training_to_prediction() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let train = |out: &str| {
-        let line =
-            format!("train digits-cnn --device cpu --epochs 1 --limit 1500 --seed 7 --json --out {out}");
-        json(dir, &line.split(' ').collect::<Vec<_>>())
-    };
-    let report = train("a");
-    for key in [
-        "recipe",
-        "dataset",
-        "device",
-        "backend",
-        "parameters",
-        "epochs",
-        "batch_size",
-        "seed",
-        "train_loss",
-        "train_accuracy",
-        "test_loss",
-        "test_accuracy",
-        "seconds",
-        "images_per_second",
-        "run",
+fn bench_step_reports_every_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = json(folder.path(), &["bench", "step", "xor", "--device", "cpu", "--steps", "5", "--json"]);
+    let keys = [
+        "recipe", "device", "batch_size", "steps", "first_step_seconds", "median_step_seconds", "images_per_second",
+        "dispatches_per_step", "workspace_bytes", "naive_bytes", "parameter_bytes",
+    ];
+    for key in keys {
+        assert!(!report[key].is_null(), "bench step lacks {key}");
+    }
+    let report = json(folder.path(), &["bench", "matmul", "64", "--device", "cpu", "--json"]);
+    for key in ["m", "n", "k", "median_seconds", "gflops"] {
+        assert!(!report[key].is_null(), "bench matmul lacks {key}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, want) in [
+        (&["train", "xor", "--batch-size", "0"][..], "--batch-size"),
+        (&["train", "xor", "--lr", "fast"], "not a number"),
+        (&["train", "xor", "--lr", "nan"], "finite"),
+        (&["train", "xor", "--lr", "-1"], "above 0"),
+        (&["train", "xor", "--epochs", "-3"], "--epochs"),
+        (&["train", "xor", "--optimizer", "adm"], "adam"),
+        (&["trian"], "train"),
+        (&["train", "xor", "--limits", "3"], "--limit"),
+        (&["predict", "model.safetensors"], "IMAGE"),
     ] {
-        assert!(keys(&report).contains(&key), "{key}");
+        fails(folder.path(), 2, arguments, want);
     }
-    assert!(report["test_accuracy"].as_f64().is_some_and(|a| a > 0.5), "{report}");
-    for file in ["run.json", "metrics.jsonl", "model.safetensors"] {
-        assert!(dir.join("a").join(file).is_file(), "{file}");
-    }
-    for line in fs::read_to_string(dir.join("a/metrics.jsonl")).unwrap().lines() {
-        let _: Value = serde_json::from_str(line).unwrap();
-    }
+    assert!(entries(folder.path()).is_empty(), "nothing is written");
+}
 
-    // One seed, one device: the same bytes.
-    train("b");
-    let model = |run: &str| fs::read(dir.join(run).join("model.safetensors")).unwrap();
-    assert!(model("a") == model("b"), "two runs with one seed gave different models");
+#[test]
+fn failures_are_one_clear_line_and_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fails(here, 1, &["train", "mnist-cn"], "did you mean mnist-cnn");
+    fails(here, 1, &["train", "xor", "--device", "no-such-gpu"], "cpu");
+    fails(here, 1, &["train", "missing.toml"], "missing.toml");
+    fails(here, 1, &["train", "mnist-cnn", "--data", "nowhere"], "train-images-idx3-ubyte");
+    fails(here, 1, &["eval", "missing.safetensors"], "missing.safetensors");
+    assert!(entries(here).is_empty(), "nothing is written");
 
-    let eval = json(dir, &["eval", "a/model.safetensors", "--device", "cpu", "--json"]);
-    for key in
-        ["test_loss", "test_accuracy", "macro_f1", "roc_auc", "top_3_accuracy", "confusion", "per_class"]
-    {
-        assert!(keys(&eval).contains(&key), "{key}");
-    }
-    let difference = eval["test_accuracy"].as_f64().unwrap() - report["test_accuracy"].as_f64().unwrap();
-    assert!(difference.abs() < 1e-9, "evaluation differs from what training said: {difference}");
+    fs::write(here.join("not.safetensors"), b"these are no tensors").unwrap();
+    fails(here, 1, &["eval", "not.safetensors"], "not a safetensors file");
+    fs::write(here.join("blocked"), b"a file, not a folder").unwrap();
+    fails(here, 1, &["train", "xor", "--device", "cpu", "--out", "blocked"], "blocked");
+    let bad = kiln::nn::Recipe::builtin_text("xor").unwrap().replacen("units", "unit", 1);
+    fs::write(here.join("bad.toml"), bad).unwrap();
+    let line = fails(here, 1, &["train", "bad.toml"], "unknown field `unit`");
+    assert!(line.contains("bad.toml, line "), "{line}");
+    let unfit = kiln::nn::Recipe::builtin_text("digits-cnn").unwrap().replacen("kernel = 3", "kernel = 40", 1);
+    fs::write(here.join("unfit.toml"), unfit).unwrap();
+    fails(here, 1, &["train", "unfit.toml"], "conv1");
+    assert_eq!(entries(here).len(), 4, "nothing more is written");
+}
 
-    // A white bar on black.
-    let mut bar = image::GrayImage::new(28, 28);
-    (5..23).for_each(|y| (13..15).for_each(|x| bar.put_pixel(x, y, image::Luma([255]))));
-    bar.save(dir.join("one.png")).unwrap();
-    let line = ["predict", "a/model.safetensors", "one.png", "one.png", "--device", "cpu", "--json"];
-    let predictions = json(dir, &line);
-    assert_eq!(predictions.as_array().map(Vec::len), Some(2));
-    let first = &predictions[0];
-    assert_eq!(
-        (&first["file"], &first["class"], &first["index"]),
-        (&"one.png".into(), &"1".into(), &1.into())
-    );
-    let sum: f64 = first["probabilities"].as_array().unwrap().iter().filter_map(Value::as_f64).sum();
-    assert!((sum - 1.0).abs() < 1e-5, "{first}");
+#[test]
+fn damaged_data_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let mnist = here.join("data/mnist");
+    fs::create_dir_all(&mnist).unwrap();
+    let images = |count: u32| {
+        let header: Vec<u8> = [0x803, count, 28, 28].iter().flat_map(|w| w.to_be_bytes()).collect();
+        [header, vec![7; count as usize * 784]].concat()
+    };
+    let labels = |labels: &[u8]| {
+        let header: Vec<u8> = [0x801, labels.len() as u32].iter().flat_map(|w| w.to_be_bytes()).collect();
+        [header, labels.to_vec()].concat()
+    };
+    let write = |name: &str, bytes: &[u8]| fs::write(mnist.join(name), bytes).unwrap();
+    let train = ["train", "mnist-cnn", "--device", "cpu", "--epochs", "1", "--data", "data", "--out", "run"];
+    write("train-images-idx3-ubyte", &images(4));
+    write("train-labels-idx1-ubyte", &labels(&[1, 2, 3, 4]));
+    write("t10k-images-idx3-ubyte", &images(2));
+    write("t10k-labels-idx1-ubyte", &labels(&[5, 6]));
+    assert!(kiln(here, &train).status.success());
+    fs::remove_dir_all(here.join("run")).unwrap();
 
-    // A regression has no accuracies.
-    let regression = json(
-        dir,
-        &["train", "linear", "--device", "cpu", "--epochs", "1", "--json", "--quiet", "--out", "c"],
-    );
-    assert!(!keys(&regression).contains(&"test_accuracy") && regression["test_loss"].is_f64());
+    write("train-labels-idx1-ubyte", &labels(&[1, 2, 3, 14]));
+    fails(here, 1, &train, "train-labels-idx1-ubyte");
+    write("train-labels-idx1-ubyte", &labels(&[1, 2, 3]));
+    fails(here, 1, &train, "train-");
+    write("train-labels-idx1-ubyte", &labels(&[1, 2, 3, 4]));
+    write("train-images-idx3-ubyte", &images(4)[..1000]);
+    fails(here, 1, &train, "train-images-idx3-ubyte");
+    write("train-images-idx3-ubyte", b"\x1f\x8b\x08\x00 not really gzip");
+    fails(here, 1, &train, "train-images-idx3-ubyte");
+    assert!(!here.join("run").exists(), "nothing is written");
 }

@@ -90,7 +90,10 @@ fn unary_functions_follow_their_formulas() {
             Unary::Relu6 => x.clamp(0.0, 6.0),
             Unary::LeakyRelu(_) => x.max(0.0) + slope * x.min(0.0),
             Unary::Elu(_) => x.max(0.0) + slope * (x.min(0.0).exp() - 1.0),
-            Unary::Selu => 1.0507010 * (x.max(0.0) + 1.6732632 * (x.min(0.0).exp() - 1.0)),
+            Unary::Selu => {
+                let (alpha, scale) = (1.6732632423543772, 1.0507009873554805);
+                scale * (x.max(0.0) + alpha * (x.min(0.0).exp() - 1.0))
+            }
             Unary::Gelu => x * phi(x),
             Unary::GeluTanh => {
                 let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));

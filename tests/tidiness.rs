@@ -1,0 +1,114 @@
+//! Invariants of ARCHITECTURE.md that the text of the sources can show.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below a folder with an ending.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut open = vec![root().join(folder)];
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        for entry in fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Lines that are not comments.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn graph_and_kernel_name_no_backend() {
+    for (folder, banned) in [
+        ("crates/graph/src", &["wgpu", "kiln_device"][..]),
+        ("crates/kernel/src", &["wgpu", "ndarray", "kiln_reference", "kiln_device", "kiln_graph"]),
+        ("crates/data/src", &["wgpu", "kiln_device", "kiln_graph"]),
+        ("crates/nn/src", &["wgpu"]),
+    ] {
+        for path in files(folder, "rs") {
+            for word in banned {
+                assert!(!code(&path).contains(word), "{} names {word}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_stays_in_two_modules() {
+    // trusted shaders, and the matrix product's pointers
+    let allowed = ["crates/device/src/trusted.rs", "crates/reference/src/gemm.rs"].map(|p| root().join(p));
+    for path in files("crates", "rs").into_iter().filter(|p| !allowed.contains(p)) {
+        let text = code(&path);
+        assert!(!text.contains("unsafe {") && !text.contains("allow(unsafe_code)"), "{}", path.display());
+    }
+    for path in allowed {
+        assert!(code(&path).contains("unsafe {"), "{}: the exception is gone", path.display());
+    }
+}
+
+#[test]
+fn only_the_program_prints() {
+    for path in files("crates", "rs") {
+        let name = path.display().to_string();
+        if name.contains("/cli/") || name.contains("/tests/") {
+            continue;
+        }
+        let text = code(&path);
+        // a file's tests may say what they skip
+        let library = text.split("#[cfg(test)]").next().unwrap_or_default();
+        assert!(!library.contains("println!") && !library.contains("eprintln!"), "{name} prints");
+    }
+}
+
+#[test]
+fn shaders_say_what_they_compute() {
+    let shaders = files("shaders", "wgsl");
+    assert!(shaders.len() > 20);
+    for path in shaders {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//"), "{} does not open with its formula", path.display());
+        assert!(!text.contains("atomic"), "{} uses atomics", path.display());
+    }
+}
+
+#[test]
+fn builtin_recipes_are_the_files_of_the_examples() {
+    let mut names: Vec<_> = files("examples/recipes", "toml")
+        .iter()
+        .map(|p| p.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    let mut builtin: Vec<_> = kiln::nn::Recipe::names().iter().map(|n| n.to_string()).collect();
+    names.sort();
+    builtin.sort();
+    assert_eq!(names, builtin);
+}
+
+#[test]
+fn the_pages_name_files_that_exist() {
+    for page in ["ARCHITECTURE.md", "README.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_path = word.contains('/') && word.contains('.') && !word.contains(' ') && !word.contains("DIR");
+            if is_path && !word.contains(':') {
+                let short = root().join("crates").join(word);
+                assert!(root().join(word).exists() || short.exists(), "{page} names {word}, which does not exist");
+            }
+        }
+    }
+}

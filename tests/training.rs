@@ -1,0 +1,238 @@
+//! Whole trainings: repeatable to the byte, nothing allocated or compiled on the way, files that load again.
+//!
+//! The CPU and, where there is one, the adapter. With `KILN_DATA` also real MNIST.
+
+use std::{fs, path::Path, sync::OnceLock};
+
+use kiln::{
+    data::Dataset,
+    device::Device,
+    nn::{Fit, ModelFile, Progress, Recipe, Trainer, bench_step},
+};
+
+/// The CPU, and the adapter if there is one; opened once.
+fn devices() -> &'static [Device] {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        let mut devices = vec![Device::cpu()];
+        match Device::open("gpu") {
+            Ok(device) => devices.push(device),
+            Err(error) if std::env::var("KILN_REQUIRE_ADAPTER").is_ok_and(|v| v == "1") => {
+                panic!("KILN_REQUIRE_ADAPTER is set: {error}")
+            }
+            Err(error) => println!("skipped on an adapter: {error}"),
+        }
+        devices
+    })
+}
+
+fn digits() -> Dataset {
+    Dataset::digits(1, 300, 100).unwrap()
+}
+
+/// Two epochs of digits with a smaller last batch; the model file's bytes.
+fn train(device: &Device, seed: u64, path: &Path) -> Vec<u8> {
+    let recipe = Recipe::open("digits-cnn").unwrap();
+    let data = digits();
+    let mut trainer = recipe.trainer(device, &data.classes, seed).unwrap();
+    let fit = Fit { epochs: 2, batch_size: 64, validation: Some(&data.test), ..Fit::default() };
+    trainer.fit(&data.train, fit).unwrap();
+    trainer.save_as(path, "digits-cnn", "digits").unwrap();
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn one_seed_gives_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for device in devices() {
+        let first = train(device, 7, &folder.path().join("a"));
+        assert_eq!(first, train(device, 7, &folder.path().join("b")), "{device}");
+        assert_ne!(first, train(device, 8, &folder.path().join("c")), "{device}");
+    }
+}
+
+#[test]
+fn nothing_is_allocated_or_compiled_after_the_first_step() {
+    for device in devices() {
+        let recipe = Recipe::open("digits-cnn").unwrap();
+        let data = digits();
+        let mut trainer = recipe.trainer(device, &data.classes, 1).unwrap();
+        let mut seen = Vec::new();
+        let mut progress = |event: &Progress<'_>| {
+            if matches!(event, Progress::Step { .. } | Progress::Epoch(_)) {
+                let counters = device.backend().counters();
+                seen.push((counters.allocations, counters.live_bytes, counters.pipelines));
+            }
+        };
+        let fit = Fit {
+            epochs: 2,
+            batch_size: 64,
+            validation: Some(&data.test),
+            progress: Some(&mut progress),
+            ..Fit::default()
+        };
+        trainer.fit(&data.train, fit).unwrap();
+        assert!(seen.len() >= 4, "{device}: {seen:?}");
+        assert!(seen.iter().all(|s| *s == seen[0]), "{device}: {seen:?}");
+    }
+}
+
+#[test]
+fn the_main_step_is_short_and_its_workspace_shared() {
+    let recipe = Recipe::open("mnist-cnn").unwrap();
+    let report = bench_step(&recipe, &Device::cpu(), 64, 2).unwrap();
+    assert!(report.dispatches_per_step <= 30, "{report:?}");
+    assert!(report.workspace_bytes < report.naive_bytes, "{report:?}");
+    assert_eq!(report.allocated_after_first_step, 0, "{report:?}");
+}
+
+#[test]
+fn a_saved_model_scores_and_predicts_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    for device in devices() {
+        train(device, 3, &path);
+        let file = ModelFile::read(&path).unwrap();
+        assert_eq!((file.recipe().unwrap(), file.dataset().unwrap()), ("digits-cnn", "digits"));
+        let (a, b) = (file.trainer(device).unwrap(), file.trainer(device).unwrap());
+        let data = digits();
+        assert_eq!(a.evaluate(&data.test).unwrap(), b.evaluate(&data.test).unwrap());
+        let outputs = a.predict_split(&data.test).unwrap();
+        assert_eq!(outputs.shape(), [100, 10]);
+        for row in outputs.rows() {
+            assert!((row.sum() - 1.0).abs() < 1e-5, "{device}: probabilities sum to {}", row.sum());
+        }
+        assert_eq!(a.classes(), data.classes);
+    }
+}
+
+/// The small tables are learned, on every device.
+#[test]
+fn small_recipes_learn() {
+    for device in devices() {
+        for (name, at_most) in [("linear", 0.02), ("xor", 0.05), ("and", 0.02), ("or", 0.02), ("nor", 0.02), ("body-size", 0.3)]
+        {
+            let recipe = Recipe::open(name).unwrap();
+            let data = recipe.dataset(&kiln::data::DataDir::new("")).unwrap();
+            let mut trainer = recipe.trainer(device, &data.classes, 42).unwrap();
+            let fit = Fit { epochs: recipe.epochs, batch_size: recipe.batch_size, ..Fit::default() };
+            trainer.fit(&data.train, fit).unwrap();
+            let scores = trainer.evaluate(&data.test).unwrap();
+            assert!(scores.loss < at_most, "{name} on {device}: {scores:?}");
+        }
+    }
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused_by_name() {
+    use kiln::prelude::*;
+    let device = Device::cpu();
+    let data = digits();
+    let refused = |trainer: Result<Trainer, kiln::nn::NnError>| match trainer {
+        Err(error) => error.to_string(),
+        Ok(mut trainer) => trainer.fit(&data.train, Fit::default()).unwrap_err().to_string(),
+    };
+    let images = || Sequential::new(Shape::image(1, 28, 28));
+    for (model, loss, want) in [
+        (images().add(Dense::new(10)), Loss::CrossEntropy, "dense \"fc1\": needs rows [batch, features]"),
+        (images().add(Conv2d::new(8, 30)), Loss::CrossEntropy, "conv2d \"conv1\": the kernel covers 30 pixels of height"),
+        (images().add(Flatten).add(Dense::new(9)), Loss::CrossEntropy, "the network's output is [9], the data have 10 classes"),
+        (images().add(Flatten).add(Dense::new(10)), Loss::MeanSquaredError, "use the loss cross_entropy"),
+        (Sequential::new([5]).add(Dense::new(10)), Loss::CrossEntropy, "takes items of shape [5], the data have [1, 28, 28]"),
+        (images().add(Flatten).add(Dropout::new(1.0)).add(Dense::new(10)), Loss::CrossEntropy, "dropout \"dropout1\": rate must be in [0, 1), is 1"),
+        (images().add(Flatten), Loss::CrossEntropy, "no parameters"),
+    ] {
+        let message = refused(Trainer::new(&device, model, Adam::default(), loss));
+        assert!(message.contains(want), "{message:?} lacks {want:?}");
+    }
+    let model = || images().add(Flatten).add(Dense::new(10));
+    let message = refused(Trainer::new(&device, model(), Adam::new(f64::NAN), Loss::CrossEntropy));
+    assert!(message.contains("learning_rate must be a number of at least 0, is NaN"), "{message}");
+}
+
+/// Names and layouts are PyTorch's: the file of an `nn.Sequential` loads, and ours has the same tensors.
+#[test]
+fn model_files_are_pytorchs() {
+    let Some(golden) = std::env::var_os("KILN_GOLDEN") else {
+        println!("skipped: KILN_GOLDEN does not name the folder of golden vectors");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let golden = fs::read(Path::new(&golden).join("train_mnist_cnn.safetensors")).unwrap();
+    let golden = safetensors::SafeTensors::deserialize(&golden).unwrap();
+    let mut state: Vec<_> = golden
+        .tensors()
+        .into_iter()
+        .filter_map(|(name, view)| name.split_once("init.").map(|(_, n)| (n.to_string(), view)))
+        .collect();
+    assert_eq!(state.len(), 10, "five layers with weight and bias");
+    let theirs = folder.path().join("theirs.safetensors");
+    fs::write(&theirs, safetensors::serialize(state.clone(), None).unwrap()).unwrap();
+
+    let recipe = Recipe::open("mnist-cnn").unwrap();
+    let trainer = recipe.trainer(&Device::cpu(), &[], 1).unwrap();
+    let file = ModelFile::read(&theirs).unwrap();
+    assert!(!file.is_self_contained());
+    file.load_into(&trainer).unwrap();
+
+    let ours = folder.path().join("ours.safetensors");
+    trainer.save(&ours).unwrap();
+    let bytes = fs::read(&ours).unwrap();
+    let ours = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    state.sort_by_key(|(name, _)| {
+        let (layer, kind) = name.split_once('.').unwrap();
+        (layer.parse::<usize>().unwrap(), kind != "weight")
+    });
+    let names = ["conv1", "conv2", "conv3", "fc1", "fc2"].iter().flat_map(|l| [format!("{l}.weight"), format!("{l}.bias")]);
+    for ((theirs, view), name) in state.iter().zip(names) {
+        let tensor = ours.tensor(&name).unwrap();
+        assert_eq!(tensor.shape(), view.shape(), "{theirs} and {name}");
+        assert_eq!(tensor.data(), view.data(), "{theirs} and {name}");
+    }
+}
+
+#[test]
+fn damaged_model_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let good = train(&Device::cpu(), 1, &path);
+    let read = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        ModelFile::read(&path).map(|_| ()).unwrap_err().to_string()
+    };
+    for (bytes, want) in [
+        (&b"not a model"[..], "not a safetensors file"),
+        (&good[..good.len() / 2], "not a safetensors file"),
+        (&[], "not a safetensors file"),
+    ] {
+        let message = read(bytes);
+        assert!(message.contains(want) && message.contains("model.safetensors"), "{message}");
+    }
+    let text = String::from_utf8_lossy(&good[..4000]).replace("\\\"version\\\":1", "\\\"version\\\":9");
+    let mut later = good.clone();
+    later[..text.len().min(4000)].copy_from_slice(&text.as_bytes()[..text.len().min(4000)]);
+    if text.contains("\\\"version\\\":9") && text.len() == 4000 {
+        assert!(read(&later).contains("written by a later Kiln"));
+    }
+    assert!(fs::read_dir(folder.path()).unwrap().count() == 1, "nothing half-written is left behind");
+}
+
+/// Real MNIST for a moment: the loss falls on every device.
+#[test]
+fn mnist_is_learned() {
+    if std::env::var_os("KILN_DATA").is_none() {
+        println!("skipped: KILN_DATA does not name the folder of data sets");
+        return;
+    }
+    let recipe = Recipe::open("mnist-cnn").unwrap();
+    let data = recipe.dataset(&kiln::data::DataDir::from_env()).unwrap().limit(1920).unwrap();
+    let test = data.test.clone().limit(500).unwrap();
+    for device in devices() {
+        let mut trainer = recipe.trainer(device, &data.classes, 42).unwrap();
+        let before = trainer.evaluate(&test).unwrap();
+        trainer.fit(&data.train, Fit { batch_size: 64, ..Fit::default() }).unwrap();
+        let after = trainer.evaluate(&test).unwrap();
+        assert!(after.loss < 0.4 * before.loss, "{device}: {before:?} to {after:?}");
+        assert!(after.accuracy > Some(0.75), "{device}: {after:?}");
+    }
+}

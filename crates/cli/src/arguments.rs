@@ -318,7 +318,7 @@ pub(crate) fn usage_line(error: &clap::Error) -> String {
         .filter(|line| !line.is_empty())
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .collect();
-    let message = parts.join(" ");
+    let message = parts.join("; ").replace(":; ", ": ");
     format!("{}; see --help", message.strip_prefix("error: ").unwrap_or(&message))
 }
 

@@ -24,6 +24,7 @@ pub struct DeviceOptions {
     pub replace_shader: Option<ReplaceShader>,
 }
 
+#[allow(clippy::derivable_impls)] // only where debug assertions are off
 impl Default for DeviceOptions {
     fn default() -> Self {
         Self { checked: cfg!(debug_assertions), replace_shader: None }

@@ -107,8 +107,8 @@ pub(crate) fn limits(info: &Info) -> String {
     ]);
     for row in info.limit_rows() {
         let number = |n: u64| {
-            // The CPU has no limit of its own in places; the largest number there is says so.
-            if n >= u64::from(u32::MAX) && !row.what.starts_with("bytes") || n > 1 << 60 {
+            // Where the CPU has no limit of its own, the largest number there is says so.
+            if n == u64::from(u32::MAX) || n > 1 << 60 {
                 "any".into()
             } else if row.what.starts_with("bytes") {
                 bytes(n)

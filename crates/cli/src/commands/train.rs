@@ -14,6 +14,9 @@ use crate::{
     run_folder::{RunFolder, hash},
 };
 
+/// Least time between two lines about epochs, the last one excepted.
+const EPOCH_PERIOD: Duration = Duration::from_millis(250);
+
 /// What `--json` prints, and what `run.json` ends with. A regression has no accuracies.
 #[derive(Clone, Debug, Serialize)]
 struct Report {
@@ -92,6 +95,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
         data.name,
         count(parameters as u64)
     ));
+    ui.detail(&format!("driver: {}; loss: {:?}; {:?}", device.info().driver, recipe.loss, recipe.optimizer));
     // The folder comes last, so that whatever else is wrong leaves nothing behind.
     let mut folder = RunFolder::create(args.out.as_deref(), &recipe.name)?;
     folder.describe(&describe(&recipe, &device, &data, args.seed, None))?;
@@ -208,7 +212,8 @@ fn fit(
     folder: &mut RunFolder,
     ui: &Ui,
 ) -> Result<EpochReport, Failure> {
-    let mut show = Show { ui, folder, epochs: recipe.epochs, spinner: None, bar: None, failure: None };
+    let mut show =
+        Show { ui, folder, epochs: recipe.epochs, spinner: None, bar: None, said: None, failure: None };
     let mut on_progress = |event: &Event<'_>| show.event(event);
     let validation: Option<&Split> = Some(&data.test);
     let history = trainer.fit(
@@ -235,6 +240,8 @@ struct Show<'a> {
     epochs: usize,
     spinner: Option<Spinner>,
     bar: Option<Progress>,
+    /// When a line about an epoch was last printed.
+    said: Option<Instant>,
     /// The first line that could not be written.
     failure: Option<Failure>,
 }
@@ -261,11 +268,19 @@ impl Show<'_> {
                 });
             }
             Event::Epoch(report) => {
-                let bar = self.bar.take().unwrap_or_else(|| {
-                    Progress::new(self.ui, format!("epoch {}/{}", report.epoch, self.epochs), 0)
-                });
-                bar.finish(&epoch_line(report));
                 self.log(&Metrics::Epoch(report));
+                let bar = self.bar.take();
+                // Hundreds of epochs of four rows need no line each; the file has them all.
+                let is_due = self.said.is_none_or(|said| said.elapsed() >= EPOCH_PERIOD);
+                if is_due || report.epoch == self.epochs {
+                    self.said = Some(Instant::now());
+                    let bar = bar.unwrap_or_else(|| {
+                        Progress::new(self.ui, format!("epoch {}/{}", report.epoch, self.epochs), 0)
+                    });
+                    bar.finish(&epoch_line(report));
+                } else if let Some(bar) = bar {
+                    bar.clear();
+                }
             }
             _ => {}
         }

@@ -33,11 +33,6 @@ impl Ui {
         }
     }
 
-    /// True if the result is to be one JSON value instead of text.
-    pub(crate) fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// True if more is to be said than usual.
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose

@@ -65,6 +65,13 @@ impl Progress {
         }
     }
 
+    /// Removes the bar without a word.
+    pub(crate) fn clear(self) {
+        if let Shape::Bar(bar) = self.shape {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Removes the bar and leaves one line about the whole epoch: `epoch 1/5: loss 0.1234 ...`.
     pub(crate) fn finish(self, line: &str) {
         match self.shape {

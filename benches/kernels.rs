@@ -8,8 +8,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kiln::{
     device::Device,
     kernel::{
-        Access, Backend, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, DType, HostRef, Kernel, Launch,
-        Matmul, MaxPool2d, PoolShape, Tail, splits_for,
+        Access, Backend, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, DType, HostRef,
+        Kernel, Launch, Matmul, MaxPool2d, PoolShape, Tail, splits_for,
     },
 };
 
@@ -54,7 +54,8 @@ fn cases() -> Vec<(String, Kernel)> {
         ("matmul 512".to_string(), matmul(512, 512, 512)),
         ("matmul fc1".to_string(), matmul(64, 64, 576)),
     ];
-    for (name, shape) in [("conv1", conv(1, 28, 32)), ("conv2", conv(32, 13, 64)), ("conv3", conv(64, 5, 64))] {
+    for (name, shape) in [("conv1", conv(1, 28, 32)), ("conv2", conv(32, 13, 64)), ("conv3", conv(64, 5, 64))]
+    {
         let tail = Tail::default;
         let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize);
         cases.push((format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, tail: tail() })));
@@ -105,7 +106,10 @@ fn bench(criterion: &mut Criterion, backend: &dyn Backend, name: &str, kernel: &
         bencher.iter(|| {
             backend.run(&program, 1).expect("a device that runs");
             // one element read back waits for the launch
-            black_box(last.as_ref().map(|view| pollster::block_on(backend.read(view)).expect("a device that answers")))
+            black_box(
+                last.as_ref()
+                    .map(|view| pollster::block_on(backend.read(view)).expect("a device that answers")),
+            )
         });
     });
     group.finish();

@@ -19,7 +19,8 @@ fn steps(criterion: &mut Criterion) {
         group.bench_function(device.backend().name(), |bencher| {
             bencher.iter_custom(|times| {
                 let steps = times.max(1) as usize;
-                let report = kiln::nn::bench_step(&recipe, &device, batch_size, steps).expect("a recipe that trains");
+                let report =
+                    kiln::nn::bench_step(&recipe, &device, batch_size, steps).expect("a recipe that trains");
                 Duration::from_secs_f64(report.median_step_seconds * steps as f64)
             });
         });

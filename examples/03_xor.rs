@@ -7,7 +7,8 @@ use kiln::{data::Gate, prelude::*};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::best()?;
     let data = Dataset::gate(Gate::Xor)?;
-    let model = Sequential::new([2]).add(Dense::new(16).activation(Relu)).add(Dense::new(1).activation(Sigmoid));
+    let model =
+        Sequential::new([2]).add(Dense::new(16).activation(Relu)).add(Dense::new(1).activation(Sigmoid));
     let mut trainer = Trainer::new(&device, model, Adam::new(0.02), Loss::MeanSquaredError)?;
     trainer.fit(&data.train, Fit { epochs: 500, batch_size: 4, ..Fit::default() })?;
     let outputs = trainer.predict_split(&data.test)?;

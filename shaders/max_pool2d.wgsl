@@ -1,7 +1,7 @@
 // y[p, oh, ow] = epilogue(max over the window of x[p, ih, iw])
 //
-// x is [PLANES, IN_H, IN_W], y [PLANES, OUT_H, OUT_W]. Each invocation writes PER_INVOCATION elements of y. A window is
-// clipped to the input, of which it holds at least one position.
+// x is [PLANES, IN_H, IN_W], y [PLANES, OUT_H, OUT_W]. Each invocation writes PER_INVOCATION elements of y. Where a
+// window may leave the input (CLIPPED), it is clipped to it, and holds at least one position.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -10,6 +10,16 @@ fn window_max(i: u32) -> f32 {
     let ow = i % OUT_W;
     let oh = i / OUT_W % OUT_H;
     let plane = i / (OUT_W * OUT_H) * (IN_H * IN_W);
+    if (!CLIPPED) {
+        let corner = plane + oh * STRIDE_H * IN_W + ow * STRIDE_W;
+        var largest = x[corner];
+        for (var kh = 0u; kh < KERNEL_H; kh++) {
+            for (var kw = 0u; kw < KERNEL_W; kw++) {
+                largest = max(largest, x[corner + kh * IN_W + kw]);
+            }
+        }
+        return largest;
+    }
     let top = max(oh * STRIDE_H, PAD_TOP) - PAD_TOP;
     let left = max(ow * STRIDE_W, PAD_LEFT) - PAD_LEFT;
     let bottom = min(oh * STRIDE_H + KERNEL_H - PAD_TOP, IN_H);

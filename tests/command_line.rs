@@ -41,7 +41,19 @@ fn trained() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let report = json(
         folder.path(),
-        &["train", "digits-cnn", "--device", "cpu", "--limit", "1280", "--epochs", "1", "--out", "run", "--json"],
+        &[
+            "train",
+            "digits-cnn",
+            "--device",
+            "cpu",
+            "--limit",
+            "3840",
+            "--epochs",
+            "1",
+            "--out",
+            "run",
+            "--json",
+        ],
     );
     assert_eq!(report["recipe"], "digits-cnn");
     (folder, "run/model.safetensors".into())
@@ -57,7 +69,9 @@ fn train_eval_predict_summary() {
     assert!(metrics.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
 
     let scores = json(here, &["eval", &model, "--device", "cpu", "--json"]);
-    for key in ["test_loss", "test_accuracy", "macro_f1", "roc_auc", "top_3_accuracy", "confusion", "per_class"] {
+    for key in
+        ["test_loss", "test_accuracy", "macro_f1", "roc_auc", "top_3_accuracy", "confusion", "per_class"]
+    {
         assert!(!scores[key].is_null(), "eval lacks {key}");
     }
     assert!(scores["test_accuracy"].as_f64() > Some(0.5));
@@ -88,8 +102,21 @@ fn training_reports_every_key() {
     let classification = ["train", "digits-cnn", "--limit", "128"];
     let report = json(folder.path(), &[&classification[..], &short].concat());
     let keys = [
-        "recipe", "dataset", "device", "backend", "parameters", "epochs", "batch_size", "seed", "train_loss",
-        "train_accuracy", "test_loss", "test_accuracy", "seconds", "images_per_second", "run",
+        "recipe",
+        "dataset",
+        "device",
+        "backend",
+        "parameters",
+        "epochs",
+        "batch_size",
+        "seed",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "seconds",
+        "images_per_second",
+        "run",
     ];
     for key in keys {
         assert!(!report[key].is_null(), "train lacks {key}");
@@ -119,8 +146,17 @@ fn bench_step_reports_every_key() {
     let folder = tempfile::tempdir().unwrap();
     let report = json(folder.path(), &["bench", "step", "xor", "--device", "cpu", "--steps", "5", "--json"]);
     let keys = [
-        "recipe", "device", "batch_size", "steps", "first_step_seconds", "median_step_seconds", "images_per_second",
-        "dispatches_per_step", "workspace_bytes", "naive_bytes", "parameter_bytes",
+        "recipe",
+        "device",
+        "batch_size",
+        "steps",
+        "first_step_seconds",
+        "median_step_seconds",
+        "images_per_second",
+        "dispatches_per_step",
+        "workspace_bytes",
+        "naive_bytes",
+        "parameter_bytes",
     ];
     for key in keys {
         assert!(!report[key].is_null(), "bench step lacks {key}");
@@ -139,7 +175,7 @@ fn wrong_usage_is_status_2() {
         (&["train", "xor", "--lr", "fast"], "not a number"),
         (&["train", "xor", "--lr", "nan"], "finite"),
         (&["train", "xor", "--lr", "-1"], "above 0"),
-        (&["train", "xor", "--epochs", "-3"], "--epochs"),
+        (&["train", "xor", "--epochs", "-3"], "'-3'"),
         (&["train", "xor", "--optimizer", "adm"], "adam"),
         (&["trian"], "train"),
         (&["train", "xor", "--limits", "3"], "--limit"),
@@ -169,7 +205,8 @@ fn failures_are_one_clear_line_and_leave_nothing() {
     fs::write(here.join("bad.toml"), bad).unwrap();
     let line = fails(here, 1, &["train", "bad.toml"], "unknown field `unit`");
     assert!(line.contains("bad.toml, line "), "{line}");
-    let unfit = kiln::nn::Recipe::builtin_text("digits-cnn").unwrap().replacen("kernel = 3", "kernel = 40", 1);
+    let unfit =
+        kiln::nn::Recipe::builtin_text("digits-cnn").unwrap().replacen("kernel = 3", "kernel = 40", 1);
     fs::write(here.join("unfit.toml"), unfit).unwrap();
     fails(here, 1, &["train", "unfit.toml"], "conv1");
     assert_eq!(entries(here).len(), 4, "nothing more is written");

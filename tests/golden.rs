@@ -18,8 +18,8 @@ use kiln_graph::{
     Padding, ParameterStore, Place, Plan, Pool2dOptions, Request, Session, TOTALS, Tensor,
 };
 use kiln_kernel::{
-    Adam, Advance, Backend, Binding, CLOCK_WORDS, DType, GatherType, HYPER_COLUMNS, Host, HostRef, Kernel, Launch,
-    Real, Sgd, Unary, View,
+    Adam, Advance, Backend, Binding, CLOCK_WORDS, DType, GatherType, HYPER_COLUMNS, Host, HostRef, Kernel,
+    Launch, Real, Sgd, Unary, View,
 };
 use ndarray::IxDyn;
 
@@ -115,7 +115,11 @@ fn build(g: &mut Graph, case: &Case, inputs: &Inputs) -> Result<Option<Vec<Tenso
                     groups: case.number("groups").unwrap() as usize,
                 }
             } else {
-                Conv2dOptions { stride: case.pair("stride"), padding: Padding::Same, ..Conv2dOptions::default() }
+                Conv2dOptions {
+                    stride: case.pair("stride"),
+                    padding: Padding::Same,
+                    ..Conv2dOptions::default()
+                }
             };
             let y = g.conv2d(input("x"), input("weight"), options)?;
             match optional("bias") {
@@ -131,7 +135,8 @@ fn build(g: &mut Graph, case: &Case, inputs: &Inputs) -> Result<Option<Vec<Tenso
             let size = |x: usize, stride: usize, kernel: usize| (x - 1) * stride + kernel + extra - 2 * pad;
             let out = [x[0], weight[1], size(x[2], stride.0, weight[2]), size(x[3], stride.1, weight[3])];
             let at = g.fill(out, 0.0)?;
-            let options = Conv2dOptions { stride, padding: Padding::symmetric(pad, pad), ..Conv2dOptions::default() };
+            let options =
+                Conv2dOptions { stride, padding: Padding::symmetric(pad, pad), ..Conv2dOptions::default() };
             let forward = g.conv2d(at, input("weight"), options)?;
             let y = g.gradients_from(forward, input("x"), &[at])?[0];
             g.add_channels(y, input("bias"))?
@@ -176,7 +181,8 @@ fn build(g: &mut Graph, case: &Case, inputs: &Inputs) -> Result<Option<Vec<Tenso
         "batch_norm_train" => return batch_norm_train(g, case, inputs).map(Some),
         "batch_norm_eval" => {
             let x = input("x");
-            let (mean, variance) = (channels(g, x, input("running_mean"))?, channels(g, x, input("running_var"))?);
+            let (mean, variance) =
+                (channels(g, x, input("running_mean"))?, channels(g, x, input("running_var"))?);
             normalised(g, x, mean, variance, case.number("eps").unwrap(), input("weight"), input("bias"), 1)?
         }
         "layer_norm" => {
@@ -240,7 +246,8 @@ fn batch_norm_train(g: &mut Graph, case: &Case, inputs: &Inputs) -> Result<Vec<T
     let centred = g.sub(x, mean)?;
     let square = g.square(centred)?;
     let variance = g.mean(square, &axes, true)?;
-    let y = normalised(g, x, mean, variance, case.number("eps").unwrap(), inputs["weight"], inputs["bias"], 1)?;
+    let y =
+        normalised(g, x, mean, variance, case.number("eps").unwrap(), inputs["weight"], inputs["bias"], 1)?;
     // running statistics: (1 - momentum) before + momentum now, the variance unbiased
     let momentum = case.number("momentum").unwrap();
     let count = (shape.elements() / shape[1]) as f64;
@@ -432,11 +439,17 @@ fn operations_agree_with_pytorch() {
         let mut worst = 0.0f64;
         for ((name, tensor), want) in recorded.wanted.iter().zip(&want) {
             let got = run.value(*tensor).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-            worst = worst.max(compare(&format!("{} {name} on the interpreter", case.name), &flat(got), want, true));
+            worst = worst.max(compare(
+                &format!("{} {name} on the interpreter", case.name),
+                &flat(got),
+                want,
+                true,
+            ));
         }
         count("interpreter", worst);
 
-        let leaves: HashMap<String, Host> = recorded.leaves.iter().map(|(n, g)| (n.clone(), g.host())).collect();
+        let leaves: HashMap<String, Host> =
+            recorded.leaves.iter().map(|(n, g)| (n.clone(), g.host())).collect();
         let of_parameter = |name: &String| recorded.parameters.iter().find(|(_, n)| n == name);
         let mut fetch = recorded.wanted.clone();
         fetch.retain(|(name, _)| of_parameter(name).is_none());
@@ -549,7 +562,12 @@ fn optimizers_agree_with_pytorch() {
             }
             passed += 1;
         }
-        println!("{passed} optimizers passed on {}, {} not yet: {}", target.name, missing.len(), missing.join(", "));
+        println!(
+            "{passed} optimizers passed on {}, {} not yet: {}",
+            target.name,
+            missing.len(),
+            missing.join(", ")
+        );
         assert!(passed >= 6);
     }
 }
@@ -693,7 +711,12 @@ fn train_mnist_cnn() -> Result<Option<Training>, GraphError> {
 }
 
 /// Runs the training on a device and holds it to the file.
-fn check_training(vectors: &Vectors, file: &str, training: &Training, target: &Target) -> Result<(), GraphError> {
+fn check_training(
+    vectors: &Vectors,
+    file: &str,
+    training: &Training,
+    target: &Target,
+) -> Result<(), GraphError> {
     let backend = &*target.backend;
     let parameters = training.graph.parameters();
     let arenas: Vec<&str> = [GRADIENTS].iter().chain(training.moments).copied().collect();
@@ -735,7 +758,11 @@ fn check_training(vectors: &Vectors, file: &str, training: &Training, target: &T
         session.poison()?;
         session.run(1)?;
         let loss = session.read("loss")?.into_f64()[0];
-        assert!((loss - want).abs() <= allowed, "{file} on {}: loss {step} is {loss}, not {want}", target.name);
+        assert!(
+            (loss - want).abs() <= allowed,
+            "{file} on {}: loss {step} is {loss}, not {want}",
+            target.name
+        );
         if step == 0 {
             for (name, _) in &parameters {
                 let want = flat(&vectors.named(file, &format!("grad0.{name}")).value);

@@ -85,8 +85,12 @@ fn dot(a: &Array, b: &Array) -> (f64, f64) {
 fn check(row: &Row) -> Vec<(&'static str, String)> {
     let mut random = Random::new(row.name.bytes().map(u64::from).sum::<u64>() * 7919 + 1);
     let mut g = Graph::new();
-    let xs: Vec<Tensor> =
-        row.inputs.iter().enumerate().map(|(i, (shape, _))| g.input(&format!("x{i}"), &shape[..]).unwrap()).collect();
+    let xs: Vec<Tensor> = row
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(i, (shape, _))| g.input(&format!("x{i}"), &shape[..]).unwrap())
+        .collect();
     let y = (row.build)(&mut g, &xs).unwrap_or_else(|e| panic!("{}: {e}", row.name));
     let recorded = g.recorded();
     let shape = g.shape(y).unwrap().clone();
@@ -121,7 +125,11 @@ fn check(row: &Row) -> Vec<(&'static str, String)> {
     let (by_difference, abs) = dot(&((right - left) / (2.0 * h)), &cotangent);
     let error = (by_rule - by_difference).abs();
     let allowed = 1e-7 * (size + abs + 1.0);
-    assert!(error <= allowed, "{}: vjp {by_rule}, differences {by_difference}, error {error:e} > {allowed:e}", row.name);
+    assert!(
+        error <= allowed,
+        "{}: vjp {by_rule}, differences {by_difference}, error {error:e} > {allowed:e}",
+        row.name
+    );
     assert!(size.is_finite() && abs.is_finite(), "{}: not finite", row.name);
     recorded
 }
@@ -141,7 +149,9 @@ fn unary_rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for f in Unary::ALL {
         for shape in SHAPES {
-            rows.push(row(format!("{} {shape:?}", f.name()), &[(shape, draw_for(f))], move |g, x| g.unary(f, x[0])));
+            rows.push(row(format!("{} {shape:?}", f.name()), &[(shape, draw_for(f))], move |g, x| {
+                g.unary(f, x[0])
+            }));
         }
         // linear in the incoming gradient, for every function
         rows.push(row(format!("{}_backward of dy", f.name()), &[(&[5], USUAL)], move |g, x| {
@@ -194,8 +204,12 @@ fn reduce_rows() -> Vec<Row> {
         for keepdim in [false, true] {
             let name = format!("{shape:?} over {axes:?} keepdim {keepdim}");
             rows.push(row(format!("sum {name}"), &[(shape, USUAL)], move |g, x| g.sum(x[0], axes, keepdim)));
-            rows.push(row(format!("mean {name}"), &[(shape, USUAL)], move |g, x| g.mean(x[0], axes, keepdim)));
-            rows.push(row(format!("max {name}"), &[(shape, Draw::Distinct)], move |g, x| g.max(x[0], axes, keepdim)));
+            rows.push(row(format!("mean {name}"), &[(shape, USUAL)], move |g, x| {
+                g.mean(x[0], axes, keepdim)
+            }));
+            rows.push(row(format!("max {name}"), &[(shape, Draw::Distinct)], move |g, x| {
+                g.max(x[0], axes, keepdim)
+            }));
         }
     }
     rows.push(row("mean_all", &[(&[3, 5], USUAL)], |g, x| g.mean_all(x[0])));
@@ -226,7 +240,9 @@ fn matmul_rows() -> Vec<Row> {
             let b = if tb { [n, k] } else { [k, n] };
             let batched = |s: [usize; 2], batch: &[usize]| [batch, &s[..]].concat();
             // no batch, on both sides, on one side, of size one, of two axes
-            for (ba, bb) in [(&[][..], &[][..]), (&[2], &[2]), (&[3], &[]), (&[], &[3]), (&[1], &[]), (&[2, 3], &[2, 3])] {
+            for (ba, bb) in
+                [(&[][..], &[][..]), (&[2], &[2]), (&[3], &[]), (&[], &[3]), (&[1], &[]), (&[2, 3], &[2, 3])]
+            {
                 let (a, b) = (batched(a, ba), batched(b, bb));
                 let name = format!("matmul {a:?} {ta} {b:?} {tb}");
                 rows.push(row(name, &[(&a, USUAL), (&b, USUAL)], move |g, x| g.matmul(x[0], x[1], ta, tb)));
@@ -280,8 +296,12 @@ fn conv2d_rows() -> Vec<Row> {
             }));
         }
     }
-    rows.push(row("add_channels", &[(&[2, 3, 2, 2], USUAL), (&[3], USUAL)], |g, x| g.add_channels(x[0], x[1])));
-    rows.push(row("add_channels of rows", &[(&[4, 3], USUAL), (&[3], USUAL)], |g, x| g.add_channels(x[0], x[1])));
+    rows.push(row("add_channels", &[(&[2, 3, 2, 2], USUAL), (&[3], USUAL)], |g, x| {
+        g.add_channels(x[0], x[1])
+    }));
+    rows.push(row("add_channels of rows", &[(&[4, 3], USUAL), (&[3], USUAL)], |g, x| {
+        g.add_channels(x[0], x[1])
+    }));
     rows
 }
 
@@ -299,7 +319,9 @@ fn pool2d_rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (x, options) in cases {
         let name = format!("{x:?} {options:?}");
-        rows.push(row(format!("max_pool2d {name}"), &[(&x, Draw::Distinct)], move |g, x| g.max_pool2d(x[0], options)));
+        rows.push(row(format!("max_pool2d {name}"), &[(&x, Draw::Distinct)], move |g, x| {
+            g.max_pool2d(x[0], options)
+        }));
         for pad in [false, true] {
             rows.push(row(format!("avg_pool2d {name} {pad}"), &[(&x, USUAL)], move |g, x| {
                 g.avg_pool2d(x[0], options, pad)
@@ -308,11 +330,15 @@ fn pool2d_rows() -> Vec<Row> {
             let px = probe.input("x", x).unwrap();
             let y = probe.avg_pool2d(px, options, pad).unwrap();
             let y_shape = probe.shape(y).unwrap().dims().to_vec();
-            rows.push(row(format!("avg_pool2d_backward {name} {pad}"), &[(&y_shape, USUAL)], move |g, dy| {
-                let at = g.fill(x, 0.0)?;
-                let y = g.avg_pool2d(at, options, pad)?;
-                Ok(g.gradients_from(y, dy[0], &[at])?[0])
-            }));
+            rows.push(row(
+                format!("avg_pool2d_backward {name} {pad}"),
+                &[(&y_shape, USUAL)],
+                move |g, dy| {
+                    let at = g.fill(x, 0.0)?;
+                    let y = g.avg_pool2d(at, options, pad)?;
+                    Ok(g.gradients_from(y, dy[0], &[at])?[0])
+                },
+            ));
         }
     }
     rows
@@ -381,11 +407,17 @@ fn dropout_rows() -> Vec<Row> {
 /// Gradients of gradients, where a function has a second derivative; and compositions.
 fn composed_rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for f in [Unary::Square, Unary::Exp, Unary::Sigmoid, Unary::Tanh, Unary::Neg, Unary::Relu, Unary::HardSigmoid] {
-        rows.push(row(format!("second derivative of {}", f.name()), &[(&[3, 4], USUAL), (&[3, 4], USUAL)], move |g, x| {
-            let y = g.unary(f, x[0])?;
-            Ok(g.gradients_from(y, x[1], &[x[0]])?[0])
-        }));
+    for f in
+        [Unary::Square, Unary::Exp, Unary::Sigmoid, Unary::Tanh, Unary::Neg, Unary::Relu, Unary::HardSigmoid]
+    {
+        rows.push(row(
+            format!("second derivative of {}", f.name()),
+            &[(&[3, 4], USUAL), (&[3, 4], USUAL)],
+            move |g, x| {
+                let y = g.unary(f, x[0])?;
+                Ok(g.gradients_from(y, x[1], &[x[0]])?[0])
+            },
+        ));
     }
     rows.push(row("third derivative of square of tanh", &[(&[5], USUAL)], |g, x| {
         let y = g.tanh(x[0])?;
@@ -405,22 +437,30 @@ fn composed_rows() -> Vec<Row> {
         Ok(g.gradients(y, &[x[0]])?[0])
     }));
     for f in [Binary::Mul, Binary::Div] {
-        rows.push(row(format!("second derivative of {}", f.name()), &[(&[3, 2], USUAL), (&[2], POSITIVE)], move |g, x| {
-            let y = g.binary(f, x[0], x[1])?;
-            let y = g.square(y)?;
-            Ok(g.gradients(y, &[x[1]])?[0])
-        }));
+        rows.push(row(
+            format!("second derivative of {}", f.name()),
+            &[(&[3, 2], USUAL), (&[2], POSITIVE)],
+            move |g, x| {
+                let y = g.binary(f, x[0], x[1])?;
+                let y = g.square(y)?;
+                Ok(g.gradients(y, &[x[1]])?[0])
+            },
+        ));
     }
-    rows.push(row("gradient penalty of a small network", &[(&[2, 3], USUAL), (&[4, 3], USUAL), (&[1, 4], USUAL)], |g, x| {
-        let h = g.matmul(x[0], x[1], false, true)?;
-        let h = g.tanh(h)?;
-        let y = g.matmul(h, x[2], false, true)?;
-        let dx = g.gradients(y, &[x[0]])?[0];
-        let square = g.square(dx)?;
-        let penalty = g.sum(square, &[0, 1], false)?;
-        let total = g.mean_all(y)?;
-        g.add(penalty, total)
-    }));
+    rows.push(row(
+        "gradient penalty of a small network",
+        &[(&[2, 3], USUAL), (&[4, 3], USUAL), (&[1, 4], USUAL)],
+        |g, x| {
+            let h = g.matmul(x[0], x[1], false, true)?;
+            let h = g.tanh(h)?;
+            let y = g.matmul(h, x[2], false, true)?;
+            let dx = g.gradients(y, &[x[0]])?[0];
+            let square = g.square(dx)?;
+            let penalty = g.sum(square, &[0, 1], false)?;
+            let total = g.mean_all(y)?;
+            g.add(penalty, total)
+        },
+    ));
     rows.push(row("one tensor used five times", &[(&[3, 3], USUAL)], |g, x| {
         let a = g.tanh(x[0])?;
         let b = g.mul(a, x[0])?;
@@ -429,14 +469,18 @@ fn composed_rows() -> Vec<Row> {
         let e = g.mul(a, a)?;
         g.sub(d, e)
     }));
-    rows.push(row("residual block", &[(&[1, 2, 4, 4], USUAL), (&[2, 2, 3, 3], USUAL), (&[2], USUAL)], |g, x| {
-        let same = Conv2dOptions { padding: Padding::Same, ..Conv2dOptions::default() };
-        let y = g.conv2d(x[0], x[1], same)?;
-        let y = g.add_channels(y, x[2])?;
-        let y = g.silu(y)?;
-        let y = g.conv2d(y, x[1], same)?;
-        g.add(y, x[0])
-    }));
+    rows.push(row(
+        "residual block",
+        &[(&[1, 2, 4, 4], USUAL), (&[2, 2, 3, 3], USUAL), (&[2], USUAL)],
+        |g, x| {
+            let same = Conv2dOptions { padding: Padding::Same, ..Conv2dOptions::default() };
+            let y = g.conv2d(x[0], x[1], same)?;
+            let y = g.add_channels(y, x[2])?;
+            let y = g.silu(y)?;
+            let y = g.conv2d(y, x[1], same)?;
+            g.add(y, x[0])
+        },
+    ));
     rows.push(row("normalisation", &[(&[4, 6], USUAL), (&[6], USUAL), (&[6], USUAL)], |g, x| {
         let mean = g.mean(x[0], &[1], true)?;
         let centred = g.sub(x[0], mean)?;
@@ -486,7 +530,10 @@ fn every_rule_agrees_with_differences_and_no_operation_is_left_out() {
     }
     for variant in kiln_graph::ops::VARIANTS {
         let exempt = WITHOUT_GRADIENT.contains(variant);
-        assert!(variants.contains(variant) || exempt, "operation {variant} has no row in the gradient checks");
+        assert!(
+            variants.contains(variant) || exempt,
+            "operation {variant} has no row in the gradient checks"
+        );
     }
     let functions = Unary::ALL.iter().map(Unary::name).chain(Binary::ALL.iter().map(Binary::name));
     for function in functions {
@@ -530,7 +577,18 @@ fn missing_second_derivatives_are_typed_errors() {
         }
     }
     let expected = [
-        "sqrt", "log", "reciprocal", "elu", "selu", "gelu", "gelu_tanh", "softplus", "softsign", "silu", "hard_swish", "mish",
+        "sqrt",
+        "log",
+        "reciprocal",
+        "elu",
+        "selu",
+        "gelu",
+        "gelu_tanh",
+        "softplus",
+        "softsign",
+        "silu",
+        "hard_swish",
+        "mish",
     ];
     assert_eq!(without, expected);
 }

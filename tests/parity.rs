@@ -17,7 +17,7 @@ use kiln_kernel::{Access, Backend, BackendError, Buffer, Host, Kernel, Launch, V
 use kiln_reference::Cpu;
 
 const EPS: f64 = 1e-5;
-const FLOOR: f64 = 1e-2;
+const FLOOR: f64 = 0.1;
 
 /// The adapter, opened once for each mode in the whole process: drivers refuse after some ten.
 fn device(checked: bool) -> Option<&'static Device> {

@@ -18,8 +18,8 @@ use common::{
     random::Random,
 };
 use kiln_graph::{
-    Array, Conv2dOptions, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS, Padding, ParameterStore, Place,
-    Plan, Pool2dOptions, Request, Segments, Session, TOTALS, Tensor,
+    Array, Conv2dOptions, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS, Padding, ParameterStore,
+    Place, Plan, Pool2dOptions, Request, Segments, Session, TOTALS, Tensor,
 };
 use kiln_kernel::{Access, DType, Kernel, Launch};
 
@@ -134,7 +134,8 @@ fn run_graphs(target: &Target, default: u64) {
     for seed in 0..count {
         let generated = generate(seed);
         operations.extend(generated.graph.recorded());
-        let got = planned(&generated, target).unwrap_or_else(|e| panic!("seed {seed} on {}: {e}", target.name));
+        let got =
+            planned(&generated, target).unwrap_or_else(|e| panic!("seed {seed} on {}: {e}", target.name));
         let want = interpreted(&generated, 0.0, seed);
         let relative = match (target.double, generated.exact) {
             (true, true) => 1e-9,
@@ -156,7 +157,12 @@ fn run_graphs(target: &Target, default: u64) {
                 error.is_finite() && jump > 0.0 && error <= 100.0 * jump,
                 "seed {seed} on {}: {what} is {error:e} off, {allowed:e} is allowed\ngot  {got:?}\nwant {want:?}\n{}",
                 target.name,
-                Plan::new(&generated.graph, &Segments::new(&generated.graph.parameters()), &request(&generated)).unwrap(),
+                Plan::new(
+                    &generated.graph,
+                    &Segments::new(&generated.graph.parameters()),
+                    &request(&generated)
+                )
+                .unwrap(),
             );
             forgiven.push(format!("{seed} {what}"));
         }
@@ -249,7 +255,10 @@ fn a_value_with_two_readers_is_not_fused_away() {
     let y = g.matmul(a, b, false, false).unwrap();
     let (p, q) = (g.tanh(y).unwrap(), g.square(y).unwrap());
     let z = g.add(p, q).unwrap();
-    assert_eq!(kernels(&plan(&g, &fetch(&[("z", z)]))), ["matmul", "elementwise > square", "elementwise > tanh > add"]);
+    assert_eq!(
+        kernels(&plan(&g, &fetch(&[("z", z)]))),
+        ["matmul", "elementwise > square", "elementwise > tanh > add"]
+    );
     // and what is fetched is stored too
     let mut g = Graph::new();
     let a = g.input("a", [3, 4]).unwrap();

@@ -104,10 +104,14 @@ fn the_pages_name_files_that_exist() {
     for page in ["ARCHITECTURE.md", "README.md"] {
         let text = fs::read_to_string(root().join(page)).unwrap();
         for word in text.split('`').skip(1).step_by(2) {
-            let is_path = word.contains('/') && word.contains('.') && !word.contains(' ') && !word.contains("DIR");
+            let is_path =
+                word.contains('/') && word.contains('.') && !word.contains(' ') && !word.contains("DIR");
             if is_path && !word.contains(':') {
                 let short = root().join("crates").join(word);
-                assert!(root().join(word).exists() || short.exists(), "{page} names {word}, which does not exist");
+                assert!(
+                    root().join(word).exists() || short.exists(),
+                    "{page} names {word}, which does not exist"
+                );
             }
         }
     }

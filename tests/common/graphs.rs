@@ -51,6 +51,8 @@ struct Builder {
     /// Tensors of real numbers to build upon, with their values.
     pool: Vec<(Tensor, Array)>,
     leaves: HashMap<String, Leaf>,
+    /// Logits and labels of the cross entropies so far.
+    classified: Vec<(Tensor, Tensor)>,
     exact: bool,
 }
 
@@ -63,6 +65,7 @@ pub fn generate(seed: u64) -> Generated {
         g: Graph::new(),
         pool: Vec::new(),
         leaves: HashMap::new(),
+        classified: Vec::new(),
         exact: true,
     };
     b.leaf("clock", clock_value(seed), DType::U32);
@@ -111,7 +114,8 @@ impl Builder {
     /// A new input or parameter with random values, in the pool.
     fn real_leaf(&mut self, shape: &[usize]) -> Tensor {
         let name = format!("leaf{}", self.leaves.len());
-        let t = if self.random.chance(0.6) { self.g.parameter(&name, shape) } else { self.g.input(&name, shape) };
+        let t =
+            if self.random.chance(0.6) { self.g.parameter(&name, shape) } else { self.g.input(&name, shape) };
         let t = t.unwrap();
         let value = self.random.array(shape, -1.5, 1.5);
         self.leaf(&name, value.clone(), DType::F32);
@@ -245,7 +249,13 @@ impl Builder {
             1 => self.g.add_constant(x, constant)?,
             2 => {
                 let c = self.g.fill(value.shape(), constant)?;
-                let f = self.random.pick(&[Binary::Add, Binary::Sub, Binary::Mul, Binary::Maximum, Binary::Greater]);
+                let f = self.random.pick(&[
+                    Binary::Add,
+                    Binary::Sub,
+                    Binary::Mul,
+                    Binary::Maximum,
+                    Binary::Greater,
+                ]);
                 if self.random.chance(0.5) { self.g.binary(f, x, c)? } else { self.g.binary(f, c, x)? }
             }
             3 => {
@@ -302,7 +312,11 @@ impl Builder {
             *shape.last_mut().unwrap() *= last;
         }
         let y = self.g.reshape(x, shape)?;
-        if value.ndim() > 0 && self.random.chance(0.3) { Ok(vec![self.g.flatten(x)?, y]) } else { Ok(vec![y]) }
+        if value.ndim() > 0 && self.random.chance(0.3) {
+            Ok(vec![self.g.flatten(x)?, y])
+        } else {
+            Ok(vec![y])
+        }
     }
 
     fn permute(&mut self) -> Made {
@@ -351,7 +365,13 @@ impl Builder {
     }
 
     fn activation(&mut self, x: Tensor) -> Result<Tensor, GraphError> {
-        let f = self.random.pick(&[Unary::Relu, Unary::Tanh, Unary::Sigmoid, Unary::Gelu, Unary::Elu(kiln_kernel::Real(0.5))]);
+        let f = self.random.pick(&[
+            Unary::Relu,
+            Unary::Tanh,
+            Unary::Sigmoid,
+            Unary::Gelu,
+            Unary::Elu(kiln_kernel::Real(0.5)),
+        ]);
         self.g.unary(f, x)
     }
 
@@ -401,12 +421,22 @@ impl Builder {
     fn softmax(&mut self) -> Made {
         let (x, value) = self.any();
         let axis = self.random.below(value.ndim().max(1));
-        Ok(vec![if self.random.chance(0.5) { self.g.softmax(x, axis)? } else { self.g.log_softmax(x, axis)? }])
+        Ok(vec![if self.random.chance(0.5) {
+            self.g.softmax(x, axis)?
+        } else {
+            self.g.log_softmax(x, axis)?
+        }])
     }
 
     fn cross_entropy(&mut self) -> Made {
-        let (logits, value) = self.of_rank(2);
-        let labels = self.integer_leaf(&[value.shape()[0]], value.shape()[1]);
+        // sometimes the same logits again, with another smoothing
+        let (logits, labels) = if !self.classified.is_empty() && self.random.chance(0.4) {
+            self.random.pick(&self.classified)
+        } else {
+            let (logits, value) = self.of_rank(2);
+            (logits, self.integer_leaf(&[value.shape()[0]], value.shape()[1]))
+        };
+        self.classified.push((logits, labels));
         let smoothing = self.random.pick(&[0.0, 0.25]);
         let (losses, correct) = self.g.scoped("loss", |g| g.cross_entropy(logits, labels, smoothing))?;
         Ok(if self.random.chance(0.3) { vec![losses, correct] } else { vec![losses] })

@@ -1,5 +1,5 @@
 //! What several test binaries share; each uses a part.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 pub mod backends;
 pub mod golden;

@@ -123,6 +123,7 @@ pub(crate) enum OptimizerName {
 
 #[derive(Debug, Args)]
 #[command(
+    allow_negative_numbers = true,
     after_help = "Example:\n  kiln train mnist-cnn --epochs 5 --batch-size 64 --out runs/first\n  kiln train my-network.toml --lr 0.01"
 )]
 pub(crate) struct Train {
@@ -140,7 +141,7 @@ pub(crate) struct Train {
     #[arg(long, value_name = "N", value_parser = at_least_one(1 << 20))]
     pub(crate) batch_size: Option<u32>,
     /// Learning rate [default: the recipe's]
-    #[arg(long, value_name = "X", value_parser = learning_rate, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = learning_rate)]
     pub(crate) lr: Option<f64>,
     /// Optimizer, at its usual settings unless it is the recipe's own [default: the recipe's]
     #[arg(long, value_name = "NAME", value_enum, ignore_case = true)]
@@ -221,7 +222,7 @@ pub(crate) struct Devices {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kiln verify mnist-cnn --device gpu")]
+#[command(allow_negative_numbers = true, after_help = "Example:\n  kiln verify mnist-cnn --device gpu")]
 pub(crate) struct Verify {
     /// A built-in recipe or a recipe file
     #[arg(value_name = "RECIPE | FILE.toml", default_value = "digits-cnn")]
@@ -263,7 +264,10 @@ pub(crate) enum BenchWhat {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kiln bench step mnist-cnn --batch-size 64 --json")]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Example:\n  kiln bench step mnist-cnn --batch-size 64 --json"
+)]
 pub(crate) struct BenchStep {
     /// A built-in recipe or a recipe file
     #[arg(value_name = "RECIPE | FILE.toml", default_value = "digits-cnn")]
@@ -281,7 +285,7 @@ pub(crate) struct BenchStep {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kiln bench matmul 1024 --device gpu")]
+#[command(allow_negative_numbers = true, after_help = "Example:\n  kiln bench matmul 1024 --device gpu")]
 pub(crate) struct BenchMatmul {
     /// Rows and columns of the matrices
     #[arg(value_name = "N", value_parser = at_least_one(32_768))]

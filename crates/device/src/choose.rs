@@ -41,20 +41,23 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             let elements = u64::from(k.weight_len) + u64::from(k.bias_len);
             rows_of(facts, part!("sum_splits.wgsl"), elements, k.splits as usize, 1)
         }
-        Kernel::MaxPool2d(k) => flat(facts, &[INDEX, part!("max_pool2d.wgsl")], k.shape.y_len() as u32),
+        Kernel::MaxPool2d(k) => {
+            let parts = [INDEX, part!("max_pool2d.wgsl")];
+            windows(&k.shape, flat(facts, &parts, k.shape.y_len() as u32))
+        }
         Kernel::MaxPool2dBackward(k) if is_disjoint(&k.shape) => {
             // One invocation for each window, which owns its part of the input.
             let file = part!("max_pool2d_backward_disjoint.wgsl");
-            Choice { variant: "disjoint".to_owned(), ..flat(facts, &[INDEX, file], k.shape.y_len() as u32) }
+            let choice = windows(&k.shape, flat(facts, &[INDEX, file], k.shape.y_len() as u32));
+            Choice { variant: format!("disjoint {}", choice.variant), ..choice }
         }
         Kernel::MaxPool2dBackward(k) => {
             flat(facts, &[INDEX, part!("max_pool2d_backward.wgsl")], k.shape.x_len() as u32)
         }
-        Kernel::AvgPool2d(k) => flat(
-            facts,
-            &[INDEX, part!("lib/avg_pool2d_count.wgsl"), part!("avg_pool2d.wgsl")],
-            k.shape.y_len() as u32,
-        ),
+        Kernel::AvgPool2d(k) => {
+            let parts = [INDEX, part!("lib/avg_pool2d_count.wgsl"), part!("avg_pool2d.wgsl")];
+            windows(&k.shape, flat(facts, &parts, k.shape.y_len() as u32))
+        }
         Kernel::AvgPool2dBackward(k) => flat(
             facts,
             &[INDEX, part!("lib/avg_pool2d_count.wgsl"), part!("avg_pool2d_backward.wgsl")],
@@ -156,6 +159,18 @@ fn cooperative(file: Part, rows: u64) -> Choice {
         workgroup_size: [FLAT, 1, 1],
         workgroups: rows,
     }
+}
+
+/// Tells a pooling shader whether any window leaves the input: where none does, its loops have constant bounds.
+fn windows(s: &PoolShape, mut choice: Choice) -> Choice {
+    let leaves = |size: u32, out: u32, kernel: u32, stride: u32| (out - 1) * stride + kernel > size;
+    let clipped = s.pad_top > 0
+        || s.pad_left > 0
+        || leaves(s.in_h, s.out_h, s.kernel_h, s.stride_h)
+        || leaves(s.in_w, s.out_w, s.kernel_w, s.stride_w);
+    choice.constants.push(("CLIPPED", clipped.into()));
+    choice.variant = if clipped { "clipped windows" } else { "whole windows" }.to_owned();
+    choice
 }
 
 /// True if no position of the input lies in two windows.

@@ -125,8 +125,9 @@ fn cpu_lanes(facts: &Facts) -> Option<u32> {
     facts.subgroup_size.filter(|lanes| is_lavapipe && [4, 8, 16].contains(lanes))
 }
 
-/// The most loop iterations planned for one invocation: Mesa 22 stops silently at 65,535.
-const MAX_ROUNDS: u32 = 16_384;
+/// The most rounds of a kernel's main loop: Mesa 22 stops silently after 65,535 iterations of all of an invocation's
+/// loops together, and a short inner loop may be left rolled.
+const MAX_ROUNDS: u32 = 2048;
 
 /// The longest piece, of at most `most`, that cuts `size` into as few pieces as that allows.
 fn piece(size: u32, most: u32) -> u32 {
@@ -137,14 +138,15 @@ fn piece(size: u32, most: u32) -> u32 {
 /// A register tile for each subgroup. Where there is much to compute it is large and takes a quarter of a second to
 /// compile, where there is little it is small.
 fn subgroup(product: &Product, flops: u64, lanes: u32) -> Choice {
-    let (rows, columns) = if flops >= 1 << 26 { (32, 64 / lanes) } else { (16, 16 / lanes) };
-    let rows = piece(product.m, rows);
-    let columns = piece(product.n.div_ceil(lanes), columns);
     // Two terms a round use more of each cache line than one; four are no faster and compile longer.
     let mut step = product.terms.min(2);
     while product.terms.div_ceil(step) > MAX_ROUNDS && step < 16 {
         step *= 2;
     }
+    let is_large = flops >= 1 << 26 && step <= 4;
+    let (rows, columns) = if is_large { (32, 64 / lanes) } else { (16, 16 / lanes) };
+    let rows = piece(product.m, rows);
+    let columns = piece(product.n.div_ceil(lanes), columns);
     let mut constants = product.constants();
     constants.extend([("ROWS", rows.into()), ("COLUMNS", columns.into()), ("STEP", step.into())]);
     Choice {

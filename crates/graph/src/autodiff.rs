@@ -41,7 +41,8 @@ impl Graph {
             if dys.iter().all(Option::is_none) || !wanted.contains(&true) {
                 continue;
             }
-            let scope = if node.scope.is_empty() { "backward".into() } else { format!("{} backward", node.scope) };
+            let scope =
+                if node.scope.is_empty() { "backward".into() } else { format!("{} backward", node.scope) };
             let dxs = self.rescoped(scope, |g| {
                 let dxs = node.op.rule().vjp(g, &node.inputs, &node.outputs, &dys, &wanted)?;
                 for (input, (&tensor, dx)) in node.inputs.iter().zip(dxs).enumerate() {

@@ -151,7 +151,9 @@ impl Graph {
         self.nodes
             .iter()
             .filter_map(|n| match &n.op {
-                Op::Parameter(name) => Some((name.to_string(), self.tensors[n.outputs[0].index()].shape.clone())),
+                Op::Parameter(name) => {
+                    Some((name.to_string(), self.tensors[n.outputs[0].index()].shape.clone()))
+                }
                 _ => None,
             })
             .collect()

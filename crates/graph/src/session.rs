@@ -129,8 +129,10 @@ impl Session {
     /// # Errors
     /// If nothing was fetched under that name.
     pub fn read_async(&self, name: &str) -> Result<Reading, GraphError> {
-        let view =
-            self.fetches.get(name).ok_or_else(|| GraphError::Name(format!("the plan fetches no \"{name}\"")))?;
+        let view = self
+            .fetches
+            .get(name)
+            .ok_or_else(|| GraphError::Name(format!("the plan fetches no \"{name}\"")))?;
         Ok(self.backend.read(view))
     }
 

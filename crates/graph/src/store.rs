@@ -61,7 +61,9 @@ impl Segments {
     /// If there is none of that name.
     pub fn get(&self, name: &str) -> Result<&Segment, GraphError> {
         let index = self.by_name.get(name);
-        index.map(|&i| &self.list[i]).ok_or_else(|| GraphError::Name(format!("there is no parameter \"{name}\"")))
+        index
+            .map(|&i| &self.list[i])
+            .ok_or_else(|| GraphError::Name(format!("there is no parameter \"{name}\"")))
     }
 
     pub(crate) fn place(&self, arena: &str, name: &str) -> Result<Place, GraphError> {
@@ -144,7 +146,12 @@ impl ParameterStore {
     ///
     /// # Errors
     /// If the name is unknown or the device fails.
-    pub fn read(&self, backend: &dyn Backend, arena: &str, name: &str) -> Result<kiln_kernel::Host, GraphError> {
+    pub fn read(
+        &self,
+        backend: &dyn Backend,
+        arena: &str,
+        name: &str,
+    ) -> Result<kiln_kernel::Host, GraphError> {
         Ok(pollster::block_on(backend.read(&self.view(arena, name)?))?)
     }
 }

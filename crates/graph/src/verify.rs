@@ -11,14 +11,14 @@ use std::{
 };
 
 use kiln_kernel::{
-    Access, Backend, Binary, Binding, Buffer, CLOCK_WORDS, DType, Host, HostRef, Kernel, Launch, Real, Step, Tail,
-    Unary, View,
+    Access, Backend, Binary, Binding, Buffer, CLOCK_WORDS, DType, Host, HostRef, Kernel, Launch, Real, Step,
+    Tail, Unary, View,
 };
 use ndarray::IxDyn;
 
 use crate::{
-    Array, CLOCK, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS, ParameterStore, Place, Plan, Request,
-    Segments, Session, Tensor, ops::Op,
+    Array, CLOCK, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS, ParameterStore, Place, Plan,
+    Request, Segments, Session, Tensor, ops::Op,
 };
 
 /// What a verification starts from.
@@ -146,7 +146,8 @@ impl State {
         };
 
         let views: Vec<View> = launch.arguments.iter().map(|place| self.view(place)).collect();
-        let alone = Launch { kernel: launch.kernel.clone(), arguments: views.clone(), label: launch.label.clone() };
+        let alone =
+            Launch { kernel: launch.kernel.clone(), arguments: views.clone(), label: launch.label.clone() };
         reference.run(&reference.prepare(&[alone])?, 1)?;
 
         let mut report = LaunchReport {
@@ -168,7 +169,8 @@ impl State {
                 want_f64[e].abs().max(from(&magnitude)).max(from(&before))
             };
             let largest = (0..want_f64.len()).map(size).fold(0.0, f64::max);
-            let floor = 0.01 * largest + extra_scale(&launch.kernel, i, &inputs) + f64::from(f32::MIN_POSITIVE);
+            let floor =
+                0.01 * largest + extra_scale(&launch.kernel, i, &inputs) + f64::from(f32::MIN_POSITIVE);
             let Some(got) = got[i].clone() else { continue };
             for (e, (got, want)) in got.into_f64().into_iter().zip(&want_f64).enumerate() {
                 let allowed = if binding.dtype == DType::U32 { 0.5 } else { 1e-5 * (size(e) + floor) };
@@ -238,7 +240,9 @@ fn run_alone(
     let alone = Launch { kernel: kernel.clone(), arguments: views.clone(), label: launch.label.clone() };
     backend.run(&backend.prepare(&[alone])?, 1)?;
     let outputs = bindings.iter().zip(&views);
-    outputs.map(|(b, view)| if b.access == Access::Read { Ok(None) } else { read(backend, view).map(Some) }).collect()
+    outputs
+        .map(|(b, view)| if b.access == Access::Read { Ok(None) } else { read(backend, view).map(Some) })
+        .collect()
 }
 
 /// The kernel that gives the size of the terms when it is fed with absolute values; `None` where that is not
@@ -335,7 +339,11 @@ fn extra_scale(kernel: &Kernel, binding: usize, inputs: &[Option<Host>]) -> f64 
         Kernel::CrossEntropyBackward(_) => largest(2),
         // near a zero of a function that hardware approximates, its error does not shrink with its value
         _ => match kernel.tail() {
-            Some(tail) if tail.steps.iter().any(|s| matches!(s, Step::Unary(_) | Step::UnaryBackward { .. })) => 0.05,
+            Some(tail)
+                if tail.steps.iter().any(|s| matches!(s, Step::Unary(_) | Step::UnaryBackward { .. })) =>
+            {
+                0.05
+            }
             _ => 0.0,
         },
     }
@@ -362,6 +370,9 @@ pub struct TensorReport {
     pub passed: bool,
 }
 
+/// An optimizer in `f64`: changes the parameters, by name, given their gradients and the step counted from 0.
+pub type Update<'a> = dyn FnMut(&mut HashMap<String, Array>, &HashMap<String, Array>, u32) + 'a;
+
 /// Whole steps of a planned session on a device against the interpreter on the unplanned graph.
 ///
 /// Each step starts from the device's own parameters, so that errors do not add up from step to step: fetches
@@ -384,10 +395,11 @@ pub fn check_steps(
     arenas: &[&str],
     device: &Arc<dyn Backend>,
     steps: u32,
-    update: &mut dyn FnMut(&mut HashMap<String, Array>, &HashMap<String, Array>, u32),
+    update: &mut Update<'_>,
 ) -> Result<Vec<TensorReport>, GraphError> {
     let backend = &**device;
-    let parameters: Vec<_> = start.segments.list().iter().map(|s| (s.name.clone(), s.shape.clone())).collect();
+    let parameters: Vec<_> =
+        start.segments.list().iter().map(|s| (s.name.clone(), s.shape.clone())).collect();
     let more: Vec<&str> = [GRADIENTS].iter().chain(arenas).copied().collect();
     let store = ParameterStore::new(backend, &parameters, &more)?;
     for (name, _) in &parameters {
@@ -415,7 +427,9 @@ pub fn check_steps(
     let mut asked: Vec<(String, &str, Tensor)> = Vec::new();
     asked.extend(request.fetch.iter().map(|(name, t)| (format!("fetch \"{name}\""), name.as_str(), *t)));
     let fetches = asked.len();
-    asked.extend(request.gradients.iter().map(|(name, t)| (format!("gradient \"{name}\""), name.as_str(), *t)));
+    asked.extend(
+        request.gradients.iter().map(|(name, t)| (format!("gradient \"{name}\""), name.as_str(), *t)),
+    );
     let mut order: Vec<usize> = (0..asked.len()).collect();
     order.sort_by_key(|&i| asked[i].2);
 
@@ -454,9 +468,8 @@ pub fn check_steps(
             let got: Vec<f64> = got.iter().copied().collect();
             let moved = want.iter().zip(before).fold(0.0f64, |m, (w, b)| m.max((w - b).abs()));
             let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-            let allowed = |want: f64| {
-                1e-6 * (want.abs() + 0.1 * largest) + 1e-3 * moved + f64::from(f32::MIN_POSITIVE)
-            };
+            let allowed =
+                |want: f64| 1e-6 * (want.abs() + 0.1 * largest) + 1e-3 * moved + f64::from(f32::MIN_POSITIVE);
             reports.push(compare(step, &format!("parameter \"{name}\""), &got, want, allowed));
         }
 

@@ -6,12 +6,13 @@ use std::{
 };
 
 use kiln_graph::{
-    Array, CLOCK, Conv2dOptions, GRADIENTS, Graph, HYPER, PARAMETERS, Place, Plan, Pool2dOptions, Request, Segments,
+    Array, CLOCK, Conv2dOptions, GRADIENTS, Graph, HYPER, PARAMETERS, Place, Plan, Pool2dOptions, Request,
+    Segments,
     verify::{Start, check_launches, check_steps},
 };
 use kiln_kernel::{
-    Access, Advance, Backend, BackendError, Buffer, CLOCK_WORDS, Counters, DType, HYPER_COLUMNS, Host, HostRef,
-    Kernel, Launch, Limits, Program, Reading, Real, Sgd, View, random::Stream,
+    Access, Advance, Backend, BackendError, Buffer, CLOCK_WORDS, Counters, DType, HYPER_COLUMNS, Host,
+    HostRef, Kernel, Launch, Limits, Program, Reading, Real, Sgd, View, random::Stream,
 };
 use kiln_reference::Cpu;
 use ndarray::IxDyn;
@@ -110,7 +111,8 @@ fn example() -> Example {
     let gradients = g.gradients(loss, &tensors).unwrap();
     let segments = Segments::new(&names);
     let len = segments.len();
-    let sgd = Sgd { len: len as u32, hyper_rows: 1, momentum: Real(0.0), nesterov: false, weight_decay: Real(0.0) };
+    let sgd =
+        Sgd { len: len as u32, hyper_rows: 1, momentum: Real(0.0), nesterov: false, weight_decay: Real(0.0) };
     let update = Launch {
         kernel: Kernel::Sgd(sgd),
         arguments: vec![
@@ -173,16 +175,9 @@ fn a_right_device_passes() {
         assert!(report.passed, "{report}");
     }
     let device: Arc<dyn Backend> = Arc::new(device);
-    let reports = check_steps(
-        &example.graph,
-        &example.request,
-        start(&example),
-        &[],
-        &device,
-        3,
-        &mut descend(1.0),
-    )
-    .unwrap();
+    let reports =
+        check_steps(&example.graph, &example.request, start(&example), &[], &device, 3, &mut descend(1.0))
+            .unwrap();
     // loss, gradients and parameters, and the clock, of three steps
     assert_eq!(reports.len(), 3 * (1 + 3 + 3 + 1));
     for report in &reports {
@@ -214,7 +209,8 @@ fn steps_name_the_first_tensor_that_departs() {
     let broken: Arc<dyn Backend> =
         Arc::new(Broken { inner: Cpu::new(), kernel: "conv2d_backward_weight", wrong: Mutex::default() });
     let reports =
-        check_steps(&example.graph, &example.request, start(&example), &[], &broken, 1, &mut descend(1.0)).unwrap();
+        check_steps(&example.graph, &example.request, start(&example), &[], &broken, 1, &mut descend(1.0))
+            .unwrap();
     let first = reports.iter().find(|r| !r.passed).unwrap();
     assert_eq!(first.what, "gradient \"conv.weight\"");
     assert_eq!(reports.iter().filter(|r| !r.passed).count(), 1, "{reports:?}");
@@ -225,7 +221,8 @@ fn a_wrong_update_is_caught() {
     let example = example();
     let device: Arc<dyn Backend> = Arc::new(Cpu::<f32>::new());
     let reports =
-        check_steps(&example.graph, &example.request, start(&example), &[], &device, 1, &mut descend(1.01)).unwrap();
+        check_steps(&example.graph, &example.request, start(&example), &[], &device, 1, &mut descend(1.01))
+            .unwrap();
     for report in &reports {
         assert_eq!(report.passed, !report.what.starts_with("parameter"), "{report:?}");
     }

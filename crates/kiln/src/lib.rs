@@ -49,7 +49,7 @@ pub mod prelude {
     pub use kiln_kernel::Shape;
     pub use kiln_nn::{
         Activation::{self, *},
-        Adam, AvgPool2d, Conv2d, Dense, Dropout, Fit, Flatten, Initializer, Loss, MaxPool2d, Optimizer, Recipe,
-        Sequential, Sgd, Trainer,
+        Adam, AvgPool2d, Conv2d, Dense, Dropout, Fit, Flatten, Initializer, Loss, MaxPool2d, Optimizer,
+        Recipe, Sequential, Sgd, Trainer,
     };
 }

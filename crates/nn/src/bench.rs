@@ -47,7 +47,12 @@ pub struct BenchReport {
 ///
 /// # Errors
 /// If the layers do not fit each other, or the device fails.
-pub fn bench_step(recipe: &Recipe, device: &Device, batch_size: usize, steps: usize) -> Result<BenchReport, NnError> {
+pub fn bench_step(
+    recipe: &Recipe,
+    device: &Device,
+    batch_size: usize,
+    steps: usize,
+) -> Result<BenchReport, NnError> {
     if batch_size == 0 || steps == 0 {
         return Err(NnError::Settings("batch size and steps must be at least 1".into()));
     }
@@ -87,7 +92,8 @@ pub fn bench_step(recipe: &Recipe, device: &Device, batch_size: usize, steps: us
         workspace_bytes: plan.workspace_bytes(),
         naive_bytes: plan.naive_bytes,
         parameter_bytes: trainer.store().arena_bytes(),
-        allocated_after_first_step: after.allocations - before.allocations + after.pipelines - before.pipelines,
+        allocated_after_first_step: after.allocations - before.allocations + after.pipelines
+            - before.pipelines,
     })
 }
 
@@ -109,7 +115,9 @@ pub(crate) fn random_rows(recipe: &Recipe, rows: usize) -> Result<Split, NnError
         _ => Features::Real((0..elements as u32).map(|i| stream.uniform(i)).collect()),
     };
     let targets = match classes {
-        0 => Targets::Real { values: (0..rows as u32).map(|i| stream.uniform(i)).collect(), shape: [1].into() },
+        0 => {
+            Targets::Real { values: (0..rows as u32).map(|i| stream.uniform(i)).collect(), shape: [1].into() }
+        }
         n => Targets::Classes { labels: (0..rows).map(|i| (i % n) as u32).collect(), classes: n },
     };
     Ok(Split::new(features, item, targets)?)

@@ -65,7 +65,8 @@ impl ModelFile {
                 let value: serde_json::Value = serde_json::from_str(json).map_err(|e| damaged(&e))?;
                 let version = value.get("version").and_then(|v| v.as_u64()).unwrap_or(0);
                 if version > u64::from(VERSION) {
-                    let message = format!("written by a later Kiln (format {version}, this one reads {VERSION})");
+                    let message =
+                        format!("written by a later Kiln (format {version}, this one reads {VERSION})");
                     return Err(NnError::file(path, message));
                 }
                 Some(serde_json::from_value(value).map_err(|e| damaged(&e))?)
@@ -73,8 +74,9 @@ impl ModelFile {
         };
         let mut tensors = Vec::new();
         for (name, view) in file.tensors() {
-            let values = to_f32(&view)
-                .ok_or_else(|| NnError::file(path, format!("tensor \"{name}\" is {:?}, not a real number", view.dtype())))?;
+            let values = to_f32(&view).ok_or_else(|| {
+                NnError::file(path, format!("tensor \"{name}\" is {:?}, not a real number", view.dtype()))
+            })?;
             tensors.push((name, Shape::from(view.shape()), values));
         }
         tensors.sort_by(|a, b| natural(&a.0).cmp(&natural(&b.0)));
@@ -140,7 +142,10 @@ impl ModelFile {
         let numbered = self.tensors.iter().all(|(name, ..)| name.starts_with(|c: char| c.is_ascii_digit()));
         if numbered && self.tensors.len() != segments.len() {
             let (got, want) = (self.tensors.len(), segments.len());
-            return Err(NnError::file(&self.path, format!("{got} tensors, the network has {want} parameters")));
+            return Err(NnError::file(
+                &self.path,
+                format!("{got} tensors, the network has {want} parameters"),
+            ));
         }
         for (i, segment) in segments.iter().enumerate() {
             let found = match numbered {
@@ -151,7 +156,8 @@ impl ModelFile {
                 return Err(NnError::file(&self.path, format!("parameter \"{}\" is missing", segment.name)));
             };
             if *shape != segment.shape {
-                let message = format!("\"{name}\" is {shape}, the network's \"{}\" is {}", segment.name, segment.shape);
+                let message =
+                    format!("\"{name}\" is {shape}, the network's \"{}\" is {}", segment.name, segment.shape);
                 return Err(NnError::file(&self.path, message));
             }
             trainer.set_parameter(&segment.name, values)?;
@@ -185,7 +191,9 @@ fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
             .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
             .collect(),
         Dtype::F16 => data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        Dtype::BF16 => data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        Dtype::BF16 => {
+            data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        }
         _ => return None,
     })
 }
@@ -223,7 +231,8 @@ impl Trainer {
         }
         let mut views = Vec::new();
         for (name, dims, bytes) in &parameters {
-            let view = TensorView::new(Dtype::F32, dims.clone(), bytes).map_err(|e| NnError::file(path, e))?;
+            let view =
+                TensorView::new(Dtype::F32, dims.clone(), bytes).map_err(|e| NnError::file(path, e))?;
             views.push((name.as_str(), view));
         }
         // one key only: a map of several would be written in any order

@@ -176,8 +176,9 @@ impl Conv2d {
         }
         if self.groups == 0 || channels % self.groups != 0 || self.filters % self.groups != 0 {
             let (groups, filters) = (self.groups, self.filters);
-            let message =
-                format!("groups must divide the channels: {groups} groups, {channels} channels in, {filters} out");
+            let message = format!(
+                "groups must divide the channels: {groups} groups, {channels} channels in, {filters} out"
+            );
             return Err(GraphError::Shape { op: "conv2d".into(), scope: name.into(), message });
         }
         let weight = g.parameter(&format!("{name}.weight"), self.weight_shape(channels))?;
@@ -238,7 +239,9 @@ impl Dense {
         let shape = g.shape(x)?.clone();
         let fail = |message: String| GraphError::Shape { op: "dense".into(), scope: name.into(), message };
         if shape.rank() != 2 {
-            return Err(fail(format!("needs rows [batch, features], got {shape}; put a flatten layer before it")));
+            return Err(fail(format!(
+                "needs rows [batch, features], got {shape}; put a flatten layer before it"
+            )));
         }
         if self.units == 0 {
             return Err(fail("units must be at least 1".into()));
@@ -414,9 +417,7 @@ impl Layer {
             Layer::Conv2d(l) => l.record(g, name, x, logits),
             Layer::Dense(l) => l.record(g, name, x, logits),
             Layer::MaxPool2d(l) => g.max_pool2d(x, windows(l.size, l.stride, l.padding)),
-            Layer::AvgPool2d(l) => {
-                g.avg_pool2d(x, windows(l.size, l.stride, l.padding), l.count_include_pad)
-            }
+            Layer::AvgPool2d(l) => g.avg_pool2d(x, windows(l.size, l.stride, l.padding), l.count_include_pad),
             Layer::Flatten(_) => g.flatten(x),
             Layer::Dropout(l) => match mode {
                 Mode::Train => g.dropout(x, l.rate),
@@ -441,12 +442,23 @@ impl Layer {
             }
             Layer::Dense(l) => {
                 let features = input.elements();
-                (Shape::from([l.units, features]), l.bias.then_some(l.units), l.initializer, features, l.units)
+                (
+                    Shape::from([l.units, features]),
+                    l.bias.then_some(l.units),
+                    l.initializer,
+                    features,
+                    l.units,
+                )
             }
             _ => return Vec::new(),
         };
-        let mut specs =
-            vec![ParameterSpec { name: format!("{name}.weight"), shape: weight, initializer, fan_in, fan_out }];
+        let mut specs = vec![ParameterSpec {
+            name: format!("{name}.weight"),
+            shape: weight,
+            initializer,
+            fan_in,
+            fan_out,
+        }];
         if let Some(len) = bias {
             specs.push(ParameterSpec {
                 name: format!("{name}.bias"),

@@ -39,7 +39,8 @@ pub use error::NnError;
 pub use file::{ModelFile, write_atomically};
 pub use init::{Initializer, parameter_stream};
 pub use layers::{
-    ActivationLayer, AvgPool2d, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, NamedPadding, PaddingSpec, Pair,
+    ActivationLayer, AvgPool2d, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, NamedPadding, PaddingSpec,
+    Pair,
 };
 pub use loss::Loss;
 pub use model::{LayerSummary, Mode, ParameterSpec, Sequential, Summary};

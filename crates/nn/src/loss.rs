@@ -48,9 +48,16 @@ impl Loss {
             }
             Loss::MeanSquaredError => {
                 if g.shape(output)? != g.shape(target)? {
-                    let message =
-                        format!("prediction {} and target {} differ in shape", g.shape(output)?, g.shape(target)?);
-                    return Err(GraphError::Shape { op: "mean_squared_error".into(), scope: "loss".into(), message });
+                    let message = format!(
+                        "prediction {} and target {} differ in shape",
+                        g.shape(output)?,
+                        g.shape(target)?
+                    );
+                    return Err(GraphError::Shape {
+                        op: "mean_squared_error".into(),
+                        scope: "loss".into(),
+                        message,
+                    });
                 }
                 let difference = g.sub(output, target)?;
                 let squares = g.square(difference)?;

@@ -47,7 +47,8 @@ pub fn classification(probabilities: &[f32], labels: &[u32], names: &[String]) -
         let label = label as usize;
         let best = (0..classes).fold(0, |best, c| if row[c] > row[best] { c } else { best });
         confusion[label][best] += 1;
-        let ahead = (0..classes).filter(|&c| row[c] > row[label] || (row[c] == row[label] && c < label)).count();
+        let ahead =
+            (0..classes).filter(|&c| row[c] > row[label] || (row[c] == row[label] && c < label)).count();
         in_top += usize::from(ahead < 3);
     }
     let ratio = |a: usize, b: usize| if b == 0 { 0.0 } else { a as f64 / b as f64 };
@@ -57,7 +58,8 @@ pub fn classification(probabilities: &[f32], labels: &[u32], names: &[String]) -
             let support = confusion[c].iter().sum();
             let called: usize = confusion.iter().map(|row| row[c]).sum();
             let (precision, recall) = (ratio(confusion[c][c], called), ratio(confusion[c][c], support));
-            let f1 = if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
+            let f1 =
+                if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
             ClassScores { class: names[c].clone(), precision, recall, f1, support }
         })
         .collect();

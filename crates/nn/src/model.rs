@@ -134,7 +134,13 @@ impl Sequential {
         Ok(self.record_all(g, x, mode, logits)?.last().copied().unwrap_or(x))
     }
 
-    fn record_all(&self, g: &mut Graph, x: Tensor, mode: Mode, logits: bool) -> Result<Vec<Tensor>, GraphError> {
+    fn record_all(
+        &self,
+        g: &mut Graph,
+        x: Tensor,
+        mode: Mode,
+        logits: bool,
+    ) -> Result<Vec<Tensor>, GraphError> {
         let mut results = Vec::with_capacity(self.layers.len());
         let mut x = x;
         for (i, (name, layer)) in self.named_layers().into_iter().enumerate() {

@@ -65,7 +65,9 @@ impl Preprocess {
     fn check(&self) -> Result<(), String> {
         for (name, numbers) in [("scale", &self.scale), ("shift", &self.shift)] {
             if let Some(numbers) = numbers {
-                let list = numbers.get().ok_or_else(|| format!("{name} must be a number or a fraction like \"1/255\""))?;
+                let list = numbers
+                    .get()
+                    .ok_or_else(|| format!("{name} must be a number or a fraction like \"1/255\""))?;
                 if list.is_empty() || list.iter().any(|x| !x.is_finite()) {
                     return Err(format!("{name} must be one finite number, or one for each channel"));
                 }
@@ -136,9 +138,8 @@ macro_rules! builtin {
 }
 
 /// Name and text of the recipes that come with Kiln.
-const BUILTIN: &[(&str, &str)] = builtin![
-    "digits-cnn", "linear", "xor", "and", "or", "nor", "body-size", "mnist-mlp", "mnist-cnn",
-];
+const BUILTIN: &[(&str, &str)] =
+    builtin!["digits-cnn", "linear", "xor", "and", "or", "nor", "body-size", "mnist-mlp", "mnist-cnn",];
 
 /// The seed of the data that Kiln makes itself: the same rows whatever seed trains on them.
 const DATA_SEED: u64 = 1;
@@ -177,7 +178,9 @@ impl Recipe {
             [] => format!("the recipes are {}", names.join(", ")),
             near => format!("did you mean {}?", near.join(" or ")),
         };
-        Err(NnError::Settings(format!("there is no recipe \"{name_or_path}\"; {hint} (a file's name ends in .toml)")))
+        Err(NnError::Settings(format!(
+            "there is no recipe \"{name_or_path}\"; {hint} (a file's name ends in .toml)"
+        )))
     }
 
     /// Reads a recipe from TOML; `origin` names it in errors.
@@ -194,7 +197,11 @@ impl Recipe {
             toml::from_str(text).map_err(|e| fail(e.span(), e.message().replace('\n', " ")))?;
         file.preprocess.check().map_err(|m| fail(find_key(text, 0..text.len(), "preprocess"), m))?;
         if !Self::DATASETS.contains(&file.data.name.as_str()) {
-            let message = format!("there is no data set \"{}\"; there are {}", file.data.name, Self::DATASETS.join(", "));
+            let message = format!(
+                "there is no data set \"{}\"; there are {}",
+                file.data.name,
+                Self::DATASETS.join(", ")
+            );
             return Err(fail(find_key(text, 0..text.len(), "[data]"), message));
         }
         for (what, value) in [("epochs", &file.epochs), ("batch_size", &file.batch_size)] {
@@ -202,11 +209,13 @@ impl Recipe {
                 return Err(fail(Some(value.span()), format!("{what} must be at least 1")));
             }
         }
-        let optimizer: Optimizer = table(text, &file.optimizer, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
+        let optimizer: Optimizer =
+            table(text, &file.optimizer, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
         optimizer.check().map_err(|e| fail(Some(file.optimizer.span()), e.to_string()))?;
         let mut layers = Vec::with_capacity(file.layers.len());
         for (i, layer) in file.layers.iter().enumerate() {
-            layers.push(table(text, layer, &format!("layer {}", i + 1)).map_err(|(at, m)| fail(Some(at), m))?);
+            layers
+                .push(table(text, layer, &format!("layer {}", i + 1)).map_err(|(at, m)| fail(Some(at), m))?);
         }
         Ok(Self {
             name: file.name,
@@ -288,7 +297,11 @@ fn table<T: DeserializeOwned>(
         let message = e.message().replace('\n', " ");
         // the name in the message, `unknown field `x``, tells the key whose line is wanted
         let named = message.split('`').nth(1).unwrap_or("type");
-        let key = if message.starts_with("unknown variant") || message.starts_with("missing") { "type" } else { named };
+        let key = if message.starts_with("unknown variant") || message.starts_with("missing") {
+            "type"
+        } else {
+            named
+        };
         let at = find_key(text, spanned.span(), key).unwrap_or(spanned.span());
         let what = if kind.is_empty() { what.to_string() } else { format!("{what} ({kind})") };
         (at, format!("{what}: {message}"))
@@ -373,7 +386,12 @@ mod tests {
             ("type = \"dense\"", "type = \"dens\"", line("type = \"dense\""), "unknown variant `dens`"),
             ("epochs", "epoch", line("epochs"), "unknown field `epoch`"),
             ("batch_size = 64", "batch_size = 0", line("batch_size"), "batch_size must be at least 1"),
-            ("activation = \"relu\"", "activation = \"rely\"", line("activation = \"relu\""), "unknown variant `rely`"),
+            (
+                "activation = \"relu\"",
+                "activation = \"rely\"",
+                line("activation = \"relu\""),
+                "unknown variant `rely`",
+            ),
         ] {
             let text = good.replacen(from, to, 1);
             assert_ne!(text, good, "{from}");

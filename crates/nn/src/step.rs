@@ -45,7 +45,12 @@ impl Form {
         }
     }
 
-    fn record_features(&self, g: &mut Graph, rows: usize, preprocess: &Preprocess) -> Result<Tensor, GraphError> {
+    fn record_features(
+        &self,
+        g: &mut Graph,
+        rows: usize,
+        preprocess: &Preprocess,
+    ) -> Result<Tensor, GraphError> {
         let elements = self.items * self.item.elements();
         let (data, dtype) = match self.bytes {
             true => (g.input_u32(FEATURES, [elements.div_ceil(4)])?, GatherType::U8),
@@ -54,7 +59,8 @@ impl Form {
         let order = g.input_u32(ORDER, [self.items])?;
         let (scale, shift) = preprocess.factors(self.bytes);
         g.scoped("batch", |g| {
-            let options = GatherOptions { rows, items: self.items, item: self.item.clone(), dtype, scale, shift };
+            let options =
+                GatherOptions { rows, items: self.items, item: self.item.clone(), dtype, scale, shift };
             g.gather(data, order, options)
         })
     }
@@ -66,13 +72,21 @@ impl Form {
             TargetKind::Classes(_) => {
                 let data = g.input_u32(TARGETS, [items])?;
                 let (item, dtype) = (Shape::scalar(), GatherType::U32);
-                let labels = g.gather(data, order, GatherOptions { rows, items, item, dtype, scale: vec![], shift: vec![] })?;
+                let labels = g.gather(
+                    data,
+                    order,
+                    GatherOptions { rows, items, item, dtype, scale: vec![], shift: vec![] },
+                )?;
                 Ok(labels)
             }
             TargetKind::Real(shape) => {
                 let data = g.input(TARGETS, [items * shape.elements()])?;
                 let (item, dtype) = (shape.clone(), GatherType::F32);
-                g.gather(data, order, GatherOptions { rows, items, item, dtype, scale: vec![1.0], shift: vec![0.0] })
+                g.gather(
+                    data,
+                    order,
+                    GatherOptions { rows, items, item, dtype, scale: vec![1.0], shift: vec![0.0] },
+                )
             }
         })
     }
@@ -131,7 +145,11 @@ pub(crate) struct Recorded {
 pub(crate) fn check_targets(model: &Sequential, loss: Loss, form: &Form) -> Result<(), NnError> {
     let fail = |message: String| Err(NnError::Settings(message));
     if model.input_shape() != form.item {
-        return fail(format!("the network takes items of shape {}, the data have {}", model.input_shape(), form.item));
+        return fail(format!(
+            "the network takes items of shape {}, the data have {}",
+            model.input_shape(),
+            form.item
+        ));
     }
     let output = model.output_shape()?;
     match (&form.targets, loss.is_classification()) {
@@ -142,9 +160,10 @@ pub(crate) fn check_targets(model: &Sequential, loss: Loss, form: &Form) -> Resu
             fail(format!("the network's output is {output}, the targets are {shape}"))
         }
         (TargetKind::Classes(_), false) => fail("the targets are classes; use the loss cross_entropy".into()),
-        (TargetKind::Real(_), true) => {
-            fail("the targets are real numbers, but the loss cross_entropy takes classes; use mean_squared_error".into())
-        }
+        (TargetKind::Real(_), true) => fail(
+            "the targets are real numbers, but the loss cross_entropy takes classes; use mean_squared_error"
+                .into(),
+        ),
         _ => Ok(()),
     }
 }

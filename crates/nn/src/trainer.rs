@@ -151,7 +151,8 @@ impl Trainer {
         if parameters.is_empty() {
             return Err(NnError::Settings("the network has no parameters to train".into()));
         }
-        let arenas: Vec<&str> = std::iter::once(GRADIENTS).chain(optimizer.moments().iter().copied()).collect();
+        let arenas: Vec<&str> =
+            std::iter::once(GRADIENTS).chain(optimizer.moments().iter().copied()).collect();
         let store = ParameterStore::new(&**backend, &parameters, &arenas)?;
         let mut shared = HashMap::new();
         shared.insert(CLOCK.into(), backend.allocate(DType::U32, CLOCK_WORDS, CLOCK)?);
@@ -334,7 +335,9 @@ impl Trainer {
         let data = Resident::new(&**self.backend(), split)?;
         if data.form.item != self.model.input_shape() {
             let (want, got) = (self.model.input_shape(), data.form.item);
-            return Err(NnError::Settings(format!("the network takes items of shape {want}, the data have {got}")));
+            return Err(NnError::Settings(format!(
+                "the network takes items of shape {want}, the data have {got}"
+            )));
         }
         let passes = self.passes(&data, EVALUATION_ROWS, |rows| {
             step::record_prediction(&self.model, self.loss, &self.preprocess, &data.form, rows)
@@ -381,8 +384,7 @@ impl Trainer {
     }
 
     fn write_clock(&self, step: u64, row: u32, cursor: usize) -> Result<(), NnError> {
-        let words =
-            [step as u32, row, cursor as u32, self.seed as u32, (self.seed >> 32) as u32, 0, 0, 0];
+        let words = [step as u32, row, cursor as u32, self.seed as u32, (self.seed >> 32) as u32, 0, 0, 0];
         Ok(self.backend().write(&self.shared[CLOCK].view(), HostRef::U32(&words))?)
     }
 

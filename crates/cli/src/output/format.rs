@@ -24,7 +24,7 @@ pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -84,7 +84,7 @@ mod tests {
         {
             assert_eq!(bytes(n), want);
         }
-        assert_eq!(bytes((1 << 20) - 1), "1 MiB");
+        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
         assert!(bytes(u64::MAX).ends_with("PiB"));
         for (n, want) in
             [(0, "0"), (999, "999"), (1000, "1,000"), (93_322, "93,322"), (1_199_882, "1,199,882")]

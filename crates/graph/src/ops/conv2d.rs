@@ -75,13 +75,17 @@ fn output_size(
     padding: Padding,
 ) -> Result<(usize, usize), String> {
     if stride == 0 || dilation == 0 {
-        return Err(format!("stride and dilation must be at least 1, are {stride} and {dilation} along the {axis}"));
+        return Err(format!(
+            "stride and dilation must be at least 1, are {stride} and {dilation} along the {axis}"
+        ));
     }
     let extent = (kernel - 1) * dilation + 1;
     let (before, after) = padding.amounts(axis == "height", size, extent, stride);
     let padded = size + before + after;
     if extent > padded {
-        return Err(format!("the kernel covers {extent} pixels of {axis}, but the padded input has {padded}"));
+        return Err(format!(
+            "the kernel covers {extent} pixels of {axis}, but the padded input has {padded}"
+        ));
     }
     Ok(((padded - extent) / stride + 1, before))
 }
@@ -94,7 +98,7 @@ pub(crate) fn conv_shape(x: &Shape, weight: &Shape, options: Conv2dOptions) -> R
         ));
     }
     let groups = options.groups;
-    if groups == 0 || x[1] % groups != 0 || weight[0] % groups != 0 {
+    if groups == 0 || !x[1].is_multiple_of(groups) || !weight[0].is_multiple_of(groups) {
         return Err(format!(
             "groups must divide the channels: {groups} groups, {} channels in, {} out",
             x[1], weight[0]
@@ -374,10 +378,14 @@ impl Graph {
     /// If channels or groups do not fit, or the kernel is larger than the padded input.
     ///
     /// Source: PyTorch's `conv2d`; [`Padding::Same`] follows TensorFlow.
-    pub fn conv2d(&mut self, x: Tensor, weight: Tensor, options: Conv2dOptions) -> Result<Tensor, GraphError> {
-        let shape = conv_shape(self.shape(x)?, self.shape(weight)?, options).map_err(|message| {
-            GraphError::Shape { op: "conv2d".into(), scope: self.scope(), message }
-        })?;
+    pub fn conv2d(
+        &mut self,
+        x: Tensor,
+        weight: Tensor,
+        options: Conv2dOptions,
+    ) -> Result<Tensor, GraphError> {
+        let shape = conv_shape(self.shape(x)?, self.shape(weight)?, options)
+            .map_err(|message| GraphError::Shape { op: "conv2d".into(), scope: self.scope(), message })?;
         self.record1(Op::Conv2d(Conv2d { shape }), &[x, weight])
     }
 

@@ -162,10 +162,10 @@ impl Rule for CrossEntropyBackward {
             let p = g.softmax(inputs[0], 1)?;
             let dlosses = g.reshape(inputs[2], [rows, 1])?;
             let scaled = g.mul(ddx, dlosses)?;
-            gradients[0] =
-                Some(g.record1(Op::SoftmaxBackward(super::softmax::SoftmaxBackward { axis: 1, log: false }), &[
-                    p, scaled,
-                ])?);
+            gradients[0] = Some(g.record1(
+                Op::SoftmaxBackward(super::softmax::SoftmaxBackward { axis: 1, log: false }),
+                &[p, scaled],
+            )?);
         }
         if wanted[2] {
             let ones = g.fill([rows], 1.0)?;

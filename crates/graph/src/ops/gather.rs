@@ -58,13 +58,29 @@ impl Rule for Gather {
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>, String> {
         let o = &self.options;
         if inputs[0].elements() != self.data_len() {
-            return Err(format!("{} items of {} need {} elements, the data set has {}", o.items, o.item, self.data_len(), inputs[0].elements()));
+            return Err(format!(
+                "{} items of {} need {} elements, the data set has {}",
+                o.items,
+                o.item,
+                self.data_len(),
+                inputs[0].elements()
+            ));
         }
         if inputs[1].elements() != o.items || inputs[2].elements() != CLOCK_WORDS {
-            return Err(format!("order {} and clock {} must have {} and {CLOCK_WORDS} elements", inputs[1], inputs[2], o.items));
+            return Err(format!(
+                "order {} and clock {} must have {} and {CLOCK_WORDS} elements",
+                inputs[1], inputs[2], o.items
+            ));
         }
-        if o.scale.len() != o.shift.len() || (!o.scale.is_empty() && o.item.elements() % o.scale.len() != 0) {
-            return Err(format!("{} factors and {} summands for items of {}", o.scale.len(), o.shift.len(), o.item));
+        if o.scale.len() != o.shift.len()
+            || (!o.scale.is_empty() && !o.item.elements().is_multiple_of(o.scale.len()))
+        {
+            return Err(format!(
+                "{} factors and {} summands for items of {}",
+                o.scale.len(),
+                o.shift.len(),
+                o.item
+            ));
         }
         if o.scale.is_empty() != (o.dtype == GatherType::U32) {
             return Err("real numbers need a factor and a summand, integers have none".into());
@@ -77,7 +93,9 @@ impl Rule for Gather {
     fn meaning(&self, inputs: &[&Array]) -> Vec<Array> {
         let o = &self.options;
         let data: Vec<f64> = match o.dtype {
-            GatherType::U8 => inputs[0].iter().flat_map(|&w| (w as u32).to_le_bytes().map(f64::from)).collect(),
+            GatherType::U8 => {
+                inputs[0].iter().flat_map(|&w| (w as u32).to_le_bytes().map(f64::from)).collect()
+            }
             GatherType::F32 | GatherType::U32 => inputs[0].iter().copied().collect(),
         };
         let order: Vec<usize> = inputs[1].iter().map(|&i| i as usize).collect();
@@ -137,7 +155,12 @@ impl Graph {
     ///
     /// # Errors
     /// If the sizes do not fit.
-    pub fn gather(&mut self, data: Tensor, order: Tensor, options: GatherOptions) -> Result<Tensor, GraphError> {
+    pub fn gather(
+        &mut self,
+        data: Tensor,
+        order: Tensor,
+        options: GatherOptions,
+    ) -> Result<Tensor, GraphError> {
         let clock = self.clock()?;
         self.record1(Op::Gather(Gather { options }), &[data, order, clock])
     }

@@ -70,15 +70,17 @@ impl Rule for Matmul {
 
     fn meaning(&self, inputs: &[&Array]) -> Vec<Array> {
         let (shape_a, shape_b) = (Shape::from(inputs[0].shape()), Shape::from(inputs[1].shape()));
-        let sizes =
-            self.sizes(&shape_a, &shape_b).unwrap_or_else(|_| unreachable!("shapes were checked when recorded"));
+        let sizes = self
+            .sizes(&shape_a, &shape_b)
+            .unwrap_or_else(|_| unreachable!("shapes were checked when recorded"));
         let (a, b) = (stacked(inputs[0]), stacked(inputs[1]));
         let count = sizes.batch.iter().product::<usize>();
         let mut y = Array3::zeros((count, sizes.m, sizes.n));
         for p in 0..count {
             let pick = |x: &'_ Array3<f64>| if x.len_of(Axis(0)) == 1 { 0 } else { p };
             let (a, b) = (a.index_axis(Axis(0), pick(&a)), b.index_axis(Axis(0), pick(&b)));
-            let op = |x: ArrayView2<'_, f64>, t: bool| if t { x.reversed_axes().to_owned() } else { x.to_owned() };
+            let op =
+                |x: ArrayView2<'_, f64>, t: bool| if t { x.reversed_axes().to_owned() } else { x.to_owned() };
             let mut product = Array2::zeros((sizes.m, sizes.n));
             general_mat_mul(1.0, &op(a, self.transpose_a), &op(b, self.transpose_b), 0.0, &mut product);
             y.index_axis_mut(Axis(0), p).assign(&product);

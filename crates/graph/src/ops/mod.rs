@@ -181,7 +181,12 @@ pub(crate) enum ViewKind {
 }
 
 /// For the rules of single results: the gradient that flows in.
-fn incoming(g: &mut Graph, outputs: &[Tensor], dys: &[Option<Tensor>], at: usize) -> Result<Tensor, GraphError> {
+fn incoming(
+    g: &mut Graph,
+    outputs: &[Tensor],
+    dys: &[Option<Tensor>],
+    at: usize,
+) -> Result<Tensor, GraphError> {
     match dys[at] {
         Some(dy) => Ok(dy),
         None => {

@@ -30,14 +30,20 @@ fn pool_shape(x: &Shape, o: Pool2dOptions) -> Result<PoolShape, String> {
     }
     let size = |axis: &str, size: usize, kernel: usize, stride: usize, pad: usize| {
         if kernel == 0 || stride == 0 {
-            return Err(format!("window and stride must be at least 1, are {kernel} and {stride} along the {axis}"));
+            return Err(format!(
+                "window and stride must be at least 1, are {kernel} and {stride} along the {axis}"
+            ));
         }
         if pad > kernel / 2 {
-            return Err(format!("padding {pad} is more than half of the window of {kernel} along the {axis}"));
+            return Err(format!(
+                "padding {pad} is more than half of the window of {kernel} along the {axis}"
+            ));
         }
         if kernel > size + 2 * pad {
             let padded = size + 2 * pad;
-            return Err(format!("the window covers {kernel} pixels of {axis}, but the padded input has {padded}"));
+            return Err(format!(
+                "the window covers {kernel} pixels of {axis}, but the padded input has {padded}"
+            ));
         }
         Ok((size + 2 * pad - kernel) / stride + 1)
     };

@@ -91,8 +91,14 @@ impl Rule for Reduce {
         let (x, y) = (to.argument(node.inputs[0])?, to.result(node.outputs[0]));
         let (outputs, splits) = (kept.len(), splits_for(reduced.len()));
         let target = if splits == 1 { y } else { to.scratch(outputs * splits as usize) };
-        let first =
-            kernel::Reduce { op: self.op, kept, reduced, len: shape.elements() as u32, splits, tail: Tail::default() };
+        let first = kernel::Reduce {
+            op: self.op,
+            kept,
+            reduced,
+            len: shape.elements() as u32,
+            splits,
+            tail: Tail::default(),
+        };
         to.emit(Kernel::Reduce(first), vec![x, target]);
         if splits > 1 {
             finish_splits(to, self.op, target, outputs, splits, y);
@@ -126,7 +132,13 @@ pub(crate) fn finish_splits(
 }
 
 impl Graph {
-    fn reduce(&mut self, op: ReduceOp, x: Tensor, axes: &[usize], keepdim: bool) -> Result<Tensor, GraphError> {
+    fn reduce(
+        &mut self,
+        op: ReduceOp,
+        x: Tensor,
+        axes: &[usize],
+        keepdim: bool,
+    ) -> Result<Tensor, GraphError> {
         let mut axes = axes.to_vec();
         axes.sort_unstable();
         axes.dedup();

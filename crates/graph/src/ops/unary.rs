@@ -209,7 +209,12 @@ impl Rule for UnaryBackward {
         let saved = inputs[1];
         let ddy = g.record1(Op::UnaryBackward(self.clone()), &[ddx, saved])?;
         let second = match self.0 {
-            Unary::Neg | Unary::Abs | Unary::Relu | Unary::Relu6 | Unary::LeakyRelu(_) | Unary::HardSigmoid => {
+            Unary::Neg
+            | Unary::Abs
+            | Unary::Relu
+            | Unary::Relu6
+            | Unary::LeakyRelu(_)
+            | Unary::HardSigmoid => {
                 let shape = g.shape(saved)?.clone();
                 Some(g.fill(shape, 0.0)?)
             }

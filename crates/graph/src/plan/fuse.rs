@@ -83,7 +83,8 @@ pub(crate) fn fuse(r: &Rewritten, sinks: &[Tensor]) -> Vec<Unit> {
             None => {
                 ending[index] = Some(units.len());
                 let hook = node.op.rule().tail_hook().unwrap_or(MAX_BINDINGS);
-                let own_operands = if matches!(node.op, Op::Binary(_) | Op::UnaryBackward(_)) { 1 } else { 0 };
+                let own_operands =
+                    if matches!(node.op, Op::Binary(_) | Op::UnaryBackward(_)) { 1 } else { 0 };
                 units.push(Unit { core: index, tail: Vec::new(), bindings: hook + own_operands });
             }
         }
@@ -135,7 +136,8 @@ fn order(r: &Rewritten, units: Vec<Unit>) -> Vec<Unit> {
             state[u] = 1;
             let before = stack.len();
             let members = std::iter::once(units[u].core).chain(units[u].tail.iter().map(|t| t.0));
-            let mut open: Vec<usize> = members.flat_map(|n| r.graph.nodes[n].inputs.clone()).map(|t| r.node_of(t)).collect();
+            let mut open: Vec<usize> =
+                members.flat_map(|n| r.graph.nodes[n].inputs.clone()).map(|t| r.node_of(t)).collect();
             while let Some(node) = open.pop() {
                 match unit_of[node] {
                     Some(v) if v != u && state[v] == 0 => stack.push(v),

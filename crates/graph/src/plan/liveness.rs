@@ -53,8 +53,7 @@ pub(crate) fn assign(lowered: Lowered) -> Plan {
     let mut externals = BTreeMap::new();
     for storage in &storages {
         if let Some(Place::External { name, offset, len }) = &storage.place {
-            let external =
-                externals.entry(name.clone()).or_insert(External { dtype: storage.dtype, len: 0 });
+            let external = externals.entry(name.clone()).or_insert(External { dtype: storage.dtype, len: 0 });
             external.len = external.len.max(offset + len);
         }
     }

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use kiln_kernel::{
-    self as kernel, Accumulate, CLOCK_WORDS, DType, Elementwise, Kernel, Launch, Layout, Operand, Real, ReduceOp,
-    Shape, Source, Step, Tail, splits_for,
+    self as kernel, Accumulate, CLOCK_WORDS, DType, Elementwise, Kernel, Launch, Layout, Operand, Real,
+    ReduceOp, Shape, Source, Step, Tail, splits_for,
 };
 
 use crate::{
@@ -325,9 +325,14 @@ impl Lowering<'_> {
             }
             Op::Permute(permute) if !written => {
                 let inner = self.strides(node.inputs[0]);
-                Strides { base: inner.base, strides: permute.axes.iter().map(|&a| inner.strides[a]).collect() }
+                Strides {
+                    base: inner.base,
+                    strides: permute.axes.iter().map(|&a| inner.strides[a]).collect(),
+                }
             }
-            op if op.rule().view() == ViewKind::Alias => Strides { base: root(self.r, tensor), strides: shape.strides() },
+            op if op.rule().view() == ViewKind::Alias => {
+                Strides { base: root(self.r, tensor), strides: shape.strides() }
+            }
             _ => Strides { base: tensor, strides: shape.strides() },
         }
     }
@@ -360,7 +365,9 @@ impl Lowering<'_> {
             let Place::External { len, .. } = place else { continue };
             if len != self.shape(*tensor).elements() {
                 let shape = self.shape(*tensor);
-                return Err(GraphError::Name(format!("gradient of \"{name}\" has shape {shape}, not {len} elements")));
+                return Err(GraphError::Name(format!(
+                    "gradient of \"{name}\" has shape {shape}, not {len} elements"
+                )));
             }
             let storage = self.external(place, DType::F32);
             let tensor = root(self.r, *tensor);
@@ -402,7 +409,11 @@ impl Lowering<'_> {
             return Ok(());
         }
         if totals.len() > Accumulate::MAX_SOURCES {
-            return Err(GraphError::Name(format!("at most {} totals, got {}", Accumulate::MAX_SOURCES, totals.len())));
+            return Err(GraphError::Name(format!(
+                "at most {} totals, got {}",
+                Accumulate::MAX_SOURCES,
+                totals.len()
+            )));
         }
         self.label = TOTALS.into();
         let mut sources = Vec::new();

@@ -127,7 +127,8 @@ fn join_bias_gradient(r: &mut Rewritten) {
         let shape = &r.graph.tensors[dy.index()].shape;
         // all axes but the channels, where it does not matter whether an axis of size 1 is summed
         let summed = |axis: usize| reduce.axes.contains(&axis);
-        let by_channel = shape.rank() == 4 && !summed(1) && [0, 2, 3].iter().all(|&a| summed(a) || shape[a] == 1);
+        let by_channel =
+            shape.rank() == 4 && !summed(1) && [0, 2, 3].iter().all(|&a| summed(a) || shape[a] == 1);
         if reduce.op != ReduceOp::Sum || !by_channel {
             continue;
         }

@@ -4,6 +4,8 @@
 //! `<u, (f(x + h t) - f(x - h t)) / 2h>` and `<vjp(u), t>`. A row of the table is a function with the inputs that
 //! it is checked at; the last test fails for an operation without a row.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // clippy takes only #[test] functions for tests
+
 mod common;
 
 use std::collections::BTreeSet;

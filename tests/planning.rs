@@ -4,6 +4,8 @@
 //!
 //! `KILN_GRAPHS=N` runs N graphs on each device.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // clippy takes only #[test] functions for tests
+
 mod common;
 
 use std::{
@@ -314,6 +316,30 @@ fn cross_entropy_and_its_gradient_are_one_launch() {
     let dw = g.gradients(loss, &[w]).unwrap()[0];
     let request = Request { gradients: vec![("w".into(), dw)], ..Request::default() };
     assert!(kernels(&plan(&g, &request)).contains(&"cross_entropy_backward".to_string()));
+}
+
+/// Two losses of the same logits under different smoothing each keep their own gradient.
+#[test]
+fn cross_entropies_of_different_smoothing_are_not_confused() {
+    let mut g = Graph::new();
+    let logits = g.parameter("logits", [4, 3]).unwrap();
+    let labels = g.input_u32("labels", [4]).unwrap();
+    let plain = g.cross_entropy(logits, labels, 0.0).unwrap().0;
+    let smooth = g.cross_entropy(logits, labels, 0.5).unwrap().0;
+    let both = g.add(plain, smooth).unwrap();
+    let loss = g.mean_all(both).unwrap();
+    let gradient = g.gradients(loss, &[logits]).unwrap()[0];
+    let plan = plan(&g, &fetch(&[("loss", loss), ("gradient", gradient)]));
+    let mut smoothings: Vec<f32> = plan
+        .launches
+        .iter()
+        .filter_map(|l| match &l.kernel {
+            Kernel::CrossEntropy(k) => k.gradient.map(|_| k.smoothing.0),
+            _ => None,
+        })
+        .collect();
+    smoothings.sort_by(f32::total_cmp);
+    assert_eq!(smoothings, [0.0, 0.5], "{plan}");
 }
 
 #[test]

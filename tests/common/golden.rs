@@ -131,3 +131,31 @@ impl Vectors {
         tensors.names().into_iter().map(Into::into).collect()
     }
 }
+
+/// The largest difference in units of what is allowed, which must stay below 1.
+///
+/// In `f64`, 1e-5 + 1e-5 |b|: the files are rounded to `f32`. In `f32`, 2e-5 (scale + |b|), with the largest
+/// |b| of the tensor as scale: the terms that a sum of a tensor's size is made of are no larger, and `f32` loses
+/// some 6e-8 of them a time.
+pub fn compare(what: &str, got: &[f64], want: &[f64], double: bool) -> f64 {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let scale = want.iter().fold(0.0f64, |m, w| m.max(w.abs()));
+    let allowed = |w: f64| if double { 1e-5 + 1e-5 * w.abs() } else { 2e-5 * (scale + w.abs()) + 1e-9 };
+    let mut worst = 0.0f64;
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let units = (g - w).abs() / allowed(w);
+        assert!(units <= 1.0, "{what}[{i}] is {g}, PyTorch says {w}: {units:.2} times what is allowed");
+        worst = worst.max(units);
+    }
+    worst
+}
+
+pub fn flat(array: &Array) -> Vec<f64> {
+    array.iter().copied().collect()
+}
+
+/// Rows of the hyper-parameter table: learning rate and Adam's bias corrections.
+pub fn hyper_table(steps: usize, lr: f64, beta1: f64, beta2: f64) -> Vec<f32> {
+    let row = |t: i32| [lr as f32, (1.0 - beta1.powi(t)) as f32, (1.0 - beta2.powi(t)) as f32, 0.0];
+    (1..=steps as i32).flat_map(row).collect()
+}

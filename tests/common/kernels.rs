@@ -1,8 +1,6 @@
 //! A table of kernels at awkward shapes: every variant and every option, odd sizes, sizes of one, grids of more
 //! than 65,535 workgroups and reductions of more than 65,535 terms. With the inputs to try each on.
 
-#![allow(unreachable_pub)]
-
 use kiln_kernel::{
     Access, Accumulate, Adam, Advance, AvgPool2d, AvgPool2dBackward, Binary, CLOCK_WORDS, Conv2d,
     Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, DType, Dropout,

@@ -1,5 +1,5 @@
 //! What several test binaries share; each uses a part.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code)]
 
 pub mod backends;
 pub mod golden;

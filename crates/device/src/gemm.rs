@@ -125,9 +125,11 @@ fn cpu_lanes(facts: &Facts) -> Option<u32> {
     facts.subgroup_size.filter(|lanes| is_lavapipe && [4, 8, 16].contains(lanes))
 }
 
-/// The most rounds of a kernel's main loop: Mesa 22 stops silently after 65,535 iterations of all of an invocation's
-/// loops together, and a short inner loop may be left rolled.
-const MAX_ROUNDS: u32 = 2048;
+/// The most loop iterations planned for one invocation: Mesa 22 stops silently after 65,535 of all its loops together.
+///
+/// The count takes each loop inside the main one as run, and those inside them as unrolled. Unchecked, a driver
+/// unrolls them all; wgpu's run-time checks keep it from that.
+const MAX_ITERATIONS: u64 = 60_000;
 
 /// The longest piece, of at most `most`, that cuts `size` into as few pieces as that allows.
 fn piece(size: u32, most: u32) -> u32 {
@@ -135,18 +137,29 @@ fn piece(size: u32, most: u32) -> u32 {
     size.div_ceil(pieces)
 }
 
+/// Rows, columns of a lane, and terms of a round: from fast to those that run few iterations.
+///
+/// Two terms a round use more of each cache line than one; four are no faster and compile longer.
+const SUBGROUP_TILES: [(u32, u32, u32); 8] =
+    [(32, 8, 2), (32, 8, 4), (16, 2, 2), (16, 2, 4), (16, 2, 8), (8, 1, 8), (8, 1, 16), (8, 1, 32)];
+
 /// A register tile for each subgroup. Where there is much to compute it is large and takes a quarter of a second to
 /// compile, where there is little it is small.
 fn subgroup(product: &Product, flops: u64, lanes: u32) -> Choice {
-    // Two terms a round use more of each cache line than one; four are no faster and compile longer.
-    let mut step = product.terms.min(2);
-    while product.terms.div_ceil(step) > MAX_ROUNDS && step < 16 {
-        step *= 2;
-    }
-    let is_large = flops >= 1 << 26 && step <= 4;
-    let (rows, columns) = if is_large { (32, 64 / lanes) } else { (16, 16 / lanes) };
-    let rows = piece(product.m, rows);
-    let columns = piece(product.n.div_ceil(lanes), columns);
+    let candidates = if flops >= 1 << 26 { &SUBGROUP_TILES[..] } else { &SUBGROUP_TILES[2..] };
+    let fitted = candidates.iter().map(|&(rows, columns, step)| {
+        let rows = piece(product.m, rows);
+        let columns = piece(product.n.div_ceil(lanes), columns);
+        let step = product.terms.min(step);
+        let inner = rows + (rows * step).div_ceil(lanes) + step * (columns + 1) + 1;
+        let iterations = u64::from(product.terms.div_ceil(step)) * u64::from(inner);
+        (iterations, rows, columns, step)
+    });
+    let (_, rows, columns, step) = fitted
+        .clone()
+        .find(|(iterations, ..)| *iterations <= MAX_ITERATIONS)
+        .or_else(|| fitted.min_by_key(|(iterations, ..)| *iterations))
+        .unwrap_or((0, 1, 1, 1));
     let mut constants = product.constants();
     constants.extend([("ROWS", rows.into()), ("COLUMNS", columns.into()), ("STEP", step.into())]);
     Choice {

@@ -2,6 +2,8 @@
 //!
 //! With `KILN_REQUIRE_ADAPTER=1` a missing adapter is a failure, else the tests say that they are skipped.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use std::sync::{Arc, OnceLock};
 
 use kiln_device::{Device, DeviceOptions, Kind, ReplaceShader};

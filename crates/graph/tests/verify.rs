@@ -1,5 +1,7 @@
 //! `kiln verify`'s checks pass where everything is right, and catch what is not.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // clippy takes only #[test] functions for tests
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},

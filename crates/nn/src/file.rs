@@ -79,7 +79,7 @@ impl ModelFile {
             })?;
             tensors.push((name, Shape::from(view.shape()), values));
         }
-        tensors.sort_by(|a, b| natural(&a.0).cmp(&natural(&b.0)));
+        tensors.sort_by_key(|t| natural(&t.0));
         Ok(Self { path: path.to_path_buf(), description, tensors })
     }
 

@@ -60,7 +60,7 @@ mod tests {
     fn distributions() {
         let (fan_in, fan_out) = (300, 100);
         for (init, variance, bound) in [
-            (Initializer::GlorotUniform, 2.0 / 400.0, (6.0f64 / 400.0).sqrt()),
+            (Initializer::GlorotUniform, 2.0f64 / 400.0, (6.0f64 / 400.0).sqrt()),
             (Initializer::GlorotNormal, 2.0 / 400.0, f64::INFINITY),
             (Initializer::HeUniform, 2.0 / 300.0, (6.0f64 / 300.0).sqrt()),
             (Initializer::HeNormal, 2.0 / 300.0, f64::INFINITY),

@@ -174,7 +174,10 @@ impl Conv2d {
             let message = "filters and kernel must be at least 1".into();
             return Err(GraphError::Shape { op: "conv2d".into(), scope: name.into(), message });
         }
-        if self.groups == 0 || channels % self.groups != 0 || self.filters % self.groups != 0 {
+        if self.groups == 0
+            || !channels.is_multiple_of(self.groups)
+            || !self.filters.is_multiple_of(self.groups)
+        {
             let (groups, filters) = (self.groups, self.filters);
             let message = format!(
                 "groups must divide the channels: {groups} groups, {channels} channels in, {filters} out"

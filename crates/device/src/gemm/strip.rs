@@ -2,7 +2,7 @@
 
 use kiln_kernel::ConvShape;
 
-use super::{MAX_ROUNDS, Product, piece};
+use super::{MAX_ITERATIONS, Product, piece};
 use crate::assemble::{Choice, Part, part};
 
 const STRIP: Part = part!("lib/conv_strip.wgsl");
@@ -101,11 +101,10 @@ fn strip(s: &Source, product: &Product, lanes: u32) -> Option<Choice> {
     let strip_h = piece(s.result_h, most / strip_w);
     // Multiplications written out: 16 channels of a strip under three taps, or as many.
     let outputs = piece(s.result_channels, (768 / (strip_w * strip_h * kernel_w)).clamp(4, 16));
+    let span = span(strip_w, s.stride_w, &s.shape);
+    let inner = outputs + strip_h * (span + 1) + (outputs * kernel_w).div_ceil(lanes) + 1;
     let rows = u64::from(s.channels) * u64::from(s.shape.kernel_h);
-    if kernel_w > MAX_KERNEL_W
-        || span(strip_w, s.stride_w, &s.shape) > MAX_SPAN
-        || rows > u64::from(MAX_ROUNDS)
-    {
+    if kernel_w > MAX_KERNEL_W || span > MAX_SPAN || rows * u64::from(inner) > MAX_ITERATIONS {
         return None;
     }
     let mut constants = product.constants();
@@ -147,11 +146,10 @@ pub(super) fn backward_weight(s: &ConvShape, product: &Product, lanes: u32) -> O
     // Three kernel rows of three taps, or as many multiplications.
     let most = (900 / (outputs * s.kernel_w * strip_w)).clamp(1, 3);
     let tap_rows = piece(pairs.div_ceil(lanes), most);
+    let span = span(strip_w, s.stride_w, s);
+    let inner = tap_rows * (span + 1) + outputs.div_ceil(lanes) * (strip_w + 1) + outputs + 1;
     let strips = u64::from(product.terms.div_ceil(s.out_w) + 1) * u64::from(s.out_w.div_ceil(strip_w));
-    if s.kernel_w > MAX_KERNEL_W
-        || span(strip_w, s.stride_w, s) > MAX_SPAN
-        || strips > 2 * u64::from(MAX_ROUNDS)
-    {
+    if s.kernel_w > MAX_KERNEL_W || span > MAX_SPAN || strips * u64::from(inner) > MAX_ITERATIONS {
         return None;
     }
     let mut constants = product.constants();

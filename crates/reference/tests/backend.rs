@@ -1,6 +1,5 @@
 //! The backend around the twins: validation, views of one buffer, counters, repeatability.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy takes only #[test] functions for tests
 
 mod common;

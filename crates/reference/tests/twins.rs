@@ -1,6 +1,5 @@
 //! Each twin in f64 against a formula written down again in a few lines, and in f32 against its f64 self.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy takes only #[test] functions for tests
 
 mod common;

@@ -204,6 +204,8 @@ fn matmuls(add: Add<'_>) {
     }
     add("matmul shared a".into(), Kernel::Matmul(Matmul { a_stride: 0, ..matmul(3, 9, 11, 13) }));
     add("matmul fc1".into(), Kernel::Matmul(Matmul { transpose_b: true, ..matmul(1, 64, 64, 576) }));
+    add("matmul of large tiles".into(), Kernel::Matmul(matmul(1, 259, 261, 501)));
+    add("matmul of large tiles, long".into(), Kernel::Matmul(matmul(1, 70, 130, 4097)));
     add("matmul fc2".into(), Kernel::Matmul(Matmul { transpose_b: true, ..matmul(1, 64, 10, 64) }));
     let long = Matmul { transpose_a: true, splits: splits_for(70_001), ..matmul(1, 5, 6, 70_001) };
     add("matmul past 65,535 terms".into(), Kernel::Matmul(long));
@@ -270,6 +272,9 @@ fn convolutions(add: Add<'_>) {
         ("depthwise", conv(2, 6, (8, 8), 12, (3, 3), (1, 1), (1, 0), (1, 1), 6)),
         ("not square", conv(1, 2, (3, 31), 65, (3, 7), (1, 1), (0, 0), (1, 1), 1)),
         ("much padding", conv(1, 1, (2, 2), 2, (3, 3), (1, 1), (3, 0), (1, 1), 1)),
+        ("wider than a strip", conv(3, 9, (5, 31), 19, (3, 3), (1, 1), (1, 0), (1, 1), 1)),
+        ("a kernel row past 16", conv(2, 3, (4, 45), 18, (2, 20), (1, 1), (0, 0), (1, 1), 1)),
+        ("many channels", conv(1, 400, (6, 13), 20, (5, 5), (1, 1), (2, 0), (1, 1), 1)),
     ];
     for (name, shape) in shapes {
         add(format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, tail: no_tail() }));

@@ -147,7 +147,8 @@ pub(super) fn backward_weight(s: &ConvShape, product: &Product, lanes: u32) -> O
     let most = (900 / (outputs * s.kernel_w * strip_w)).clamp(1, 3);
     let tap_rows = piece(pairs.div_ceil(lanes), most);
     let span = span(strip_w, s.stride_w, s);
-    let inner = tap_rows * (span + 1) + outputs.div_ceil(lanes) * (strip_w + 1) + outputs + 1;
+    let inner =
+        tap_rows * (span + 1) + outputs.div_ceil(lanes) * (strip_w + 1) + outputs * (tap_rows + 1) + 1;
     let strips = u64::from(product.terms.div_ceil(s.out_w) + 1) * u64::from(s.out_w.div_ceil(strip_w));
     if s.kernel_w > MAX_KERNEL_W || span > MAX_SPAN || strips * u64::from(inner) > MAX_ITERATIONS {
         return None;

@@ -255,6 +255,9 @@ impl WgpuBackend {
     }
 }
 
+/// How long the news of a finished copy may take from one thread to another.
+const CALLBACK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// A copy that was queued for the host.
 struct Pending {
     device: wgpu::Device,
@@ -280,14 +283,15 @@ impl Pending {
         let slice = self.staging.buffer.slice(..self.len as u64 * ELEMENT);
         let (sender, receiver) = std::sync::mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |result| {
-            // The receiver lives until the poll below has returned.
+            // Nobody is waiting any more if the wait below has given up.
             let _ = sender.send(result);
         });
         self.device
             .poll(wgpu::PollType::Wait { submission_index: Some(self.index), timeout: None })
             .map_err(|e| lost(format!("waiting for a read: {e}")))?;
         self.incidents.check()?;
-        match receiver.try_recv() {
+        // Another thread's poll may be the one that found the copy done, and be about to say so.
+        match receiver.recv_timeout(CALLBACK_PATIENCE) {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return Err(lost(format!("mapping a read: {e}"))),
             Err(_) => return Err(lost("a read was never mapped".to_owned())),

@@ -295,20 +295,20 @@ fn table<T: DeserializeOwned>(
     let parsed: Result<T, _> = spanned.get_ref().clone().try_into();
     parsed.map_err(|e: toml::de::Error| {
         let message = e.message().replace('\n', " ");
-        // the name in the message, `unknown field `x``, tells the key whose line is wanted
+        // the name in the message, `unknown field `x``, tells what to look for
         let named = message.split('`').nth(1).unwrap_or("type");
-        let key = if message.starts_with("unknown variant") || message.starts_with("missing") {
-            "type"
-        } else {
-            named
+        let key = match message.split(' ').next() {
+            Some("missing") => "type =".to_string(),
+            _ if message.starts_with("unknown variant") => format!("\"{named}\""),
+            _ => format!("{named} ="),
         };
-        let at = find_key(text, spanned.span(), key).unwrap_or(spanned.span());
+        let at = find_key(text, spanned.span(), &key).unwrap_or(spanned.span());
         let what = if kind.is_empty() { what.to_string() } else { format!("{what} ({kind})") };
         (at, format!("{what}: {message}"))
     })
 }
 
-/// The first place in `within` where a line begins with a key.
+/// The first line in `within` that contains a key.
 fn find_key(text: &str, within: Range<usize>, key: &str) -> Option<Range<usize>> {
     // a table's span may be its header only: look on until the next header
     let start = text[..within.start].rfind('\n').map_or(0, |i| i + 1);
@@ -318,7 +318,7 @@ fn find_key(text: &str, within: Range<usize>, key: &str) -> Option<Range<usize>>
         if i > 0 && trimmed.starts_with('[') && at >= within.end {
             return None;
         }
-        if trimmed.starts_with(key) || line.contains(&format!("{key} =")) {
+        if line.contains(key) {
             return Some(at..at + line.len());
         }
         at += line.len();

@@ -20,11 +20,10 @@ const EPS: f64 = 1e-5;
 const FLOOR: f64 = 0.1;
 
 /// The adapter, opened once for each mode in the whole process: drivers refuse after some ten.
-fn device(checked: bool) -> Option<&'static Device> {
-    static CHECKED: OnceLock<Option<Device>> = OnceLock::new();
-    static UNCHECKED: OnceLock<Option<Device>> = OnceLock::new();
-    let slot = if checked { &CHECKED } else { &UNCHECKED };
-    slot.get_or_init(|| open(DeviceOptions { checked, ..DeviceOptions::default() })).as_ref()
+fn device(checked: bool, portable: bool) -> Option<&'static Device> {
+    static DEVICES: [OnceLock<Option<Device>>; 4] = [const { OnceLock::new() }; 4];
+    let slot = &DEVICES[usize::from(checked) + 2 * usize::from(portable)];
+    slot.get_or_init(|| open(DeviceOptions { checked, portable, ..DeviceOptions::default() })).as_ref()
 }
 
 fn open(options: DeviceOptions) -> Option<Device> {
@@ -106,8 +105,8 @@ fn compare(backend: &dyn Backend, kernel: &Kernel, seed: u64) -> Result<Worst, B
     Ok(worst)
 }
 
-fn all_kernels(checked: bool) {
-    let Some(device) = device(checked) else { return };
+fn all_kernels(checked: bool, portable: bool) {
+    let Some(device) = device(checked, portable) else { return };
     let mut failures = Vec::new();
     let mut worst = Worst { error: 0.0, text: String::new() };
     for (case, seed) in kernels::table().into_iter().zip(1u64..) {
@@ -128,12 +127,23 @@ fn all_kernels(checked: bool) {
 
 #[test]
 fn every_kernel_equals_its_twin_with_checks() {
-    all_kernels(true);
+    all_kernels(true, false);
 }
 
 #[test]
 fn every_kernel_equals_its_twin_without_checks() {
-    all_kernels(false);
+    all_kernels(false, false);
+}
+
+/// The variants that real GPUs get, run on whatever adapter there is.
+#[test]
+fn every_portable_kernel_equals_its_twin_with_checks() {
+    all_kernels(true, true);
+}
+
+#[test]
+fn every_portable_kernel_equals_its_twin_without_checks() {
+    all_kernels(false, true);
 }
 
 /// The harness itself: a kernel that is wrong in one element of many, by little, is noticed.
@@ -159,7 +169,7 @@ fn a_wrong_kernel_is_noticed() {
 /// Two runs of one kernel give the same bits: sums have one order.
 #[test]
 fn results_repeat_bit_by_bit() {
-    let Some(device) = device(false) else { return };
+    let Some(device) = device(false, false) else { return };
     let wanted =
         ["reduce Sum past 65,535", "conv2d_backward_weight past 65,535 terms", "matmul past 65,535 terms"];
     for case in kernels::table().iter().filter(|c| wanted.contains(&c.name.as_str())) {

@@ -7,7 +7,7 @@ use kiln_reference::Cpu;
 
 use crate::{
     adapters::{Candidate, Info, candidates, select, wanted_features},
-    assemble::assemble,
+    assemble::{Facts, assemble},
     backend::{Incidents, WgpuBackend},
     pipeline::{Pipelines, ReplaceShader},
 };
@@ -20,6 +20,9 @@ pub struct DeviceOptions {
     /// Kiln's shaders need none of that (tests run every kernel both ways), so release builds leave it out:
     /// on lavapipe it costs 20 to 190 %. It is on by default in debug builds.
     pub checked: bool,
+    /// Choose kernels as for a GPU of which nothing is known but the least that any adapter offers: how tests
+    /// run, on a software rasterizer, the variants that real GPUs get.
+    pub portable: bool,
     /// Compile other text for one kernel: how tests show that `kiln verify` catches a wrong shader.
     pub replace_shader: Option<ReplaceShader>,
 }
@@ -27,7 +30,7 @@ pub struct DeviceOptions {
 #[allow(clippy::derivable_impls)] // only where debug assertions are off
 impl Default for DeviceOptions {
     fn default() -> Self {
-        Self { checked: cfg!(debug_assertions), replace_shader: None }
+        Self { checked: cfg!(debug_assertions), portable: false, replace_shader: None }
     }
 }
 
@@ -169,7 +172,8 @@ impl Device {
         device.set_device_lost_callback(move |reason, message| {
             sink.lose(format!("{message} ({reason:?})"));
         });
-        let pipelines = Pipelines::new(info.facts(), options.checked, options.replace_shader);
+        let facts = if options.portable { Facts::portable() } else { info.facts() };
+        let pipelines = Pipelines::new(facts, options.checked, options.replace_shader);
         let gpu = Arc::new(WgpuBackend::new(info.name.clone(), device, queue, pipelines, incidents)?);
         let backend: Arc<dyn Backend> = gpu.clone();
         Ok(Self { backend, gpu: Some(gpu), info: Arc::new(info) })

@@ -1,0 +1,192 @@
+//! What a step begins and ends with: the batch, dropout, running sums, the clock.
+
+use super::Constants;
+use crate::{Binding, CLOCK_WORDS, Constant, DType, Real, Spec, Tail};
+
+/// A batch of a resident data set: `y[r, j] = data[order[min(cursor + r, items - 1)], j] · scale[c] + shift[c]`
+/// with c the channel `j / channel_len`, and cursor the clock's. Class labels (`U32`) are copied.
+///
+/// Bindings: `data`, `order` (u32 [items]), `clock` (u32), `y` [rows, row_len].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Gather {
+    /// Rows of the batch.
+    pub rows: u32,
+    /// Rows of the data set and of `order`.
+    pub items: u32,
+    /// Elements of a row.
+    pub row_len: u32,
+    /// How the data set is stored.
+    pub dtype: GatherType,
+    /// Factor of each channel; one entry, or one for each channel. Empty for `U32`.
+    pub scale: Vec<Real>,
+    /// Summand of each channel; as many as `scale`.
+    pub shift: Vec<Real>,
+}
+
+impl Spec for Gather {
+    fn name(&self) -> &'static str {
+        match self.dtype {
+            GatherType::U8 => "gather_u8",
+            GatherType::F32 => "gather_f32",
+            GatherType::U32 => "gather_u32",
+        }
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        let (items, row_len) = (self.items as usize, self.row_len as usize);
+        let mut y = Binding::write("y", self.rows as usize * row_len);
+        let data = match self.dtype {
+            GatherType::U8 => Binding::read_u32("data", (items * row_len).div_ceil(4)),
+            GatherType::F32 => Binding::read("data", items * row_len),
+            GatherType::U32 => {
+                y.dtype = DType::U32;
+                Binding::read_u32("data", items * row_len)
+            }
+        };
+        vec![data, Binding::read_u32("order", items), Binding::read_u32("clock", CLOCK_WORDS), y]
+    }
+
+    fn constants(&self) -> Constants {
+        let mut constants: Constants =
+            vec![("ROWS", self.rows.into()), ("ITEMS", self.items.into()), ("ROW_LEN", self.row_len.into())];
+        if !self.scale.is_empty() {
+            constants.extend([
+                ("CHANNELS", self.scale.len().into()),
+                ("CHANNEL_LEN", (self.row_len as usize / self.scale.len()).into()),
+                ("SCALE", Constant::F32Array(self.scale.iter().map(|s| s.0).collect())),
+                ("SHIFT", Constant::F32Array(self.shift.iter().map(|s| s.0).collect())),
+            ]);
+        }
+        constants
+    }
+}
+
+/// How the rows of a data set are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GatherType {
+    /// Bytes, four to a `u32` word, first lowest; gathered as real numbers. Item `i`'s byte `j` is byte
+    /// `i · row_len + j` of the buffer; the buffer is padded to whole words.
+    U8,
+    /// Real numbers, gathered as they are.
+    F32,
+    /// Unsigned integers (class labels), gathered as they are.
+    U32,
+}
+
+/// Inverted dropout: `y[i] = tail(x[i] / (1 - rate) if u(i) >= rate else 0)`, with u(i) the i-th uniform number
+/// ([`crate::random::Stream::uniform`]) of this stream at the clock's seed and step. Its own gradient.
+///
+/// Bindings: `x`, `clock` (u32), `y`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Dropout {
+    /// Number of elements.
+    pub len: u32,
+    /// Probability that an element is dropped, in [0, 1).
+    pub rate: Real,
+    /// The layer's stream of random numbers.
+    pub stream: u32,
+    /// What is done to each result.
+    pub tail: Tail,
+}
+
+impl Spec for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        let len = self.len as usize;
+        vec![Binding::read("x", len), Binding::read_u32("clock", CLOCK_WORDS), Binding::write("y", len)]
+    }
+
+    fn constants(&self) -> Constants {
+        vec![
+            ("LEN", self.len.into()),
+            ("RATE", self.rate.0.into()),
+            ("SCALE", (1.0 / (1.0 - self.rate.0)).into()),
+            ("STREAM", self.stream.into()),
+        ]
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        Some(&self.tail)
+    }
+}
+
+/// `totals[q] += scale[q] · Σ_i source_q[i]` for each source q: sums of losses and hits that grow on the device
+/// and are read back now and then.
+///
+/// Bindings: `totals` (one for each source), `source0`, `source1`, ... (at most four).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Accumulate {
+    /// (length, scale) of each source; a length is at most 4,096 (planning reduces longer ones first).
+    pub sources: Vec<(u32, Real)>,
+}
+
+impl Accumulate {
+    /// The longest source that one launch takes.
+    pub const MAX_LEN: usize = 4096;
+    /// Most sources of one launch.
+    pub const MAX_SOURCES: usize = 4;
+    const NAMES: [(&'static str, &'static str, &'static str); 4] = [
+        ("source0", "LEN0", "SCALE0"),
+        ("source1", "LEN1", "SCALE1"),
+        ("source2", "LEN2", "SCALE2"),
+        ("source3", "LEN3", "SCALE3"),
+    ];
+}
+
+impl Spec for Accumulate {
+    fn name(&self) -> &'static str {
+        match self.sources.len() {
+            1 => "accumulate1",
+            2 => "accumulate2",
+            3 => "accumulate3",
+            _ => "accumulate4",
+        }
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        let mut bindings = vec![Binding::update("totals", self.sources.len())];
+        for (&(len, _), (name, ..)) in self.sources.iter().zip(Self::NAMES) {
+            bindings.push(Binding::read(name, len as usize));
+        }
+        bindings
+    }
+
+    fn constants(&self) -> Constants {
+        self.sources
+            .iter()
+            .zip(Self::NAMES)
+            .flat_map(|(&(len, scale), (_, len_name, scale_name))| {
+                [(len_name, len.into()), (scale_name, scale.0.into())]
+            })
+            .collect()
+    }
+}
+
+/// `clock[0] += 1; clock[1] += 1; clock[2] += batch`: the end of a training step. With `steps` 0 only the
+/// cursor moves (evaluation).
+///
+/// Bindings: `clock` (u32).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Advance {
+    /// Rows of the batch.
+    pub batch: u32,
+    /// 1 at the end of a training step, 0 in evaluation.
+    pub steps: u32,
+}
+
+impl Spec for Advance {
+    fn name(&self) -> &'static str {
+        "advance"
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        vec![Binding { dtype: DType::U32, ..Binding::update("clock", CLOCK_WORDS) }]
+    }
+
+    fn constants(&self) -> Constants {
+        vec![("BATCH", self.batch.into()), ("STEPS", self.steps.into())]
+    }
+}

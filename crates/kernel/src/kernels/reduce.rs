@@ -1,0 +1,140 @@
+//! Reductions over axes, and the last step of split ones.
+
+use super::Constants;
+use crate::{Binding, Layout, Spec, Tail};
+
+/// How many parts a long reduction is split into: a function of the shape alone, so that every device
+/// adds in the same order of parts.
+///
+/// A part is at most 1,024 terms long (one part is left whole up to 2,048), and no more than 1,024 parts are made
+/// unless a part would then pass 16,384 terms. Short parts keep many workgroups busy where outputs are
+/// few; the upper bound also keeps each invocation far below the 65,535 loop iterations after which
+/// Mesa 22's lavapipe stops silently.
+pub fn splits_for(reduction: usize) -> u32 {
+    if reduction <= 2048 {
+        return 1;
+    }
+    reduction.div_ceil(1024).min(1024).max(reduction.div_ceil(16_384)) as u32
+}
+
+/// What a reduction does with its terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceOp {
+    /// Their sum.
+    Sum,
+    /// The largest.
+    Max,
+}
+
+/// `y[s, o] = tail(op over r in part s of x[kept(o) + reduced(r)])`: a reduction over any axes, its terms
+/// split into `splits` equal parts (the last may be shorter, none is empty) that write side by side.
+///
+/// Part `s` holds terms `s · c .. min((s + 1) · c, R)` with `c = ceil(R / splits)`; the result is
+/// [splits, outputs]. The tail is empty unless `splits` is 1; then its index is `o`.
+///
+/// Bindings: `x` (len), `y` (splits · outputs).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reduce {
+    /// Sum or maximum.
+    pub op: ReduceOp,
+    /// (size, stride) of the axes that stay, outermost first.
+    pub kept: Layout,
+    /// (size, stride) of the axes that are reduced, outermost first.
+    pub reduced: Layout,
+    /// Number of elements of `x`.
+    pub len: u32,
+    /// Number of parts.
+    pub splits: u32,
+    /// What is done to each result.
+    pub tail: Tail,
+}
+
+impl Spec for Reduce {
+    fn name(&self) -> &'static str {
+        "reduce"
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        let outputs = self.kept.len() * self.splits as usize;
+        vec![Binding::read("x", self.len as usize), Binding::write("y", outputs)]
+    }
+
+    /// The layouts become the generated functions `kept_index(o: u32)` and `reduced_index(r: u32)`.
+    fn constants(&self) -> Constants {
+        let terms = self.reduced.len();
+        vec![
+            ("OUTPUTS", self.kept.len().into()),
+            ("TERMS", terms.into()),
+            ("SPLITS", self.splits.into()),
+            ("CHUNK", terms.div_ceil(self.splits as usize).into()),
+            ("MAX", (self.op == ReduceOp::Max).into()),
+        ]
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        Some(&self.tail)
+    }
+
+    fn flops(&self) -> u64 {
+        u64::from(self.len)
+    }
+}
+
+/// `dw[i] = Σ_s partial[s, i]` and `db[j] = Σ_s partial[s, weight_len + j]`, in the order of s: finishes a
+/// split weight gradient. `partial` is [splits, weight_len + bias_len].
+///
+/// Bindings: `partial`, `dw` (weight_len), and `db` (bias_len) unless `bias_len` is 0.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SumSplits {
+    /// Number of parts.
+    pub splits: u32,
+    /// Elements of the weight gradient.
+    pub weight_len: u32,
+    /// Elements of the bias gradient; 0 if there is none.
+    pub bias_len: u32,
+}
+
+impl Spec for SumSplits {
+    fn name(&self) -> &'static str {
+        if self.bias_len > 0 { "sum_splits_bias" } else { "sum_splits" }
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        let (weight, bias) = (self.weight_len as usize, self.bias_len as usize);
+        let mut bindings = vec![
+            Binding::read("partial", self.splits as usize * (weight + bias)),
+            Binding::write("dw", weight),
+        ];
+        if bias > 0 {
+            bindings.push(Binding::write("db", bias));
+        }
+        bindings
+    }
+
+    fn constants(&self) -> Constants {
+        vec![
+            ("SPLITS", self.splits.into()),
+            ("WEIGHT_LEN", self.weight_len.into()),
+            ("BIAS_LEN", self.bias_len.into()),
+        ]
+    }
+
+    fn flops(&self) -> u64 {
+        u64::from(self.splits) * u64::from(self.weight_len + self.bias_len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_keep_parts_short_and_not_empty() {
+        for reduction in [1, 2048, 2049, 43_264, 65_536, 1_000_000, 30_000_000] {
+            let splits = splits_for(reduction) as usize;
+            let chunk = reduction.div_ceil(splits);
+            assert!(chunk <= 16_384, "{reduction}: part of {chunk}");
+            assert!((splits - 1) * chunk < reduction, "{reduction}: the last of {splits} parts is empty");
+        }
+    }
+}

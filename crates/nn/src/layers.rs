@@ -69,7 +69,7 @@ impl From<PaddingSpec> for Padding {
 
 /// 2-D convolution: [channels, height, width] to [filters, height', width'].
 ///
-/// Parameters: `weight` [filters, channels / groups, rows, columns], `bias` [filters]. See
+/// Parameters: `weight` [filters, channels / groups, rows, columns], `bias` \[filters\]. See
 /// [`Graph::conv2d`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,9 +200,9 @@ impl Conv2d {
     }
 }
 
-/// A fully connected layer: [features] to [units], `x weightᵀ + bias`.
+/// A fully connected layer: \[features\] to \[units\], `x weightᵀ + bias`.
 ///
-/// Parameters: `weight` [units, features], `bias` [units].
+/// Parameters: `weight` [units, features], `bias` \[units\].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dense {

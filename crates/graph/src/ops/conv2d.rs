@@ -389,7 +389,7 @@ impl Graph {
         self.record1(Op::Conv2d(Conv2d { shape }), &[x, weight])
     }
 
-    /// Adds a bias [channels] to each channel of x [batch, channels, ...].
+    /// Adds a bias \[channels\] to each channel of x [batch, channels, ...].
     ///
     /// # Errors
     /// If the numbers of channels differ.

@@ -195,7 +195,7 @@ impl Rule for CrossEntropyBackward {
 }
 
 impl Graph {
-    /// Cross entropy of class indices `labels` (integers, [rows]) on `logits` [rows, classes]: the loss of
+    /// Cross entropy of class indices `labels` (integers, \[rows\]) on `logits` [rows, classes]: the loss of
     /// each row, `-Σ_c q_c log softmax(logits)_c` with q the label smoothed by `smoothing`, and for each row 1
     /// if the first largest logit is at the label, else 0 (without a gradient).
     ///

@@ -169,7 +169,7 @@ impl Graph {
         self.record1(Op::Matmul(Matmul { transpose_a, transpose_b }), &[a, b])
     }
 
-    /// `x weightᵀ + bias`: x [rows, in], weight [out, in], bias [out], as PyTorch's `linear`.
+    /// `x weightᵀ + bias`: x [rows, in], weight [out, in], bias \[out\], as PyTorch's `linear`.
     ///
     /// # Errors
     /// If the sizes differ.

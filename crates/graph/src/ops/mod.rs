@@ -1,5 +1,5 @@
 //! The operations: one file each with shape rule, meaning, gradient and lowering side by side, and the
-//! [`Graph`](crate::Graph) method that records it.
+//! [`Graph`] method that records it.
 
 mod binary;
 mod conv2d;

@@ -6,7 +6,7 @@ use crate::{Binding, CLOCK_WORDS, Constant, DType, Real, Spec, Tail};
 /// A batch of a resident data set: `y[r, j] = data[order[min(cursor + r, items - 1)], j] · scale[c] + shift[c]`
 /// with c the channel `j / channel_len`, and cursor the clock's. Class labels (`U32`) are copied.
 ///
-/// Bindings: `data`, `order` (u32 [items]), `clock` (u32), `y` [rows, row_len].
+/// Bindings: `data`, `order` (u32 \[items\]), `clock` (u32), `y` [rows, row_len].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gather {
     /// Rows of the batch.

@@ -99,7 +99,7 @@ impl Spec for SoftmaxBackward {
 ///
 /// A label of C or more counts as C - 1; data sets are checked when they are loaded.
 ///
-/// Bindings: `logits` [rows, classes], `labels` (u32 [rows]), `losses` [rows], `correct` [rows] and, if
+/// Bindings: `logits` [rows, classes], `labels` (u32 \[rows\]), `losses` \[rows\], `correct` \[rows\] and, if
 /// `gradient`, `dlogits` [rows, classes].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CrossEntropy {
@@ -153,7 +153,7 @@ impl Spec for CrossEntropy {
 /// `dlogits[r, c] = dlosses[r] · (softmax(logits[r])[c] - q[r, c])`: the gradient of [`CrossEntropy`]'s
 /// losses where the incoming gradient differs from row to row.
 ///
-/// Bindings: `logits`, `labels`, `dlosses` [rows], `dlogits`.
+/// Bindings: `logits`, `labels`, `dlosses` \[rows\], `dlogits`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CrossEntropyBackward {
     /// Number of rows.

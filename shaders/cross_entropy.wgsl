@@ -45,8 +45,10 @@ fn row_losses(row: u32, lane: u32) -> Row {
         let log_sum = log(sum);
         let at_label = chosen - largest - log_sum;
         let mean = shifted / f32(CLASSES) - log_sum;
-        losses[row] = -((1.0 - SMOOTHING) * at_label + SMOOTHING * mean);
-        correct[row] = select(0.0, 1.0, ahead == 0.0);
+        // Without smoothing the mean does not count, also where it overflows.
+        losses[row] = -select((1.0 - SMOOTHING) * at_label + SMOOTHING * mean, at_label, SMOOTHING == 0.0);
+        // A logit that is no number is not ahead, nor behind: it is no hit.
+        correct[row] = select(0.0, 1.0, ahead == 0.0 && chosen >= largest);
     }
     return Row(label, largest, sum);
 }

@@ -69,7 +69,9 @@ impl ModelFile {
                         format!("written by a later Kiln (format {version}, this one reads {VERSION})");
                     return Err(NnError::file(path, message));
                 }
-                Some(serde_json::from_value(value).map_err(|e| damaged(&e))?)
+                let description: Description = serde_json::from_value(value).map_err(|e| damaged(&e))?;
+                description.preprocess.check().map_err(|e| damaged(&e))?;
+                Some(description)
             }
         };
         let mut tensors = Vec::new();
@@ -147,9 +149,10 @@ impl ModelFile {
                 format!("{got} tensors, the network has {want} parameters"),
             ));
         }
+        let in_order = weight_first(&self.tensors);
         for (i, segment) in segments.iter().enumerate() {
             let found = match numbered {
-                true => weight_first(&self.tensors).get(i).copied(),
+                true => in_order.get(i).copied(),
                 false => self.tensors.iter().find(|(name, ..)| *name == segment.name),
             };
             let Some((name, shape, values)) = found else {

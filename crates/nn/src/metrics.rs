@@ -92,7 +92,8 @@ fn roc_auc(probabilities: &[f32], labels: &[u32], classes: usize, class: usize) 
     let mut rank_sum = 0.0;
     let mut i = 0;
     while i < scored.len() {
-        let mut j = i;
+        // each is its own equal, even where it is NaN and says it is not
+        let mut j = i + 1;
         while j < scored.len() && scored[j].0 == scored[i].0 {
             j += 1;
         }
@@ -118,5 +119,14 @@ mod tests {
         assert_eq!(scores.roc_auc, Some(0.75));
         let one_sided = classification(&[0.9, 0.1], &[0], &names);
         assert_eq!((one_sided.roc_auc, one_sided.per_class[1].precision), (None, 0.0));
+    }
+
+    /// A network that diverged gives NaN for every class.
+    #[test]
+    fn what_is_no_number_is_scored_too() {
+        let names: Vec<String> = ["a", "b"].map(String::from).to_vec();
+        let scores = classification(&[f32::NAN; 6], &[0, 1, 1], &names);
+        assert_eq!(scores.confusion, [[1, 0], [2, 0]]);
+        assert!(scores.roc_auc.is_some_and(|area| (0.0..=1.0).contains(&area)));
     }
 }

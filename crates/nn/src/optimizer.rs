@@ -134,21 +134,25 @@ impl Optimizer {
             Err(NnError::Settings(format!("optimizer: {what} must be {range}, is {value}")))
         };
         let lr = self.learning_rate();
-        if !(lr.is_finite() && lr >= 0.0) {
+        // the device computes in f32, where a larger number is infinite
+        if !((lr as f32).is_finite() && lr >= 0.0) {
             return fail("learning_rate", lr, "a number of at least 0");
         }
         let unit = |x: f32| (0.0..1.0).contains(&x);
+        let not_negative = |x: f32| x.is_finite() && x >= 0.0;
         match self {
             Self::Sgd(o) if !unit(o.momentum) => fail("momentum", o.momentum.into(), "in [0, 1)"),
             Self::Sgd(o) if o.nesterov && o.momentum == 0.0 => fail("momentum", 0.0, "above 0 with nesterov"),
-            Self::Sgd(o) if o.weight_decay.is_nan() || o.weight_decay < 0.0 => {
-                fail("weight_decay", o.weight_decay.into(), "at least 0")
+            Self::Sgd(o) if !not_negative(o.weight_decay) => {
+                fail("weight_decay", o.weight_decay.into(), "a finite number of at least 0")
             }
             Self::Adam(o) if !unit(o.beta1) => fail("beta1", o.beta1.into(), "in [0, 1)"),
             Self::Adam(o) if !unit(o.beta2) => fail("beta2", o.beta2.into(), "in [0, 1)"),
-            Self::Adam(o) if o.eps.is_nan() || o.eps <= 0.0 => fail("eps", o.eps.into(), "above 0"),
-            Self::Adam(o) if o.weight_decay.is_nan() || o.weight_decay < 0.0 => {
-                fail("weight_decay", o.weight_decay.into(), "at least 0")
+            Self::Adam(o) if !not_negative(o.eps) || o.eps == 0.0 => {
+                fail("eps", o.eps.into(), "a finite number above 0")
+            }
+            Self::Adam(o) if !not_negative(o.weight_decay) => {
+                fail("weight_decay", o.weight_decay.into(), "a finite number of at least 0")
             }
             _ => Ok(()),
         }

@@ -54,15 +54,20 @@ impl Preprocess {
     /// Factors and summands, equally many.
     pub(crate) fn factors(&self, bytes: bool) -> (Vec<f32>, Vec<f32>) {
         let usual = if bytes { 1.0 / 255.0 } else { 1.0 };
-        let mut scale = self.scale.as_ref().and_then(Numbers::get).unwrap_or_else(|| vec![usual]);
-        let mut shift = self.shift.as_ref().and_then(Numbers::get).unwrap_or_else(|| vec![0.0]);
+        let given = |numbers: &Option<Numbers>| {
+            numbers.as_ref().and_then(Numbers::get).filter(|list| !list.is_empty())
+        };
+        let mut scale = given(&self.scale).unwrap_or_else(|| vec![usual]);
+        let mut shift = given(&self.shift).unwrap_or_else(|| vec![0.0]);
         let channels = scale.len().max(shift.len());
         scale.resize(channels, scale[0]);
         shift.resize(channels, shift[0]);
         (scale, shift)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// What is wrong with the numbers, if anything.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut lens = Vec::new();
         for (name, numbers) in [("scale", &self.scale), ("shift", &self.shift)] {
             if let Some(numbers) = numbers {
                 let list = numbers
@@ -71,9 +76,15 @@ impl Preprocess {
                 if list.is_empty() || list.iter().any(|x| !x.is_finite()) {
                     return Err(format!("{name} must be one finite number, or one for each channel"));
                 }
+                lens.push(list.len());
             }
         }
-        Ok(())
+        match lens[..] {
+            [scale, shift] if scale != shift && scale > 1 && shift > 1 => Err(format!(
+                "scale has {scale} numbers and shift {shift}: each is one, or one for each channel"
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

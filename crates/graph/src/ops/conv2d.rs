@@ -67,6 +67,9 @@ impl Default for Conv2dOptions {
     }
 }
 
+/// What settings along an axis must stay below: kernels compute positions in 32 bits.
+pub(super) const LARGEST: usize = 1 << 30;
+
 /// The output size and the padding before, along one axis.
 fn output_size(
     axis: &str,
@@ -79,8 +82,17 @@ fn output_size(
             "stride and dilation must be at least 1, are {stride} and {dilation} along the {axis}"
         ));
     }
+    let too_large = |value: usize| value >= LARGEST;
+    if [kernel, stride, dilation].into_iter().any(too_large) {
+        return Err(format!(
+            "kernel, stride and dilation must be below {LARGEST}, are {kernel}, {stride} and {dilation} along the {axis}"
+        ));
+    }
     let extent = (kernel - 1) * dilation + 1;
     let (before, after) = padding.amounts(axis == "height", size, extent, stride);
+    if too_large(before) || too_large(after) {
+        return Err(format!("padding must be below {LARGEST}, is {before} and {after} along the {axis}"));
+    }
     let padded = size + before + after;
     if extent > padded {
         return Err(format!(

@@ -72,11 +72,10 @@ impl Rule for Gather {
                 inputs[1], inputs[2], o.items
             ));
         }
-        if o.scale.len() != o.shift.len()
-            || (!o.scale.is_empty() && !o.item.elements().is_multiple_of(o.scale.len()))
-        {
+        let by_channel = |count: usize| count <= 1 || o.item.dims().first() == Some(&count);
+        if o.scale.len() != o.shift.len() || !by_channel(o.scale.len()) {
             return Err(format!(
-                "{} factors and {} summands for items of {}",
+                "{} factors and {} summands for items of {}: needs one, or one for each channel",
                 o.scale.len(),
                 o.shift.len(),
                 o.item

@@ -3,7 +3,7 @@
 use kiln_kernel::{self as kernel, DType, Kernel, PoolShape, Shape, Tail};
 use ndarray::{Array4, ArrayView4, Ix4};
 
-use super::{Op, Rule, incoming, real};
+use super::{Op, Rule, conv2d::LARGEST, incoming, real};
 use crate::{Graph, GraphError, Tensor, graph::Node, interpret::Array, plan::Lowering};
 
 /// Settings of a pooling. Pairs are (rows, columns).
@@ -32,6 +32,11 @@ fn pool_shape(x: &Shape, o: Pool2dOptions) -> Result<PoolShape, String> {
         if kernel == 0 || stride == 0 {
             return Err(format!(
                 "window and stride must be at least 1, are {kernel} and {stride} along the {axis}"
+            ));
+        }
+        if kernel >= LARGEST || stride >= LARGEST {
+            return Err(format!(
+                "window and stride must be below {LARGEST}, are {kernel} and {stride} along the {axis}"
             ));
         }
         if pad > kernel / 2 {

@@ -57,7 +57,7 @@ fn cases() -> Vec<(String, Kernel)> {
     for (name, shape) in [("conv1", conv(1, 28, 32)), ("conv2", conv(32, 13, 64)), ("conv3", conv(64, 5, 64))]
     {
         let tail = Tail::default;
-        let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize);
+        let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
         cases.push((format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, tail: tail() })));
         cases.push((
             format!("conv2d_backward_input {name}"),

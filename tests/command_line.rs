@@ -209,7 +209,20 @@ fn failures_are_one_clear_line_and_leave_nothing() {
         kiln::nn::Recipe::builtin_text("digits-cnn").unwrap().replacen("kernel = 3", "kernel = 40", 1);
     fs::write(here.join("unfit.toml"), unfit).unwrap();
     fails(here, 1, &["train", "unfit.toml"], "conv1");
-    assert_eq!(entries(here).len(), 4, "nothing more is written");
+    let wide = kiln::nn::Recipe::builtin_text("xor").unwrap().replacen("units = 1\n", "units = 2\n", 1);
+    fs::write(here.join("wide.toml"), wide).unwrap();
+    fails(here, 1, &["train", "wide.toml", "--device", "cpu", "--out", "a/run"], "output is [2]");
+    fails(here, 1, &["train", "wide.toml", "--device", "cpu"], "output is [2]");
+    fs::create_dir(here.join("folder.toml")).unwrap();
+    fails(here, 1, &["train", "folder.toml"], "not a regular file");
+    fails(here, 1, &["eval", "folder.toml"], "not a regular file");
+    assert_eq!(entries(here).len(), 6, "nothing more is written");
+
+    let train = ["train", "xor", "--device", "cpu", "--epochs", "1", "--quiet", "--out", "run"];
+    assert!(kiln(here, &train).status.success());
+    let model = fs::read(here.join("run/model.safetensors")).unwrap();
+    fails(here, 1, &train, "holds a run already");
+    assert!(fs::read(here.join("run/model.safetensors")).unwrap() == model, "a run is not written over");
 }
 
 #[test]

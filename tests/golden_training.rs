@@ -230,7 +230,12 @@ fn check_training(
     }
     let total = pollster::block_on(backend.read(&totals.view()))?.into_f64()[0];
     assert!((total - want.iter().sum::<f64>()).abs() <= 10.0 * allowed, "the sum of the losses is {total}");
-    assert_eq!(backend.counters().allocations, after_first.allocations, "a step allocated on {}", target.name);
+    assert_eq!(
+        backend.counters().allocations,
+        after_first.allocations,
+        "a step allocated on {}",
+        target.name
+    );
     assert_eq!(backend.counters().pipelines, after_first.pipelines, "a step compiled on {}", target.name);
     // Adam divides by the root of a gradient's square, so that a gradient of rounding errors moves a weight as
     // far as any other: parameters part sooner than losses

@@ -5,6 +5,7 @@
 #[allow(dead_code)] // the inputs are for tests that run the kernels
 mod kernels;
 
+use kiln::nn::{Recipe, training_plan};
 use kiln_device::assemble::{Assembled, Facts, Kind, assemble};
 use kiln_kernel::{Access, DType, Kernel};
 use naga::{
@@ -125,7 +126,7 @@ fn translate(module: &naga::Module, info: &ModuleInfo, entry: &str, context: &st
 #[test]
 fn every_kernel_translates_and_binds_what_it_declares() {
     for (device, facts) in devices() {
-        for case in kernels::table() {
+        for case in cases() {
             let context = format!("{} on {device}", case.name);
             let assembled = assemble(&case.kernel, &facts).unwrap_or_else(|e| panic!("{context}: {e}"));
             let (module, info) = parse(&assembled, &context);
@@ -144,11 +145,25 @@ fn every_kernel_translates_and_binds_what_it_declares() {
     }
 }
 
+/// The table, and every launch of every recipe's training step with its own constants.
+fn cases() -> Vec<kernels::Case> {
+    let mut cases = kernels::table();
+    for name in Recipe::names() {
+        let recipe = Recipe::open(name).unwrap_or_else(|e| panic!("{e}"));
+        let plan = training_plan(&recipe, recipe.batch_size).unwrap_or_else(|e| panic!("{e}"));
+        cases.extend(plan.launches.into_iter().map(|launch| kernels::Case {
+            name: format!("{name}: {}", launch.label),
+            kernel: launch.kernel,
+        }));
+    }
+    cases
+}
+
 /// What a device cannot know before it compiles: workgroup memory, invocations and grids within the limits.
 #[test]
 fn every_kernel_stays_within_the_limits() {
     for (device, facts) in devices() {
-        for case in kernels::table() {
+        for case in cases() {
             let context = format!("{} on {device}", case.name);
             let assembled = assemble(&case.kernel, &facts).unwrap_or_else(|e| panic!("{context}: {e}"));
             let limits = facts.limits;

@@ -39,7 +39,8 @@ fn every_recipe_passes() {
 /// One wrong letter in an update, one wrong percent in a gradient.
 #[test]
 fn a_broken_kernel_is_caught_by_name() {
-    let breaks: [(&str, fn(&str) -> String); 2] = [
+    type Edit = fn(&str) -> String;
+    let breaks: [(&str, Edit); 2] = [
         ("adam", |text| text.replace("(1.0 - BETA1) * g", "(1.0 - BETA2) * g")),
         ("cross_entropy_with_gradient", |text| text.replace("GRADIENT * (exp", "1.01 * GRADIENT * (exp")),
     ];

@@ -147,7 +147,7 @@ fn reductions(add: Add<'_>) {
         push("many short rows", reduce(op, &[(5000, 3)], &[(3, 1)], 15_000));
         push("rows of 300", reduce(op, &[(70, 300)], &[(300, 1)], 21_000));
         let long = 200_003;
-        push("past 65,535", Reduce { splits: splits_for(long), ..reduce(op, &[], &[(long, 1)], long) });
+        push("past 65,535", Reduce { splits: splits_for(long, 1), ..reduce(op, &[], &[(long, 1)], long) });
         let columns = Reduce { splits: 5, ..reduce(op, &[(6, 1)], &[(100_001, 6)], 600_006) };
         push("past 65,535 in parts of 20,001", columns);
         push("splits of a short axis", Reduce { splits: 3, ..reduce(op, &[(4, 1)], &[(7, 4)], 28) });
@@ -207,7 +207,7 @@ fn matmuls(add: Add<'_>) {
     add("matmul of large tiles".into(), Kernel::Matmul(matmul(1, 259, 261, 501)));
     add("matmul of large tiles, long".into(), Kernel::Matmul(matmul(1, 70, 130, 4097)));
     add("matmul fc2".into(), Kernel::Matmul(Matmul { transpose_b: true, ..matmul(1, 64, 10, 64) }));
-    let long = Matmul { transpose_a: true, splits: splits_for(70_001), ..matmul(1, 5, 6, 70_001) };
+    let long = Matmul { transpose_a: true, splits: splits_for(70_001, 30), ..matmul(1, 5, 6, 70_001) };
     add("matmul past 65,535 terms".into(), Kernel::Matmul(long));
     add("matmul of 16,384 terms whole".into(), Kernel::Matmul(matmul(1, 3, 2, 16_384)));
     add("matmul of 70,000 products".into(), Kernel::Matmul(matmul(70_000, 2, 3, 2)));
@@ -281,7 +281,7 @@ fn convolutions(add: Add<'_>) {
         let kernel = Conv2dBackwardInput { shape, tail: no_tail() };
         add(format!("conv2d_backward_input {name}"), Kernel::Conv2dBackwardInput(kernel));
         let terms = (shape.batch * shape.out_h * shape.out_w) as usize;
-        for (splits, bias) in [(1, false), (splits_for(terms), true), (terms.min(3) as u32, true)] {
+        for (splits, bias) in [(1, false), (splits_for(terms, 1), true), (terms.min(3) as u32, true)] {
             if (splits as usize - 1) * terms.div_ceil(splits as usize) >= terms {
                 continue; // a part would be empty
             }
@@ -292,7 +292,7 @@ fn convolutions(add: Add<'_>) {
     }
     // conv1 of mnist-cnn at batch 100: 67,600 terms of the weight gradient.
     let shape = conv(100, 1, (28, 28), 3, (3, 3), (1, 1), (0, 0), (1, 1), 1);
-    let splits = splits_for(67_600);
+    let splits = splits_for(67_600, 1);
     add(
         "conv2d_backward_weight past 65,535 terms".into(),
         Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true }),

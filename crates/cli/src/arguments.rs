@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use kiln_data::DataDir;
+use kiln_nn::Recipe;
 
 /// Trains neural networks on any GPU.
 #[derive(Debug, Parser)]
@@ -135,10 +136,10 @@ pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) data: FromData,
     /// Passes over the training set [default: the recipe's]
-    #[arg(long, value_name = "N", value_parser = at_least_one(1_000_000))]
+    #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_EPOCHS))]
     pub(crate) epochs: Option<u32>,
     /// Images per step [default: the recipe's]
-    #[arg(long, value_name = "N", value_parser = at_least_one(1 << 20))]
+    #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
     /// Learning rate [default: the recipe's]
     #[arg(long, value_name = "X", value_parser = learning_rate)]
@@ -152,7 +153,7 @@ pub(crate) struct Train {
     /// Training images at most
     #[arg(long, value_name = "N", value_parser = at_least_one(u32::MAX))]
     pub(crate) limit: Option<u32>,
-    /// Run folder [default: runs/RECIPE-TIME]
+    /// Run folder, without a run in it so far [default: runs/RECIPE-TIME]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
@@ -230,7 +231,7 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) device: OnDevice,
     /// Images per step [default: the recipe's]
-    #[arg(long, value_name = "N", value_parser = at_least_one(1 << 20))]
+    #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
     /// Seed of the inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -275,7 +276,7 @@ pub(crate) struct BenchStep {
     #[command(flatten)]
     pub(crate) device: OnDevice,
     /// Images per step [default: the recipe's]
-    #[arg(long, value_name = "N", value_parser = at_least_one(1 << 20))]
+    #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
     /// Steps to time
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = at_least_one(1_000_000))]

@@ -41,7 +41,7 @@ impl Failure {
     }
 }
 
-/// Line breaks and indentation as single spaces.
+/// Line breaks as semicolons, without indentation.
 pub(crate) fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }

@@ -13,28 +13,50 @@ use sha2::{Digest, Sha256};
 
 use crate::Failure;
 
-/// A folder that has been shown to be writable.
+/// Letters of a recipe's name that a folder is named by: systems allow 255 bytes in all.
+const NAME: usize = 48;
+
+/// A folder that has been shown to be writable. One that is dropped before its first line of metrics leaves
+/// nothing behind.
 pub(crate) struct RunFolder {
     path: PathBuf,
     metrics: File,
+    /// True once something was learned that is worth keeping.
+    is_used: bool,
+    /// Folders that were not there before, innermost first.
+    made: Vec<PathBuf>,
 }
 
 impl RunFolder {
     /// Makes the folder, `runs/NAME-TIME` unless it is named, and an empty `metrics.jsonl` in it.
     ///
     /// # Errors
-    /// Where it cannot be made or written.
+    /// Where it cannot be made or written, or holds a run already.
     pub(crate) fn create(named: Option<&Path>, recipe: &str) -> Result<Self, Failure> {
-        let path = match named {
+        let (path, made) = match named {
             Some(path) => {
+                if path.join("run.json").exists() {
+                    return Err(Failure::Message(format!(
+                        "{} holds a run already; remove it, or name another folder with --out",
+                        path.display()
+                    )));
+                }
+                let made = missing(path);
                 fs::create_dir_all(path).map_err(|error| cannot(path, &error))?;
-                path.to_path_buf()
+                (path.to_path_buf(), made)
             }
-            None => fresh(recipe)?,
+            None => {
+                let runs = Path::new("runs");
+                let mut made = missing(runs);
+                fs::create_dir_all(runs).map_err(|error| cannot(runs, &error))?;
+                let path = fresh(runs, recipe)?;
+                made.insert(0, path.clone());
+                (path, made)
+            }
         };
         let file = path.join("metrics.jsonl");
         let metrics = File::create(&file).map_err(|error| cannot(&file, &error))?;
-        Ok(Self { path, metrics })
+        Ok(Self { path, metrics, is_used: false, made })
     }
 
     /// A file in the folder.
@@ -55,6 +77,7 @@ impl RunFolder {
         let mut text = serde_json::to_vec(line)
             .map_err(|error| Failure::Message(format!("metrics cannot be written as JSON: {error}")))?;
         text.push(b'\n');
+        self.is_used = true;
         self.metrics.write_all(&text).map_err(|error| cannot(&self.file("metrics.jsonl"), &error))
     }
 
@@ -70,13 +93,34 @@ impl RunFolder {
     }
 }
 
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if self.is_used {
+            return;
+        }
+        // Why there is no run is being told already; a leftover that cannot be removed changes nothing.
+        let _ = fs::remove_file(self.file("metrics.jsonl"));
+        let _ = fs::remove_file(self.file("run.json"));
+        for folder in &self.made {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// Which of a folder and those around it are not there yet, innermost first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let named = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty());
+    named.take_while(|folder| !folder.exists()).map(Path::to_path_buf).collect()
+}
+
 /// `runs/NAME-TIME`, with a number behind it where a run began in the same second.
-fn fresh(recipe: &str) -> Result<PathBuf, Failure> {
-    let runs = Path::new("runs");
-    fs::create_dir_all(runs).map_err(|error| cannot(runs, &error))?;
+fn fresh(runs: &Path, recipe: &str) -> Result<PathBuf, Failure> {
     // The name comes from a file: it must not lead out of the folder.
-    let name: String =
-        recipe.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let name: String = recipe
+        .chars()
+        .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' })
+        .take(NAME)
+        .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let base = format!("{name}-{}", timestamp(now));
     for attempt in 1..=100 {
@@ -155,6 +199,29 @@ mod tests {
         fs::write(&file, "").unwrap();
         let message = RunFolder::create(Some(&file.join("x")), "xor").err().unwrap().to_string();
         assert!(message.contains("cannot write") && message.contains("--out"), "{message}");
+    }
+
+    #[test]
+    fn what_was_never_used_is_removed_and_what_was_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outer, inner) = (dir.path().join("a"), dir.path().join("a/b"));
+        let run = RunFolder::create(Some(&inner), "xor").unwrap();
+        run.describe(&[7]).unwrap();
+        drop(run);
+        assert!(!outer.exists(), "no folder is left");
+
+        fs::create_dir(&outer).unwrap();
+        fs::write(outer.join("mine"), "").unwrap();
+        drop(RunFolder::create(Some(&outer), "xor").unwrap());
+        assert_eq!(fs::read_dir(&outer).unwrap().count(), 1, "only what was there before");
+
+        let mut run = RunFolder::create(Some(&inner), "xor").unwrap();
+        run.log(&1).unwrap();
+        run.describe(&[7]).unwrap();
+        drop(run);
+        let message = RunFolder::create(Some(&inner), "xor").err().unwrap().to_string();
+        assert!(message.contains("holds a run already") && message.contains("--out"), "{message}");
+        assert_eq!(fs::read_to_string(inner.join("metrics.jsonl")).unwrap(), "1\n");
     }
 
     #[test]

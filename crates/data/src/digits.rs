@@ -45,8 +45,8 @@ fn draw_split(seed: u64, stream: u32, len: usize) -> Result<Split, DataError> {
             message: format!("{len} images are more than can be numbered"),
         });
     }
-    let mut pixels = vec![0u8; len * PIXELS];
-    let mut labels = vec![0u32; len];
+    let mut pixels = zeros(len.saturating_mul(PIXELS))?;
+    let mut labels = zeros(len)?;
     pixels.par_chunks_mut(PIXELS).zip(labels.par_iter_mut()).enumerate().with_min_len(64).for_each(
         |(i, (image, label))| {
             let mut dice = Dice::new(seed, stream, i as u32);
@@ -55,6 +55,17 @@ fn draw_split(seed: u64, stream: u32, len: usize) -> Result<Split, DataError> {
         },
     );
     Split::new(Features::Bytes(pixels), Shape::image(1, SIDE, SIDE), Targets::Classes { labels, classes: 10 })
+}
+
+/// As many zeros, or an error where memory does not suffice.
+fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>, DataError> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| DataError::Shape {
+        origin: "digits".into(),
+        message: format!("there is no memory for {len} pixels or labels; draw fewer images"),
+    })?;
+    values.resize(len, T::default());
+    Ok(values)
 }
 
 /// Random numbers of one image, drawn in sequence from its own Philox counter.

@@ -7,6 +7,8 @@ use kiln_kernel::{
     Accumulate, BackendError, ConvShape, GatherType, Kernel, Layout, PoolShape, Softmax, Source, Tail,
 };
 
+use crate::choose::is_disjoint;
+
 /// The most loop iterations that one invocation may run: lavapipe of Mesa 22 stops silently at 65,535.
 const MAX_ITERATIONS: u64 = 49_152;
 
@@ -192,20 +194,35 @@ fn tail(kernel: &Kernel, tail: &Tail) -> Result<(), String> {
     Ok(())
 }
 
-/// Pooling walks whole windows in one invocation.
-fn iterations(kernel: &Kernel) -> Result<(), BackendError> {
+/// Loop iterations that an invocation spends on one element, where they are not bounded otherwise: pooling walks whole
+/// windows.
+pub(crate) fn steps(kernel: &Kernel) -> u64 {
     let window = |s: &PoolShape| u64::from(s.kernel_h.min(s.in_h)) * u64::from(s.kernel_w.min(s.in_w));
+    // the part of the input that a window of its own writes, up to the edge for the last
+    let cell = |s: &PoolShape| {
+        let rows =
+            s.stride_h.max((s.in_h + s.pad_top).saturating_sub((s.out_h - 1) * s.stride_h)).min(s.in_h);
+        let columns =
+            s.stride_w.max((s.in_w + s.pad_left).saturating_sub((s.out_w - 1) * s.stride_w)).min(s.in_w);
+        u64::from(rows) * u64::from(columns)
+    };
     let covering = |s: &PoolShape| {
         u64::from(s.kernel_h.div_ceil(s.stride_h).min(s.out_h))
             * u64::from(s.kernel_w.div_ceil(s.stride_w).min(s.out_w))
     };
-    let needed = match kernel {
+    match kernel {
         Kernel::MaxPool2d(k) => window(&k.shape),
         Kernel::AvgPool2d(k) => window(&k.shape),
         Kernel::AvgPool2dBackward(k) => covering(&k.shape),
+        Kernel::MaxPool2dBackward(k) if is_disjoint(&k.shape) => 2 * window(&k.shape) + cell(&k.shape),
         Kernel::MaxPool2dBackward(k) => window(&k.shape) * covering(&k.shape),
-        _ => return Ok(()),
-    };
+        _ => 1,
+    }
+}
+
+/// Refuses what would run into a driver's limit on loop iterations.
+fn iterations(kernel: &Kernel) -> Result<(), BackendError> {
+    let needed = steps(kernel);
     if needed > MAX_ITERATIONS {
         return Err(BackendError::Limit {
             label: kernel.to_string(),

@@ -18,11 +18,12 @@ const INDEX: Part = part!("lib/index.wgsl");
 /// Where the kernel cannot be run: see [`check::kernel`].
 pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendError> {
     check::kernel(kernel)?;
+    let steps = check::steps(kernel);
     let mut choice = match kernel {
         Kernel::Matmul(_)
         | Kernel::Conv2d(_)
         | Kernel::Conv2dBackwardInput(_)
-        | Kernel::Conv2dBackwardWeight(_) => match gemm::choose(kernel, facts) {
+        | Kernel::Conv2dBackwardWeight(_) => match gemm::choose(kernel, facts)? {
             Some(choice) => choice,
             None => unreachable!("the four products are what gemm::choose answers for"),
         },
@@ -43,25 +44,26 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
         }
         Kernel::MaxPool2d(k) => {
             let parts = [INDEX, part!("max_pool2d.wgsl")];
-            windows(&k.shape, flat(facts, &parts, k.shape.y_len() as u32))
+            windows(&k.shape, flat_of(facts, &parts, k.shape.y_len() as u32, steps))
         }
         Kernel::MaxPool2dBackward(k) if is_disjoint(&k.shape) => {
             // One invocation for each window, which owns its part of the input.
             let file = part!("max_pool2d_backward_disjoint.wgsl");
-            let choice = windows(&k.shape, flat(facts, &[INDEX, file], k.shape.y_len() as u32));
+            let choice = windows(&k.shape, flat_of(facts, &[INDEX, file], k.shape.y_len() as u32, steps));
             Choice { variant: format!("disjoint {}", choice.variant), ..choice }
         }
         Kernel::MaxPool2dBackward(k) => {
-            flat(facts, &[INDEX, part!("max_pool2d_backward.wgsl")], k.shape.x_len() as u32)
+            flat_of(facts, &[INDEX, part!("max_pool2d_backward.wgsl")], k.shape.x_len() as u32, steps)
         }
         Kernel::AvgPool2d(k) => {
             let parts = [INDEX, part!("lib/avg_pool2d_count.wgsl"), part!("avg_pool2d.wgsl")];
-            windows(&k.shape, flat(facts, &parts, k.shape.y_len() as u32))
+            windows(&k.shape, flat_of(facts, &parts, k.shape.y_len() as u32, steps))
         }
-        Kernel::AvgPool2dBackward(k) => flat(
+        Kernel::AvgPool2dBackward(k) => flat_of(
             facts,
             &[INDEX, part!("lib/avg_pool2d_count.wgsl"), part!("avg_pool2d_backward.wgsl")],
             k.shape.x_len() as u32,
+            steps,
         ),
         Kernel::Softmax(k) => {
             let rows = u64::from(k.outer) * u64::from(k.inner);
@@ -116,7 +118,12 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
 /// A flat list of elements, `PER_INVOCATION` to an invocation: one on a GPU, which wants many invocations; some more on
 /// a software rasterizer, where each workgroup costs, while there is enough for every core.
 fn flat(facts: &Facts, parts: &[Part], elements: u32) -> Choice {
-    let items: u32 = if facts.kind == Kind::Software && elements >= 1 << 14 { 4 } else { 1 };
+    flat_of(facts, parts, elements, 1)
+}
+
+/// As [`flat`], where an element takes `steps` loop iterations: one of many steps is enough for an invocation.
+fn flat_of(facts: &Facts, parts: &[Part], elements: u32, steps: u64) -> Choice {
+    let items: u32 = if facts.kind == Kind::Software && elements >= 1 << 14 && steps <= 1024 { 4 } else { 1 };
     Choice {
         variant: "flat".to_owned(),
         parts: parts.to_vec(),
@@ -174,7 +181,7 @@ fn windows(s: &PoolShape, mut choice: Choice) -> Choice {
 }
 
 /// True if no position of the input lies in two windows.
-fn is_disjoint(s: &PoolShape) -> bool {
+pub(crate) fn is_disjoint(s: &PoolShape) -> bool {
     s.stride_h >= s.kernel_h && s.stride_w >= s.kernel_w
 }
 

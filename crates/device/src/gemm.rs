@@ -16,7 +16,7 @@
 
 mod strip;
 
-use kiln_kernel::{Constant, Kernel};
+use kiln_kernel::{BackendError, Constant, Kernel};
 
 use crate::assemble::{Choice, Facts, Kind, Part, part};
 
@@ -104,16 +104,30 @@ impl Product {
 /// computes its flat number as `workgroup_id.x + workgroup_id.y * GRID_WIDTH` and leaves, with its whole
 /// workgroup, if that is `WORKGROUPS` or more. `epilogue(v, i)` and the functions it calls are there if the
 /// kernel has a tail: the caller adds them. Core bindings are declared in the kernel's file.
-pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Option<Choice> {
-    let product = Product::of(kernel)?;
-    let Some(lanes) = cpu_lanes(facts) else { return Some(tiled(&product, facts)) };
+///
+/// # Errors
+/// [`BackendError::Limit`] where a product has more terms than an invocation on lavapipe can add up.
+pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Option<Choice>, BackendError> {
+    let Some(product) = Product::of(kernel) else { return Ok(None) };
+    let Some(lanes) = cpu_lanes(facts) else { return Ok(Some(tiled(&product, facts))) };
     let strips = match kernel {
         Kernel::Conv2d(k) => strip::forward(&k.shape, &product, lanes),
         Kernel::Conv2dBackwardInput(k) => strip::backward_input(&k.shape, &product, lanes),
         Kernel::Conv2dBackwardWeight(k) => strip::backward_weight(&k.shape, &product, lanes),
         _ => None,
     };
-    Some(strips.unwrap_or_else(|| subgroup(&product, kernel.flops(), lanes)))
+    if strips.is_some() {
+        return Ok(strips);
+    }
+    if product.terms > MOST_TERMS {
+        return Err(BackendError::Limit {
+            label: kernel.to_string(),
+            what: "terms in one product (use fewer channels or a smaller kernel)",
+            needed: product.terms.into(),
+            allowed: MOST_TERMS.into(),
+        });
+    }
+    Ok(Some(subgroup(&product, kernel.flops(), lanes)))
 }
 
 /// Invocations that lavapipe computes at once, if the device is lavapipe: the width of the processor's vectors.
@@ -130,6 +144,10 @@ fn cpu_lanes(facts: &Facts) -> Option<u32> {
 /// The count takes each loop inside the main one as run, and those inside them as unrolled. Unchecked, a driver
 /// unrolls them all; wgpu's run-time checks keep it from that.
 const MAX_ITERATIONS: u64 = 60_000;
+
+/// The most terms that one product may have on lavapipe. [`MAX_ITERATIONS`] is counted pessimistically, so that a long
+/// product may pass it and be right: with run-time checks 40,500 terms are (a test says so), 54,000 are not.
+const MOST_TERMS: u32 = 40_960;
 
 /// The longest piece, of at most `most`, that cuts `size` into as few pieces as that allows.
 fn piece(size: u32, most: u32) -> u32 {
@@ -307,14 +325,14 @@ mod tests {
             Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail: Tail::default() }),
             Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
                 shape,
-                splits: splits_for(terms),
+                splits: splits_for(terms, 1),
                 bias: true,
             }),
         ]
     }
 
     fn variants(kernels: &[Kernel], facts: &Facts) -> Vec<String> {
-        kernels.iter().map(|k| choose(k, facts).unwrap().variant).collect()
+        kernels.iter().map(|k| choose(k, facts).unwrap().unwrap().variant).collect()
     }
 
     #[test]

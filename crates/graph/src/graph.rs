@@ -5,7 +5,7 @@ use std::sync::{
 
 use kiln_kernel::{CLOCK_WORDS, DType, Shape};
 
-use crate::{GraphError, ops::Op};
+use crate::{GRADIENTS, GraphError, PARAMETERS, ops::Op};
 
 /// A value in a [`Graph`]: a handle, cheap to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,6 +127,18 @@ impl Graph {
     }
 
     fn leaf(&mut self, op: Op, name: &str, shape: Shape, dtype: DType) -> Result<Tensor, GraphError> {
+        if [PARAMETERS, GRADIENTS].contains(&name) {
+            return Err(GraphError::Name(format!(
+                "the name \"{name}\" is taken by an arena; choose another"
+            )));
+        }
+        let other = self.nodes.iter().find(|n| match (&n.op, &op) {
+            (Op::Input(a), Op::Parameter(b)) | (Op::Parameter(a), Op::Input(b)) => a == b,
+            _ => false,
+        });
+        if other.is_some() {
+            return Err(GraphError::Name(format!("\"{name}\" is the name of an input and of a parameter")));
+        }
         let known = self.nodes.iter().find(|n| match (&n.op, &op) {
             (Op::Input(a), Op::Input(b)) | (Op::Parameter(a), Op::Parameter(b)) => a == b,
             _ => false,

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use kiln_data::{Features, Split, Targets};
 use kiln_device::Device;
-use kiln_graph::{Plan, Session};
+use kiln_graph::{Plan, Segments, Session};
 use kiln_kernel::random::Stream;
 use serde::Serialize;
 
 use crate::{
     NnError, Recipe,
-    step::{self, Resident},
+    step::{self, Form, Recorded, Resident, TargetKind},
     trainer::Trainer,
 };
 
@@ -43,6 +43,21 @@ pub struct BenchReport {
     pub allocated_after_first_step: u64,
 }
 
+/// The plan of a recipe's training step on `batch_size` rows, as every device runs it.
+///
+/// # Errors
+/// If the layers do not fit each other or the data, or the batch size is 0.
+pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError> {
+    if batch_size == 0 {
+        return Err(NnError::Settings("batch size must be at least 1".into()));
+    }
+    let (model, form) = (recipe.model()?, Form::of(&random_rows(recipe, batch_size)?));
+    step::check_targets(&model, recipe.loss, &form)?;
+    let Recorded { graph, request } =
+        step::record_training(&model, recipe.loss, &recipe.optimizer, &recipe.preprocess, &form, batch_size)?;
+    Ok(Plan::new(&graph, &Segments::new(&graph.parameters()), &request)?)
+}
+
 /// Times a recipe's training step on seeded random rows of its data's form. Each step's loss is read back.
 ///
 /// # Errors
@@ -56,6 +71,7 @@ pub fn bench_step(
     if batch_size == 0 || steps == 0 {
         return Err(NnError::Settings("batch size and steps must be at least 1".into()));
     }
+    check(recipe, batch_size)?;
     let split = random_rows(recipe, batch_size)?;
     let trainer = recipe.trainer(device, &[], 42)?;
     let backend = device.backend();
@@ -103,6 +119,20 @@ fn timed_step(trainer: &Trainer, session: &Session, since: Instant) -> Result<f6
     session.run(1)?;
     trainer.take_totals()?;
     Ok(since.elapsed().as_secs_f64())
+}
+
+/// Refuses layers, loss or batches that do not fit before any row is made.
+pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
+    let (item, classes) = recipe.data_form();
+    let targets = match classes {
+        0 => TargetKind::Real([1].into()),
+        n => TargetKind::Classes(n),
+    };
+    let form = Form { items: rows, bytes: item.len() == 3, item: item.into(), targets };
+    let model = recipe.model()?;
+    step::check_targets(&model, recipe.loss, &form)?;
+    step::record_training(&model, recipe.loss, &recipe.optimizer, &recipe.preprocess, &form, rows)?;
+    Ok(())
 }
 
 /// As many rows as a batch has, in the form of the recipe's data.

@@ -33,6 +33,19 @@ struct Description {
     classes: Vec<String>,
 }
 
+impl Description {
+    /// What does not fit together, if anything: a description may come from anywhere.
+    fn check(&self) -> Result<(), String> {
+        self.preprocess.check()?;
+        let output = self.model.output_shape().map_err(|e| e.to_string())?;
+        let classes = self.classes.len();
+        if self.loss.is_classification() && classes > 0 && output != Shape::from([classes]) {
+            return Err(format!("{classes} class names for an output of {output}"));
+        }
+        Ok(())
+    }
+}
+
 /// A model file in memory.
 #[derive(Clone, Debug)]
 pub struct ModelFile {
@@ -48,11 +61,7 @@ impl ModelFile {
     /// # Errors
     /// If the file cannot be read, is not safetensors, or its description is damaged or of a later version.
     pub fn read(path: &Path) -> Result<Self, NnError> {
-        let size = fs::metadata(path).map_err(|e| NnError::file(path, e))?.len();
-        if size > MAX_BYTES {
-            return Err(NnError::file(path, format!("{size} bytes are more than a model file may have")));
-        }
-        let bytes = fs::read(path).map_err(|e| NnError::file(path, e))?;
+        let bytes = read_regular(path, MAX_BYTES, "a model file")?;
         let not = |e: &dyn std::fmt::Display| NnError::file(path, format!("not a safetensors file ({e})"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| not(&e))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| not(&e))?;
@@ -70,7 +79,7 @@ impl ModelFile {
                     return Err(NnError::file(path, message));
                 }
                 let description: Description = serde_json::from_value(value).map_err(|e| damaged(&e))?;
-                description.preprocess.check().map_err(|e| damaged(&e))?;
+                description.check().map_err(|e| damaged(&e))?;
                 Some(description)
             }
         };
@@ -127,6 +136,8 @@ impl ModelFile {
     /// If the file does not describe its network, or a parameter is missing or has another shape.
     pub fn trainer(&self, device: &Device) -> Result<Trainer, NnError> {
         let d = self.described()?.clone();
+        // before anything is drawn or allocated: a small file may describe a huge network
+        self.matched(d.model.parameters()?.iter().map(|p| (p.name.as_str(), &p.shape)))?;
         let trainer = Trainer::new(device, d.model, Optimizer::default(), d.loss)?
             .with_preprocess(d.preprocess)
             .with_classes(d.classes);
@@ -141,31 +152,40 @@ impl ModelFile {
     /// If a parameter is missing or has another shape.
     pub fn load_into(&self, trainer: &Trainer) -> Result<(), NnError> {
         let segments = trainer.store().segments().list();
-        let numbered = self.tensors.iter().all(|(name, ..)| name.starts_with(|c: char| c.is_ascii_digit()));
-        if numbered && self.tensors.len() != segments.len() {
-            let (got, want) = (self.tensors.len(), segments.len());
-            return Err(NnError::file(
-                &self.path,
-                format!("{got} tensors, the network has {want} parameters"),
-            ));
-        }
-        let in_order = weight_first(&self.tensors);
-        for (i, segment) in segments.iter().enumerate() {
-            let found = match numbered {
-                true => in_order.get(i).copied(),
-                false => self.tensors.iter().find(|(name, ..)| *name == segment.name),
-            };
-            let Some((name, shape, values)) = found else {
-                return Err(NnError::file(&self.path, format!("parameter \"{}\" is missing", segment.name)));
-            };
-            if *shape != segment.shape {
-                let message =
-                    format!("\"{name}\" is {shape}, the network's \"{}\" is {}", segment.name, segment.shape);
-                return Err(NnError::file(&self.path, message));
-            }
+        let values = self.matched(segments.iter().map(|s| (s.name.as_str(), &s.shape)))?;
+        for (segment, values) in segments.iter().zip(values) {
             trainer.set_parameter(&segment.name, values)?;
         }
         Ok(())
+    }
+
+    /// The elements for each of a network's parameters, by name or in order. See [`ModelFile::load_into`].
+    fn matched<'p>(
+        &self,
+        parameters: impl ExactSizeIterator<Item = (&'p str, &'p Shape)>,
+    ) -> Result<Vec<&[f32]>, NnError> {
+        let fail = |message: String| Err(NnError::file(&self.path, message));
+        let numbered = self.tensors.iter().all(|(name, ..)| name.starts_with(|c: char| c.is_ascii_digit()));
+        if numbered && self.tensors.len() != parameters.len() {
+            let (got, want) = (self.tensors.len(), parameters.len());
+            return fail(format!("{got} tensors, the network has {want} parameters"));
+        }
+        let in_order = weight_first(&self.tensors);
+        let mut all = Vec::with_capacity(parameters.len());
+        for (i, (wanted, want)) in parameters.enumerate() {
+            let found = match numbered {
+                true => in_order.get(i).copied(),
+                false => self.tensors.iter().find(|(name, ..)| name == wanted),
+            };
+            match found {
+                None => return fail(format!("parameter \"{wanted}\" is missing")),
+                Some((name, shape, _)) if shape != want => {
+                    return fail(format!("\"{name}\" is {shape}, the network's \"{wanted}\" is {want}"));
+                }
+                Some((_, _, values)) => all.push(values.as_slice()),
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -243,6 +263,19 @@ impl Trainer {
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| NnError::file(path, e))?;
         write_atomically(path, &bytes)
     }
+}
+
+/// The bytes of a regular file of at most `most` bytes; a pipe or a device might never end.
+pub(crate) fn read_regular(path: &Path, most: u64, what: &str) -> Result<Vec<u8>, NnError> {
+    let about = fs::metadata(path).map_err(|e| NnError::file(path, e))?;
+    if !about.is_file() {
+        return Err(NnError::file(path, "not a regular file"));
+    }
+    if about.len() > most {
+        let message = format!("{} bytes are more than {what} may have ({most})", about.len());
+        return Err(NnError::file(path, message));
+    }
+    fs::read(path).map_err(|e| NnError::file(path, e))
 }
 
 /// Writes a file so that a crash leaves the old one or the new one, never a part: a temporary file beside it,

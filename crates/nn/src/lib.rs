@@ -28,13 +28,14 @@ mod loss;
 pub mod metrics;
 mod model;
 mod optimizer;
+mod preprocess;
 mod recipe;
 mod step;
 mod trainer;
 mod verify;
 
 pub use activation::Activation;
-pub use bench::{BenchReport, bench_step};
+pub use bench::{BenchReport, bench_step, training_plan};
 pub use error::NnError;
 pub use file::{ModelFile, write_atomically};
 pub use init::{Initializer, parameter_stream};
@@ -45,6 +46,7 @@ pub use layers::{
 pub use loss::Loss;
 pub use model::{LayerSummary, Mode, ParameterSpec, Sequential, Summary};
 pub use optimizer::{Adam, Optimizer, Sgd};
-pub use recipe::{DataSpec, Numbers, Preprocess, Recipe};
+pub use preprocess::{Numbers, Preprocess};
+pub use recipe::{DataSpec, Recipe};
 pub use trainer::{EpochReport, Fit, History, OnProgress, Progress, Scores, Trainer};
 pub use verify::{Verification, verify};

@@ -7,86 +7,7 @@ use kiln_device::Device;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
-use crate::{Layer, Loss, NnError, Optimizer, Sequential, Trainer};
-
-/// How what goes into a network is prepared: `x · scale + shift`, by channel or alike for all.
-///
-/// Saved with the model, so that prediction prepares alike. In recipes a number may be written as a
-/// fraction: `scale = "1/255"`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Preprocess {
-    /// Factor of each channel; one number for all. Left out: 1/255 for bytes, 1 for real numbers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scale: Option<Numbers>,
-    /// Summand of each channel; one number for all. Left out: 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shift: Option<Numbers>,
-}
-
-/// A number, a fraction as text, or a list of either.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a number, a fraction like \"1/255\", or a list of numbers")]
-pub enum Numbers {
-    /// One for all channels.
-    One(f64),
-    /// A fraction, for all channels.
-    Fraction(String),
-    /// One for each channel.
-    Each(Vec<f64>),
-}
-
-impl Numbers {
-    fn get(&self) -> Option<Vec<f32>> {
-        match self {
-            Numbers::One(x) => Some(vec![*x as f32]),
-            Numbers::Each(list) => Some(list.iter().map(|&x| x as f32).collect()),
-            Numbers::Fraction(text) => {
-                let (top, bottom) = text.split_once('/')?;
-                let quotient = top.trim().parse::<f64>().ok()? / bottom.trim().parse::<f64>().ok()?;
-                quotient.is_finite().then(|| vec![quotient as f32])
-            }
-        }
-    }
-}
-
-impl Preprocess {
-    /// Factors and summands, equally many.
-    pub(crate) fn factors(&self, bytes: bool) -> (Vec<f32>, Vec<f32>) {
-        let usual = if bytes { 1.0 / 255.0 } else { 1.0 };
-        let given = |numbers: &Option<Numbers>| {
-            numbers.as_ref().and_then(Numbers::get).filter(|list| !list.is_empty())
-        };
-        let mut scale = given(&self.scale).unwrap_or_else(|| vec![usual]);
-        let mut shift = given(&self.shift).unwrap_or_else(|| vec![0.0]);
-        let channels = scale.len().max(shift.len());
-        scale.resize(channels, scale[0]);
-        shift.resize(channels, shift[0]);
-        (scale, shift)
-    }
-
-    /// What is wrong with the numbers, if anything.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let mut lens = Vec::new();
-        for (name, numbers) in [("scale", &self.scale), ("shift", &self.shift)] {
-            if let Some(numbers) = numbers {
-                let list = numbers
-                    .get()
-                    .ok_or_else(|| format!("{name} must be a number or a fraction like \"1/255\""))?;
-                if list.is_empty() || list.iter().any(|x| !x.is_finite()) {
-                    return Err(format!("{name} must be one finite number, or one for each channel"));
-                }
-                lens.push(list.len());
-            }
-        }
-        match lens[..] {
-            [scale, shift] if scale != shift && scale > 1 && shift > 1 => Err(format!(
-                "scale has {scale} numbers and shift {shift}: each is one, or one for each channel"
-            )),
-            _ => Ok(()),
-        }
-    }
-}
+use crate::{Layer, Loss, NnError, Optimizer, Preprocess, Sequential, Trainer, file::read_regular};
 
 /// Which data a recipe trains on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +73,12 @@ macro_rules! builtin {
 const BUILTIN: &[(&str, &str)] =
     builtin!["digits-cnn", "linear", "xor", "and", "or", "nor", "body-size", "mnist-mlp", "mnist-cnn",];
 
+/// Largest recipe file that is read.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Most digits that a recipe may have drawn: a byte for each of 784 pixels.
+const MAX_DIGITS: usize = 1_000_000;
+
 /// The seed of the data that Kiln makes itself: the same rows whatever seed trains on them.
 const DATA_SEED: u64 = 1;
 
@@ -159,6 +86,12 @@ impl Recipe {
     /// Names of the data sets that recipes may ask for.
     pub const DATASETS: [&'static str; 9] =
         ["digits", "mnist", "fashion-mnist", "linear", "xor", "and", "or", "nor", "body-size"];
+
+    /// Most epochs that a recipe may have.
+    pub const MAX_EPOCHS: u32 = 1_000_000;
+
+    /// Most rows that a step of a recipe may have.
+    pub const MAX_BATCH_SIZE: u32 = 1 << 20;
 
     /// Names of the recipes that come with Kiln.
     pub fn names() -> Vec<&'static str> {
@@ -180,7 +113,8 @@ impl Recipe {
         }
         if name_or_path.ends_with(".toml") {
             let path = Path::new(name_or_path);
-            let text = std::fs::read_to_string(path).map_err(|e| NnError::file(path, e))?;
+            let bytes = read_regular(path, MAX_BYTES, "a recipe")?;
+            let text = String::from_utf8(bytes).map_err(|_| NnError::file(path, "not a text in UTF-8"))?;
             return Self::parse(&text, name_or_path);
         }
         let names = Self::names();
@@ -205,7 +139,7 @@ impl Recipe {
             message,
         };
         let file: RecipeFile =
-            toml::from_str(text).map_err(|e| fail(e.span(), e.message().replace('\n', " ")))?;
+            toml::from_str(text).map_err(|e| fail(e.span(), in_plain_words(e.message())))?;
         file.preprocess.check().map_err(|m| fail(find_key(text, 0..text.len(), "preprocess"), m))?;
         if !Self::DATASETS.contains(&file.data.name.as_str()) {
             let message = format!(
@@ -215,20 +149,40 @@ impl Recipe {
             );
             return Err(fail(find_key(text, 0..text.len(), "[data]"), message));
         }
-        for (what, value) in [("epochs", &file.epochs), ("batch_size", &file.batch_size)] {
-            if *value.get_ref() == 0 {
-                return Err(fail(Some(value.span()), format!("{what} must be at least 1")));
-            }
+        let line_of_key = |key: &str| find_key(text, 0..text.len(), key);
+        for (what, rows) in [("train", file.data.train), ("test", file.data.test)] {
+            let Some(rows) = rows else { continue };
+            let message = match rows {
+                _ if file.data.name != "digits" => {
+                    format!("data set \"{}\" has rows of its own; {what} is for digits only", file.data.name)
+                }
+                1..=MAX_DIGITS => continue,
+                _ => format!("{what} must be from 1 to {MAX_DIGITS}, is {rows}"),
+            };
+            let at = line_of_key(&format!("{what} =")).or_else(|| line_of_key("[data]"));
+            return Err(fail(at, message));
         }
+        for (what, value, most) in [
+            ("epochs", &file.epochs, Self::MAX_EPOCHS),
+            ("batch_size", &file.batch_size, Self::MAX_BATCH_SIZE),
+        ] {
+            let bound = match *value.get_ref() {
+                0 => "least 1".into(),
+                n if n > most as usize => format!("most {most}"),
+                _ => continue,
+            };
+            return Err(fail(Some(value.span()), format!("{what} must be at {bound}")));
+        }
+        let settings = spell_out_adamw(file.optimizer.clone());
         let optimizer: Optimizer =
-            table(text, &file.optimizer, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
+            table(text, &settings, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
         optimizer.check().map_err(|e| fail(Some(file.optimizer.span()), e.to_string()))?;
         let mut layers = Vec::with_capacity(file.layers.len());
         for (i, layer) in file.layers.iter().enumerate() {
             layers
                 .push(table(text, layer, &format!("layer {}", i + 1)).map_err(|(at, m)| fail(Some(at), m))?);
         }
-        Ok(Self {
+        let recipe = Self {
             name: file.name,
             description: file.description,
             data: file.data,
@@ -238,7 +192,15 @@ impl Recipe {
             loss: file.loss,
             optimizer,
             layers,
-        })
+        };
+        let (numbers, item) = (recipe.preprocess.factors(true).0.len(), recipe.data_form().0);
+        if numbers > 1 && item.first() != Some(&numbers) {
+            let message = format!(
+                "scale and shift take one number, or one for each channel: {numbers} numbers for items of {item:?}"
+            );
+            return Err(fail(find_key(text, 0..text.len(), "preprocess"), message));
+        }
+        Ok(recipe)
     }
 
     /// The recipe's data, read from `dir` or made.
@@ -296,6 +258,17 @@ impl Recipe {
     }
 }
 
+/// `type = "adamw"` is Adam with decoupled weight decay, 0.01 unless it is given.
+fn spell_out_adamw(mut settings: Spanned<toml::Table>) -> Spanned<toml::Table> {
+    let table = settings.get_mut();
+    if table.get("type").and_then(|t| t.as_str()) == Some("adamw") {
+        table.insert("type".into(), "adam".into());
+        table.insert("decoupled".into(), true.into());
+        table.entry("weight_decay").or_insert(toml::Value::Float(0.01));
+    }
+    settings
+}
+
 /// A table that says its `type`, or where and why not.
 fn table<T: DeserializeOwned>(
     text: &str,
@@ -305,7 +278,7 @@ fn table<T: DeserializeOwned>(
     let kind = spanned.get_ref().get("type").and_then(|t| t.as_str()).unwrap_or_default();
     let parsed: Result<T, _> = spanned.get_ref().clone().try_into();
     parsed.map_err(|e: toml::de::Error| {
-        let message = e.message().replace('\n', " ");
+        let message = in_plain_words(e.message());
         // the name in the message, `unknown field `x``, tells what to look for
         let named = message.split('`').nth(1).unwrap_or("type");
         let key = match message.split(' ').next() {
@@ -317,6 +290,22 @@ fn table<T: DeserializeOwned>(
         let what = if kind.is_empty() { what.to_string() } else { format!("{what} ({kind})") };
         (at, format!("{what}: {message}"))
     })
+}
+
+/// A parser's message on one line, without the names of Rust's types.
+fn in_plain_words(message: &str) -> String {
+    [
+        ("\n", " "),
+        ("invalid type: map, expected unit struct Flatten", "flatten has no settings"),
+        ("expected usize", "expected a whole number of at least 0"),
+        ("expected f32", "expected a number"),
+        ("expected f64", "expected a number"),
+        ("expected variant identifier", "expected a name in quotes"),
+        ("expected a sequence", "expected a list"),
+        ("expected a map", "expected a table"),
+    ]
+    .into_iter()
+    .fold(message.to_string(), |message, (from, to)| message.replace(from, to))
 }
 
 /// The first line in `within` that contains a key.
@@ -410,6 +399,41 @@ mod tests {
             assert!(message.contains(want), "{message}");
             assert!(message.starts_with(&format!("my.toml, line {at}:")), "{message} (line {at})");
         }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_before_anything_starts() {
+        let cnn = Recipe::builtin_text("mnist-cnn").unwrap();
+        let line = |text: &str, needle: &str| text.lines().position(|l| l.contains(needle)).unwrap() + 1;
+        for (from, to, at, want) in [
+            ("batch_size = 64", "batch_size = 1099511627776", "batch_size", "at most 1048576"),
+            ("epochs = 5", "epochs = 9223372036854775807", "epochs", "at most 1000000"),
+            ("epochs = 5", "epochs = -1", "epochs", "expected a whole number of at least 0"),
+            ("learning_rate = 0.001", "learning_rate = \"fast\"", "learning_rate", "expected a number"),
+            ("scale = \"1/255\"", "scale = [1, 2, 3]", "[preprocess]", "3 numbers for items of [1, 28, 28]"),
+            ("name = \"mnist\"", "name = \"mnist\"\ntrain = 5", "train =", "rows of its own"),
+            ("name = \"mnist\"", "name = \"digits\"\ntest = 0", "test =", "from 1 to 1000000, is 0"),
+            ("name = \"mnist\"", "name = \"digits\"\ntrain = 100000000", "train =", "from 1 to 1000000"),
+            ("type = \"flatten\"", "type = \"flatten\"\nsize = 2", "\"flatten\"", "flatten has no settings"),
+        ] {
+            let text = cnn.replacen(from, to, 1);
+            assert_ne!(text, cnn, "{from}");
+            let message = Recipe::parse(&text, "my.toml").unwrap_err().to_string();
+            assert!(message.contains(want), "{to}: {message}");
+            let at = line(&text, at);
+            // where a key of a table is not known, the line is the table's
+            let near = [at, at - 1].map(|at| format!("my.toml, line {at}:"));
+            assert!(near.iter().any(|start| message.starts_with(start)), "{message} (line {at})");
+        }
+    }
+
+    #[test]
+    fn adamw_is_adam_with_decoupled_decay() {
+        let text = Recipe::builtin_text("xor").unwrap().replacen("\"adam\"", "\"adamw\"", 1);
+        let Optimizer::Adam(adam) = Recipe::parse(&text, "xor").unwrap().optimizer else {
+            panic!("adamw is Adam")
+        };
+        assert!(adam.decoupled && adam.weight_decay == 0.01 && adam.learning_rate == 0.02);
     }
 
     #[test]

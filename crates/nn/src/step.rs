@@ -51,7 +51,8 @@ impl Form {
         rows: usize,
         preprocess: &Preprocess,
     ) -> Result<Tensor, GraphError> {
-        let elements = self.items * self.item.elements();
+        // what overflows is refused by the graph, as is all that is too large
+        let elements = self.items.saturating_mul(self.item.elements());
         let (data, dtype) = match self.bytes {
             true => (g.input_u32(FEATURES, [elements.div_ceil(4)])?, GatherType::U8),
             false => (g.input(FEATURES, [elements])?, GatherType::F32),

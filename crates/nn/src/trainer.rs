@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use kiln_data::{Features, Split, Targets};
 use kiln_device::Device;
-use kiln_graph::{CLOCK, GRADIENTS, HYPER, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
-use kiln_kernel::{Backend, Buffer, CLOCK_WORDS, DType, HYPER_COLUMNS, HostRef, Shape};
+use kiln_graph::{CLOCK, GRADIENTS, GraphError, HYPER, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
+use kiln_kernel::{Backend, BackendError, Buffer, CLOCK_WORDS, DType, HYPER_COLUMNS, HostRef, Shape};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,12 @@ use crate::{
     step::{self, HYPER_ROWS, ORDER, Recorded, Resident},
 };
 
-/// Rows of a batch in evaluation and prediction, unless there are fewer.
+/// Rows of a batch in evaluation and prediction, unless there are fewer or that many do not fit on the device.
 const EVALUATION_ROWS: usize = 256;
+
+/// Steps between two readings of the running sums. A fixed number, so that the sums, and with them the reported
+/// losses, are rounded alike in every run.
+const STEPS_PER_READING: usize = 50;
 
 /// Loss, and for classification accuracy, over some rows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -339,7 +343,7 @@ impl Trainer {
                 "the network takes items of shape {want}, the data have {got}"
             )));
         }
-        let passes = self.passes(&data, EVALUATION_ROWS, |rows| {
+        let passes = self.fitting_passes(&data, |rows| {
             step::record_prediction(&self.model, self.loss, &self.preprocess, &data.form, rows)
         })?;
         self.write_clock(self.step, 0, 0)?;
@@ -360,7 +364,7 @@ impl Trainer {
         &self,
         data: &Resident,
         rows: usize,
-        record: impl Fn(usize) -> Result<Recorded, kiln_graph::GraphError>,
+        record: impl Fn(usize) -> Result<Recorded, GraphError>,
     ) -> Result<Vec<Pass>, NnError> {
         let items = data.form.items;
         let mut passes = Vec::new();
@@ -374,6 +378,24 @@ impl Trainer {
             passes.push(Pass { session, rows, times });
         }
         Ok(passes)
+    }
+
+    /// [`Trainer::passes`] in batches of [`EVALUATION_ROWS`], or of half as many, and so on, where the device has no
+    /// room for more.
+    fn fitting_passes(
+        &self,
+        data: &Resident,
+        record: impl Fn(usize) -> Result<Recorded, GraphError>,
+    ) -> Result<Vec<Pass>, NnError> {
+        let mut rows = EVALUATION_ROWS.min(data.form.items);
+        loop {
+            match self.passes(data, rows, &record) {
+                Err(NnError::Graph(GraphError::Backend(
+                    BackendError::OutOfMemory { .. } | BackendError::Limit { .. },
+                ))) if rows > 1 => rows /= 2,
+                result => return result,
+            }
+        }
     }
 
     /// A plan over the trainer's parameters and a resident split.
@@ -418,7 +440,6 @@ impl Trainer {
         let (mut steps, mut rows) = (0, 0);
         let mut totals = vec![0.0; self.shared[TOTALS].len()];
         self.take_totals()?;
-        let mut pace = Pace::new();
         for pass in passes {
             for _ in 0..pass.times {
                 if steps % HYPER_ROWS == 0 {
@@ -428,11 +449,10 @@ impl Trainer {
                 steps += 1;
                 self.step += 1;
                 rows += pass.rows;
-                if pace.is_due(steps) || rows == items {
+                if steps == 1 || steps % STEPS_PER_READING == 0 || rows == items {
                     for (sum, part) in totals.iter_mut().zip(self.take_totals()?) {
                         *sum += part;
                     }
-                    pace.reported(steps);
                     report(rows, self.scores(&totals, rows));
                 }
             }
@@ -443,7 +463,7 @@ impl Trainer {
     fn evaluation(&self, split: &Split) -> Result<Vec<Pass>, NnError> {
         let data = Resident::new(&**self.backend(), split)?;
         step::check_targets(&self.model, self.loss, &data.form)?;
-        self.passes(&data, EVALUATION_ROWS, |rows| {
+        self.fitting_passes(&data, |rows| {
             step::record_evaluation(&self.model, self.loss, &self.preprocess, &data.form, rows)
         })
     }
@@ -458,32 +478,5 @@ impl Trainer {
         }
         let rows = passes.iter().map(|p| p.rows * p.times).sum();
         Ok(self.scores(&self.take_totals()?, rows))
-    }
-}
-
-/// When the sums are read back: after the first steps of an epoch, then about twice a second, but never
-/// more often than every 32 steps, so that the device is not kept waiting.
-struct Pace {
-    next: usize,
-    since: Instant,
-    last: usize,
-}
-
-impl Pace {
-    const LEAST_STEPS: usize = 32;
-
-    fn new() -> Self {
-        Self { next: 1, since: Instant::now(), last: 0 }
-    }
-
-    fn is_due(&self, steps: usize) -> bool {
-        steps >= self.next
-    }
-
-    fn reported(&mut self, steps: usize) {
-        let per_step = self.since.elapsed().as_secs_f64() / (steps - self.last).max(1) as f64;
-        let wanted = (0.5 / per_step.max(1e-6)) as usize;
-        let stride = if steps < Self::LEAST_STEPS { 4 } else { wanted.max(Self::LEAST_STEPS) };
-        (self.next, self.last, self.since) = (steps + stride, steps, Instant::now());
     }
 }

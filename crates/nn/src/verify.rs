@@ -12,7 +12,7 @@ use kiln_kernel::{CLOCK_WORDS, Host};
 
 use crate::{
     NnError, Recipe,
-    bench::random_rows,
+    bench::{check, random_rows},
     step::{self, FEATURES, Form, HYPER_ROWS, ORDER, Recorded, TARGETS, pack_bytes},
 };
 
@@ -52,11 +52,11 @@ pub fn verify(
     if batch_size == 0 {
         return Err(NnError::Settings("batch size must be at least 1".into()));
     }
+    check(recipe, batch_size)?;
     let split = random_rows(recipe, batch_size)?;
     let form = Form::of(&split);
     // The parameters are drawn on the CPU: a device that is broken must not spoil what it is checked with.
     let trainer = recipe.trainer(&Device::cpu(), &[], seed)?;
-    step::check_targets(trainer.model(), recipe.loss, &form)?;
     let Recorded { graph, request } = step::record_training(
         trainer.model(),
         recipe.loss,
@@ -118,6 +118,21 @@ pub fn verify(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_at_once() {
+        let xor = Recipe::builtin_text("xor").unwrap();
+        let wide = Recipe::parse(&xor.replacen("units = 1\n", "units = 2\n", 1), "wide").unwrap();
+        let cnn = Recipe::open("mnist-cnn").unwrap();
+        for (recipe, rows, want) in
+            [(&wide, 4, "output is [2]"), (&cnn, 1 << 40, "elements"), (&cnn, usize::MAX, "elements")]
+        {
+            let message = verify(recipe, &Device::cpu(), rows, 1, 0).unwrap_err().to_string();
+            assert!(message.contains(want), "{message}");
+            let message = crate::bench_step(recipe, &Device::cpu(), rows, 1).unwrap_err().to_string();
+            assert!(message.contains(want), "{message}");
+        }
+    }
 
     #[test]
     fn the_cpu_passes() {

@@ -118,11 +118,11 @@ fn step() -> Vec<(&'static str, Kernel)> {
         Kernel::Conv2d(Conv2d { shape, tail })
     };
     let weight = |shape: ConvShape| {
-        let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize);
+        let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
         Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true })
     };
     let finish = |shape: ConvShape| {
-        let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize);
+        let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
         let weight_len = shape.weight_len() as u32;
         Kernel::SumSplits(SumSplits { splits, weight_len, bias_len: shape.out_channels })
     };

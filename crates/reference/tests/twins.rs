@@ -258,7 +258,7 @@ fn sums_of_many_outputs_and_long_rows_agree_in_f32() {
         for over_rows in [true, false] {
             let (rows, columns) = (Layout::new(0, [(outer, inner)]), Layout::new(0, [(inner, 1)]));
             let (kept, reduced) = if over_rows { (columns, rows) } else { (rows, columns) };
-            let (len, splits) = ((outer * inner) as u32, splits_for(reduced.len()));
+            let (len, splits) = ((outer * inner) as u32, splits_for(reduced.len(), 1));
             let kernel = Reduce { op: ReduceOp::Sum, kept, reduced, len, splits, tail: Tail::default() };
             let y = check(Kernel::Reduce(kernel), &[real(outer * inner, 2)]);
             let total: f64 = values(outer * inner, 2).iter().sum();
@@ -706,7 +706,7 @@ fn convolutions_with_tails_agree_in_f32() {
         assert_close(&dx[0], &want, 1e-14, "conv2d_backward_input with a tail");
 
         let terms = s.batch as usize * plane;
-        for splits in [splits_for(terms), 3] {
+        for splits in [splits_for(terms, 1), 3] {
             let kernel = Conv2dBackwardWeight { shape: s, splits, bias: true };
             check(Kernel::Conv2dBackwardWeight(kernel), &[x.clone(), dy.clone()]);
         }

@@ -57,6 +57,13 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
     let report = {
         let _spinner = Spinner::new(ui, "evaluating");
         let test_loss = trainer.evaluate(&data.test)?.loss;
+        if !test_loss.is_finite() {
+            return Err(Failure::Message(format!(
+                "{}: the loss is {test_loss}: the network's parameters or preprocessing are too large or no \
+                 numbers themselves; train it again, with a smaller learning rate",
+                args.model.display()
+            )));
+        }
         let scores = match data.test.targets() {
             Targets::Real { .. } => None,
             Targets::Classes { labels, .. } => {

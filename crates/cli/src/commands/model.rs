@@ -63,10 +63,11 @@ impl Model {
             }
         }
         if !Recipe::DATASETS.contains(&name) {
-            return Err(Failure::Message(
-                "the model file does not say which data it was trained on; name a recipe with --recipe"
-                    .into(),
-            ));
+            let why = match name {
+                "" => "the model file does not say which data it was trained on".to_owned(),
+                name => format!("the model was trained on data \"{name}\", which is none of Kiln's"),
+            };
+            return Err(Failure::Message(format!("{why}; name a recipe with --recipe")));
         }
         let mut recipe = Recipe::open("digits-cnn")?;
         recipe.data = kiln_nn::DataSpec { name: name.into(), train: None, test: None };

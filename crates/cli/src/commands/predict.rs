@@ -65,6 +65,13 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
     }
     let probabilities = trainer.predict(Features::Bytes(pixels))?;
     let probabilities: Vec<f32> = probabilities.into_iter().collect();
+    if probabilities.iter().any(|p| !p.is_finite()) {
+        return Err(Failure::Message(format!(
+            "{}: the network's results are not numbers: its parameters or preprocessing are too large or no \
+             numbers themselves; train it again, with a smaller learning rate",
+            args.model.display()
+        )));
+    }
     let classes = probabilities.len() / args.images.len().max(1);
     let predictions: Vec<Prediction> = args
         .images

@@ -71,10 +71,30 @@ impl Ui {
 /// One text and a line end to standard output.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()).map_err(Failure::Output)
+    writeln!(out, "{}", printable(text.trim_end_matches('\n')))
+        .and_then(|()| out.flush())
+        .map_err(Failure::Output)
 }
 
 /// One line to standard error; where even that fails, there is nobody left to tell.
 pub(crate) fn complain(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable(text));
+}
+
+/// The text without control characters other than line ends and tabs: names come from files, and must not
+/// steer the terminal.
+fn printable(text: &str) -> String {
+    let shown =
+        |c: char| if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[31m\r\u{9b}b\n\tµ"), "a\u{fffd}[31m\u{fffd}\u{fffd}b\n\tµ");
+    }
 }

@@ -32,7 +32,7 @@ impl Table {
 
     /// Adds a row; cells beyond the headings are left out, missing ones stay empty.
     pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        let mut row: Vec<String> = cells.into_iter().map(Into::into).take(self.columns.len()).collect();
+        let mut row: Vec<String> = cells.into_iter().map(one_line).take(self.columns.len()).collect();
         row.resize(self.columns.len(), String::new());
         self.rows.push(row);
     }
@@ -66,6 +66,11 @@ impl Table {
     }
 }
 
+/// A cell that came with line ends must not break its row.
+fn one_line(cell: impl Into<String>) -> String {
+    cell.into().replace(['\n', '\r'], " ")
+}
+
 fn width(text: &str) -> usize {
     text.chars().count()
 }
@@ -79,8 +84,8 @@ mod tests {
         let mut table = Table::new([("layer", Align::Left), ("parameters", Align::Right)]);
         table.row(["conv1", "320"]);
         table.row(["fc1 µ", "36,928"]);
-        table.row(["end"]);
-        let want = "layer  parameters\n-----------------\nconv1         320\nfc1 µ      36,928\nend";
+        table.row(["en\nd"]);
+        let want = "layer  parameters\n-----------------\nconv1         320\nfc1 µ      36,928\nen d";
         assert_eq!(table.render(), want);
         assert_eq!(Table::new([("a", Align::Left)]).render(), "a\n-");
     }

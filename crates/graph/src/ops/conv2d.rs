@@ -368,7 +368,7 @@ impl Rule for Conv2dBackwardWeight {
 
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
         let s = self.shape;
-        let splits = splits_for(s.batch as usize * s.out_h as usize * s.out_w as usize);
+        let splits = splits_for(s.batch as usize * s.out_h as usize * s.out_w as usize, s.weight_len());
         let bias_len = if self.bias { s.out_channels } else { 0 };
         let weight_len = s.weight_len() as u32;
         let (x, dy) = (to.argument(node.inputs[0])?, to.argument(node.inputs[1])?);

@@ -126,8 +126,8 @@ impl Rule for Matmul {
         let stride = |shape: &Shape, len: usize| if shape.elements() == len { 0 } else { len as u32 };
         let (a, b) = (to.argument(node.inputs[0])?, to.argument(node.inputs[1])?);
         let y = to.result(node.outputs[0]);
-        let splits = splits_for(k);
         let outputs = count * m * n;
+        let splits = splits_for(k, outputs);
         let target = if splits == 1 { y } else { to.scratch(outputs * splits as usize) };
         let product = kernel::Matmul {
             batch: count as u32,

@@ -89,7 +89,7 @@ impl Rule for Reduce {
         };
         let (kept, reduced) = (part(false), part(true));
         let (x, y) = (to.argument(node.inputs[0])?, to.result(node.outputs[0]));
-        let (outputs, splits) = (kept.len(), splits_for(reduced.len()));
+        let (outputs, splits) = (kept.len(), splits_for(reduced.len(), kept.len()));
         let target = if splits == 1 { y } else { to.scratch(outputs * splits as usize) };
         let first = kernel::Reduce {
             op: self.op,
@@ -124,7 +124,7 @@ pub(crate) fn finish_splits(
         op,
         kept: Layout::contiguous(outputs),
         reduced: Layout::new(0, [(splits as usize, outputs)]),
-        len: outputs as u32 * splits,
+        len: (outputs * splits as usize) as u32,
         splits: 1,
         tail: Tail::default(),
     };

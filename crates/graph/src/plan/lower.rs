@@ -106,6 +106,14 @@ pub(crate) fn lower(
         let clock = to.external(Place::external(CLOCK, CLOCK_WORDS), DType::U32);
         to.emit(Kernel::Advance(advance.clone()), vec![clock]);
     }
+    // recording has checked every tensor; partial results of split reductions are more than their outputs
+    if let Some(large) = to.storages.iter().find(|s| s.len > i32::MAX as usize) {
+        return Err(GraphError::Name(format!(
+            "the partial results of a split reduction are {} elements, at most {} can be indexed",
+            large.len,
+            i32::MAX
+        )));
+    }
     Ok(Lowered { launches: to.launches, storages: to.storages, fetches })
 }
 
@@ -421,7 +429,7 @@ impl Lowering<'_> {
         for &(tensor, scale) in totals {
             let (mut x, mut len) = (self.argument(tensor)?, self.shape(tensor).elements());
             while len > Accumulate::MAX_LEN {
-                let splits = splits_for(len);
+                let splits = splits_for(len, 1);
                 let y = self.scratch(splits as usize);
                 let reduce = kernel::Reduce {
                     op: ReduceOp::Sum,

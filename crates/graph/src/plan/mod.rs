@@ -88,7 +88,7 @@ pub struct Fetch {
 /// What a plan is to compute.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Results to be read after a run, by name.
+    /// Results to be read after a run, by name. A parameter fetched beside updates has its value after them.
     pub fetch: Vec<(String, Tensor)>,
     /// Gradients, by parameter name; they go to the gradient arena.
     pub gradients: Vec<(String, Tensor)>,

@@ -3,18 +3,20 @@
 use super::Constants;
 use crate::{Binding, Layout, Spec, Tail};
 
-/// How many parts a long reduction is split into: a function of the shape alone, so that every device
-/// adds in the same order of parts.
+/// How many parts a long reduction of `terms` terms is split into, of which there are `outputs` side by side: a
+/// function of the shape alone, so that every device adds in the same order of parts.
 ///
-/// A part is at most 1,024 terms long (one part is left whole up to 2,048), and no more than 1,024 parts are made
-/// unless a part would then pass 16,384 terms. Short parts keep many workgroups busy where outputs are
-/// few; the upper bound also keeps each invocation far below the 65,535 loop iterations after which
-/// Mesa 22's lavapipe stops silently.
-pub fn splits_for(reduction: usize) -> u32 {
-    if reduction <= 2048 {
+/// Up to 2,048 terms stay whole. Longer ones are split into parts of about 1,024, which keeps many workgroups busy
+/// where outputs are few, but into no more parts than give 2^20 partial results, which would only take memory
+/// where outputs are many; and in any case into parts of at most 16,384 terms, which keeps each invocation far
+/// below the 65,535 loop iterations after which Mesa 22's lavapipe stops silently.
+pub fn splits_for(terms: usize, outputs: usize) -> u32 {
+    const PARTIAL_RESULTS: usize = 1 << 20;
+    if terms <= 2048 {
         return 1;
     }
-    reduction.div_ceil(1024).min(1024).max(reduction.div_ceil(16_384)) as u32
+    let useful = terms.div_ceil(1024).min(1024).min(PARTIAL_RESULTS.div_ceil(outputs.max(1)));
+    useful.max(terms.div_ceil(16_384)) as u32
 }
 
 /// What a reduction does with its terms.
@@ -130,11 +132,18 @@ mod tests {
 
     #[test]
     fn splits_keep_parts_short_and_not_empty() {
-        for reduction in [1, 2048, 2049, 43_264, 65_536, 1_000_000, 30_000_000] {
-            let splits = splits_for(reduction) as usize;
-            let chunk = reduction.div_ceil(splits);
-            assert!(chunk <= 16_384, "{reduction}: part of {chunk}");
-            assert!((splits - 1) * chunk < reduction, "{reduction}: the last of {splits} parts is empty");
+        for terms in [1, 2048, 2049, 43_264, 65_536, 1_000_000, 3_211_264, 30_000_000] {
+            for outputs in [1, 320, 36_928, 1 << 24] {
+                let splits = splits_for(terms, outputs) as usize;
+                let chunk = terms.div_ceil(splits);
+                assert!(chunk <= 16_384, "{terms} x {outputs}: part of {chunk}");
+                assert!(
+                    (splits - 1) * chunk < terms,
+                    "{terms} x {outputs}: the last of {splits} parts is empty"
+                );
+            }
         }
+        // a convolution of 64 channels to 64 at 224 x 224 in batches of 64 keeps its partial sums below 32 MiB
+        assert!(splits_for(64 * 224 * 224, 36_928) * 36_928 * 4 < 32 << 20);
     }
 }

@@ -127,6 +127,10 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub async fn open_async(selector: &str, options: DeviceOptions) -> Result<Self, BackendError> {
+        if selector.trim().eq_ignore_ascii_case("cpu") {
+            // drivers are not asked: some take their time, and some print
+            return Ok(Self::cpu());
+        }
         let cpu = Cpu::<f32>::new();
         let is_open_choice = matches!(selector.trim().to_lowercase().as_str(), "" | "auto" | "gpu");
         let (backends, filter) = if is_open_choice {

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::NnError;
+
 /// Precision, recall and F1 of one class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassScores {
@@ -38,9 +40,24 @@ pub struct Classification {
 /// Scores `probabilities` [rows, classes], row by row, against `labels`.
 ///
 /// Ties go to the first class. Divisions by zero give 0, as scikit-learn's `zero_division=0`.
-pub fn classification(probabilities: &[f32], labels: &[u32], names: &[String]) -> Classification {
-    let classes = names.len();
-    let rows = labels.len();
+///
+/// # Errors
+/// If there is no class, a label names none, or the probabilities are not one row for each label.
+pub fn classification(
+    probabilities: &[f32],
+    labels: &[u32],
+    names: &[String],
+) -> Result<Classification, NnError> {
+    let (classes, rows) = (names.len(), labels.len());
+    if classes == 0 || probabilities.len() != rows * classes {
+        let got = probabilities.len();
+        return Err(NnError::Settings(format!(
+            "{got} probabilities are not {rows} rows of {classes} classes"
+        )));
+    }
+    if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+        return Err(NnError::Settings(format!("label {label} is none of {classes} classes")));
+    }
     let mut confusion = vec![vec![0usize; classes]; classes];
     let mut in_top = 0;
     for (row, &label) in probabilities.chunks(classes).zip(labels) {
@@ -64,14 +81,14 @@ pub fn classification(probabilities: &[f32], labels: &[u32], names: &[String]) -
         })
         .collect();
     let areas: Option<Vec<f64>> = (0..classes).map(|c| roc_auc(probabilities, labels, classes, c)).collect();
-    Classification {
+    Ok(Classification {
         accuracy: ratio(hits, rows),
         top_3_accuracy: ratio(in_top, rows),
         macro_f1: per_class.iter().map(|c| c.f1).sum::<f64>() / classes.max(1) as f64,
         roc_auc: areas.map(|a| a.iter().sum::<f64>() / classes.max(1) as f64),
         confusion,
         per_class,
-    }
+    })
 }
 
 /// The area under the ROC curve of one class against the rest: the probability that a row of the class
@@ -110,14 +127,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_does_not_fit_is_refused() {
+        let names: Vec<String> = ["a", "b"].map(String::from).to_vec();
+        assert!(classification(&[], &[], &[]).is_err());
+        assert!(classification(&[0.5, 0.5], &[2], &names).is_err());
+        assert!(classification(&[0.5, 0.5, 1.0], &[0], &names).is_err());
+    }
+
+    #[test]
     fn a_small_case_by_hand() {
         let names: Vec<String> = ["a", "b"].map(String::from).to_vec();
-        let scores = classification(&[0.9, 0.1, 0.4, 0.6, 0.7, 0.3, 0.2, 0.8], &[0, 0, 1, 1], &names);
+        let scores =
+            classification(&[0.9, 0.1, 0.4, 0.6, 0.7, 0.3, 0.2, 0.8], &[0, 0, 1, 1], &names).unwrap();
         assert_eq!(scores.confusion, [[1, 1], [1, 1]]);
         assert_eq!((scores.accuracy, scores.top_3_accuracy, scores.macro_f1), (0.5, 1.0, 0.5));
         // of the four pairs (row of b, row of a), three score the row of b higher
         assert_eq!(scores.roc_auc, Some(0.75));
-        let one_sided = classification(&[0.9, 0.1], &[0], &names);
+        let one_sided = classification(&[0.9, 0.1], &[0], &names).unwrap();
         assert_eq!((one_sided.roc_auc, one_sided.per_class[1].precision), (None, 0.0));
     }
 
@@ -125,7 +151,7 @@ mod tests {
     #[test]
     fn what_is_no_number_is_scored_too() {
         let names: Vec<String> = ["a", "b"].map(String::from).to_vec();
-        let scores = classification(&[f32::NAN; 6], &[0, 1, 1], &names);
+        let scores = classification(&[f32::NAN; 6], &[0, 1, 1], &names).unwrap();
         assert_eq!(scores.confusion, [[1, 0], [2, 0]]);
         assert!(scores.roc_auc.is_some_and(|area| (0.0..=1.0).contains(&area)));
     }

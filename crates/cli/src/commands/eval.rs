@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
             Targets::Real { .. } => None,
             Targets::Classes { labels, .. } => {
                 let probabilities: Vec<f32> = trainer.predict_split(&data.test)?.into_iter().collect();
-                Some(classification(&probabilities, labels, &data.classes).into())
+                Some(classification(&probabilities, labels, &data.classes)?.into())
             }
         };
         Report { test_loss, scores }

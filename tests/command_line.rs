@@ -168,6 +168,15 @@ fn bench_step_reports_every_key() {
 }
 
 #[test]
+fn verbose_says_how_long_every_command_took() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, says) in [(&["summary", "xor", "--verbose"][..], true), (&["summary", "xor"], false)] {
+        let output = kiln(folder.path(), arguments);
+        assert_eq!(String::from_utf8_lossy(&output.stderr).contains("took "), says, "{arguments:?}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, want) in [

@@ -13,6 +13,7 @@ mod run_folder;
 use std::{
     panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind},
     process::ExitCode,
+    time::Instant,
 };
 
 use clap::{Parser, error::ErrorKind};
@@ -20,7 +21,7 @@ use clap::{Parser, error::ErrorKind};
 use crate::{
     arguments::{Arguments, BenchWhat, Command, usage_line},
     error::{Failure, one_line},
-    output::{Ui, complain},
+    output::{Ui, complain, duration},
 };
 
 /// Exit status of a command that failed.
@@ -53,19 +54,26 @@ pub fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<(), Failure> {
     let ui = Ui::new(command.output());
+    let started = Instant::now();
+    dispatch(command, &ui)?;
+    ui.detail(&format!("took {}", duration(started.elapsed())));
+    Ok(())
+}
+
+fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
     match command {
-        Command::Devices(_) => commands::devices::run(&ui),
-        Command::Doctor(args) => commands::doctor::run(args, &ui),
+        Command::Devices(_) => commands::devices::run(ui),
+        Command::Doctor(args) => commands::doctor::run(args, ui),
         Command::Bench(bench) => match &bench.what {
-            BenchWhat::Matmul(args) => commands::bench_matmul::run(args, &ui),
-            BenchWhat::Step(args) => commands::bench_step::run(args, &ui),
+            BenchWhat::Matmul(args) => commands::bench_matmul::run(args, ui),
+            BenchWhat::Step(args) => commands::bench_step::run(args, ui),
         },
-        Command::Train(args) => commands::train::run(args, &ui),
-        Command::Eval(args) => commands::eval::run(args, &ui),
-        Command::Predict(args) => commands::predict::run(args, &ui),
-        Command::Summary(args) => commands::summary::run(args, &ui),
-        Command::Recipes(_) => commands::recipes::run(&ui),
-        Command::Verify(args) => commands::verify::run(args, &ui),
+        Command::Train(args) => commands::train::run(args, ui),
+        Command::Eval(args) => commands::eval::run(args, ui),
+        Command::Predict(args) => commands::predict::run(args, ui),
+        Command::Summary(args) => commands::summary::run(args, ui),
+        Command::Recipes(_) => commands::recipes::run(ui),
+        Command::Verify(args) => commands::verify::run(args, ui),
     }
 }
 

@@ -7,4 +7,8 @@ fn div(a: f32, b: f32) -> f32 { return a / b; }
 fn maximum(a: f32, b: f32) -> f32 { return max(a, b); }
 fn minimum(a: f32, b: f32) -> f32 { return min(a, b); }
 fn greater(a: f32, b: f32) -> f32 { return select(0.0, 1.0, a > b); }
+fn greater_equal(a: f32, b: f32) -> f32 { return select(0.0, 1.0, a >= b); }
 fn equal(a: f32, b: f32) -> f32 { return select(0.0, 1.0, a == b); }
+fn not_equal(a: f32, b: f32) -> f32 { return select(0.0, 1.0, a != b); }
+fn mask(a: f32, b: f32) -> f32 { return select(0.0, b, a != 0.0); }
+fn prelu(a: f32, b: f32) -> f32 { return select(a * b, a, a > 0.0); }

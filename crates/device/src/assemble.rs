@@ -12,11 +12,11 @@
 //! A kernel's own bindings are declared in its file, under the names of [`Kernel::bindings`]; a test compares
 //! what naga reflects with what the kernel declares.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step};
 
-use crate::{choose, functions};
+use crate::{choose, custom, functions};
 
 /// What kind of machine executes the shaders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,16 +146,16 @@ pub struct Assembled {
     /// Workgroups along x, y, z.
     pub workgroups: [u32; 3],
     /// (file, first line in `wgsl`, counted from 1), in the order of the text.
-    parts: Vec<(&'static str, usize)>,
+    parts: Vec<(Cow<'static, str>, usize)>,
 }
 
 impl Assembled {
     /// The file and line (from 1) that a line of the complete text came from. The generated part is called
-    /// `prelude`.
-    pub fn locate(&self, line: usize) -> (&'static str, usize) {
+    /// `prelude`, the text of a custom operation by its name.
+    pub fn locate(&self, line: usize) -> (&str, usize) {
         let mut found = ("prelude", line);
-        for &(file, first) in &self.parts {
-            if line >= first {
+        for (file, first) in &self.parts {
+            if line >= *first {
                 found = (file, line - first + 1);
             }
         }
@@ -169,7 +169,7 @@ impl Assembled {
                 let (file, line) = self.locate(line);
                 format!("{file}:{line}")
             }
-            None => self.parts.last().map_or("prelude", |p| p.0).to_owned(),
+            None => self.parts.last().map_or("prelude", |p| &*p.0).to_owned(),
         };
         BackendError::Shader { file, message: format!("{} ({})", message.trim(), self.entry) }
     }
@@ -208,15 +208,24 @@ pub fn assemble(kernel: &Kernel, facts: &Facts) -> Result<Assembled, BackendErro
         constant(&mut wgsl, name, value).map_err(invalid)?;
     }
     layouts(&mut wgsl, kernel);
+    if let Kernel::Custom(custom) = kernel {
+        custom::declarations(&mut wgsl, custom);
+    }
     epilogue(&mut wgsl, kernel).map_err(invalid)?;
 
-    let mut parts = Vec::with_capacity(choice.parts.len());
-    for part in &choice.parts {
+    let mut parts = Vec::with_capacity(choice.parts.len() + 1);
+    let mut append = |file: Cow<'static, str>, text: &str| {
         if !wgsl.ends_with('\n') {
             wgsl.push('\n');
         }
-        parts.push((part.file, wgsl.lines().count() + 1));
-        wgsl.push_str(part.text);
+        parts.push((file, wgsl.lines().count() + 1));
+        wgsl.push_str(text);
+    };
+    for part in &choice.parts {
+        append(part.file.into(), part.text);
+    }
+    if let Kernel::Custom(custom) = kernel {
+        append(custom.name.to_string().into(), &custom.source);
     }
     Ok(Assembled {
         wgsl,
@@ -280,6 +289,10 @@ fn layouts(out: &mut String, kernel: &Kernel) {
             }
         }
         Kernel::Reduce(k) => {
+            layout(out, "kept_index", &k.kept);
+            layout(out, "reduced_index", &k.reduced);
+        }
+        Kernel::Moments(k) => {
             layout(out, "kept_index", &k.kept);
             layout(out, "reduced_index", &k.reduced);
         }

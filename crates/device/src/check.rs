@@ -4,7 +4,8 @@
 //! constants alone. What a shader does not guard itself is refused here, before anything is compiled.
 
 use kiln_kernel::{
-    Accumulate, BackendError, ConvShape, GatherType, Kernel, Layout, PoolShape, Softmax, Source, Tail,
+    Accumulate, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType, Kernel, Layout, Literal,
+    MovingAverage, PoolShape, SegmentNorms, Softmax, Source, Tail, Tally,
 };
 
 use crate::choose::is_disjoint;
@@ -54,7 +55,35 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
         Kernel::SoftmaxBackward(k) => rows(k.len, k.outer > 0 && k.inner > 0),
         Kernel::CrossEntropy(k) => rows(k.classes, k.rows > 0),
         Kernel::CrossEntropyBackward(k) => rows(k.classes, k.rows > 0),
-        Kernel::Dropout(k) => need((0.0..1.0).contains(&k.rate.0), "the rate is not in [0, 1)"),
+        Kernel::Dropout(k) => need(
+            (0.0..1.0).contains(&k.rate.0) && k.group > 0,
+            "the rate is not in [0, 1), or a group has no element",
+        ),
+        Kernel::RandomNormal(k) => need(k.len <= 1 << 31, "more numbers than a stream has pairs of words"),
+        Kernel::Pad(k) => {
+            let far = [k.rows, k.columns, k.row_before, k.row_after, k.column_before, k.column_after];
+            need(far.iter().all(|&v| v < 1 << 30), "a size is too large")
+        }
+        Kernel::Concat(k) => need(
+            (2..=Concat::MAX_SOURCES).contains(&k.widths.len()),
+            "there are two to four sources of at least one element",
+        ),
+        Kernel::Embedding(_) | Kernel::ToIndices(_) => Ok(()),
+        Kernel::EmbeddingBackward(k) => splits(k.splits, k.rows.into()).and_then(|()| {
+            need(
+                k.rows.div_ceil(k.splits) as usize <= EmbeddingBackward::MAX_ROWS,
+                "a part has more than 16,384 rows",
+            )
+        }),
+        Kernel::Moments(k) => reduction(&k.kept, &k.reduced, k.splits, k.len)
+            .and_then(|()| need(k.eps.0 >= 0.0, "eps is negative or no number")),
+        Kernel::MomentsFinish(k) => splits(k.splits, k.terms.into())
+            .and_then(|()| need(u64::from(k.splits) <= MAX_ITERATIONS, "there are too many parts"))
+            .and_then(|()| need(k.eps.0 >= 0.0, "eps is negative or no number")),
+        Kernel::MovingAverage(k) => need(
+            !k.pairs.is_empty() && k.pairs.len() <= MovingAverage::MAX_PAIRS,
+            "there are one to four pairs",
+        ),
         Kernel::Gather(k) => need(
             k.rows.checked_mul(k.row_len).is_some_and(|n| n > 0)
                 && k.items > 0
@@ -68,20 +97,69 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
                 },
             "sizes are zero or too large, or scale and shift do not fit the rows",
         ),
+        Kernel::OneHot(k) => need(product(k.rows, k.classes), "sizes are zero or too large"),
+        Kernel::Literal(k) => {
+            need((1..=Literal::MAX_LEN).contains(&k.values.len()), "there are 1 to 4,096 numbers")
+        }
+        Kernel::RankRows(k) => rows(k.classes, k.rows > 0)
+            .and_then(|()| need(product(k.rows, k.classes), "there are too many rows")),
+        Kernel::Tally(k) => need(
+            k.classes > 0
+                && u64::from(k.classes) * (u64::from(k.classes) + 1) <= u64::from(u32::MAX)
+                && (1..=Tally::MAX_ROWS).contains(&(k.rows as usize)),
+            "there are no classes or too many, or not 1 to 32,768 rows",
+        ),
+        Kernel::Collect(k) => {
+            need(product(k.rows, k.width) && product(k.capacity, k.width), "sizes are zero or too large")
+        }
         Kernel::Accumulate(k) => need(
             (1..=Accumulate::MAX_SOURCES).contains(&k.sources.len())
                 && k.sources.iter().all(|s| s.0 > 0 && s.0 as usize <= Accumulate::MAX_LEN),
             "there are one to four sources of 1 to 4,096 elements",
         ),
-        Kernel::Sgd(k) => need(k.hyper_rows > 0, "the table of hyper-parameters is empty"),
-        Kernel::Adam(k) => need(k.hyper_rows > 0, "the table of hyper-parameters is empty"),
+        Kernel::Sgd(k) => table(k.hyper_rows),
+        Kernel::Lion(k) => table(k.hyper_rows),
+        Kernel::Rmsprop(k) => table(k.hyper_rows),
+        Kernel::Adagrad(k) => table(k.hyper_rows),
+        Kernel::Adadelta(k) => table(k.hyper_rows),
+        Kernel::Adam(k) => table(k.hyper_rows),
+        Kernel::Adamax(k) => table(k.hyper_rows),
+        Kernel::Nadam(k) => table(k.hyper_rows),
+        Kernel::Lamb(k) => table(k.hyper_rows),
+        Kernel::LambApply(k) => {
+            table(k.hyper_rows).and_then(|()| need(k.segments > 0, "there are no parameters"))
+        }
+        Kernel::ClipValue(k) => need(k.limit.0 >= 0.0, "the limit is not a number of at least 0"),
+        Kernel::ClipNorm(k) => need(
+            k.limit.0 >= 0.0 && k.segments != Some(0),
+            "the limit is below 0, or there are no parameters",
+        ),
+        Kernel::SumSquares(_) => Ok(()),
+        Kernel::SegmentNorms(k) => need(
+            k.blocks <= SegmentNorms::MAX_BLOCKS && k.segments != Some(0),
+            "there are more blocks than one launch takes, or no parameters",
+        ),
         Kernel::Advance(_) => Ok(()),
+        Kernel::Custom(k) => {
+            let names: Vec<&str> = k.inputs.iter().map(|input| &*input.name).collect();
+            kiln_kernel::Custom::check_names(&k.name, &names)
+        }
     };
     result.map_err(invalid)?;
     if let Some(t) = kernel.tail() {
         tail(kernel, t).map_err(invalid)?;
     }
     iterations(kernel)
+}
+
+/// The table of hyper-parameters, whose last row is read where the clock is past it.
+fn table(rows: u32) -> Result<(), String> {
+    need(rows > 0, "the table of hyper-parameters is empty")
+}
+
+/// Whether the product of two sizes is one that a shader can index.
+fn product(a: u32, b: u32) -> bool {
+    a.checked_mul(b).is_some_and(|n| n > 0)
 }
 
 fn need(condition: bool, otherwise: &str) -> Result<(), String> {
@@ -114,17 +192,21 @@ fn splits(splits: u32, terms: u64) -> Result<(), String> {
 }
 
 fn reduce(k: &kiln_kernel::Reduce) -> Result<(), String> {
-    let (kept, reduced) = (k.kept.len() as u64, k.reduced.len() as u64);
-    splits(k.splits, reduced)?;
     if k.splits > 1 && !k.tail.is_empty() {
         return Err("a split reduction has a tail".to_owned());
     }
+    reduction(&k.kept, &k.reduced, k.splits, k.len)
+}
+
+/// Parts that are not empty, and layouts that together stay inside a buffer of `len`.
+fn reduction(kept: &Layout, reduced: &Layout, parts: u32, len: u32) -> Result<(), String> {
+    splits(parts, reduced.len() as u64)?;
     // Their largest places add up to the largest place that is read.
     let joined = Layout {
-        offset: k.kept.offset.checked_add(k.reduced.offset).ok_or("offsets are too large")?,
-        dims: k.kept.dims.iter().chain(&k.reduced.dims).copied().collect(),
+        offset: kept.offset.checked_add(reduced.offset).ok_or("offsets are too large")?,
+        dims: kept.dims.iter().chain(&reduced.dims).copied().collect(),
     };
-    layout("x", &joined, kept * reduced, k.len)
+    layout("x", &joined, kept.len() as u64 * reduced.len() as u64, len)
 }
 
 fn conv(s: &ConvShape) -> Result<(), String> {

@@ -1,6 +1,8 @@
 //! Which files, workgroup and grid a kernel gets: one pure function of the kernel and the device's facts.
 
-use kiln_kernel::{BackendError, Constant, GatherType, Kernel, PoolShape, Softmax};
+use kiln_kernel::{
+    BackendError, Constant, GROUP_BLOCK, GatherType, Kernel, PoolShape, SegmentNorms, Softmax,
+};
 
 use crate::{
     assemble::{Choice, Facts, Kind, Part, part},
@@ -97,6 +99,63 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             };
             flat(facts, &[INDEX, part!("lib/gather_row.wgsl"), file], k.rows * k.row_len)
         }
+        Kernel::RandomNormal(k) => {
+            // One block of four random words for two elements.
+            let parts =
+                [INDEX, part!("lib/philox.wgsl"), part!("lib/normal.wgsl"), part!("random_normal.wgsl")];
+            flat(facts, &parts, k.len.div_ceil(2))
+        }
+        Kernel::Pad(_) => flat(facts, &[INDEX, part!("pad.wgsl")], kernel.bindings()[1].len as u32),
+        Kernel::Concat(k) => {
+            let sources = match k.widths.len() {
+                2 => part!("lib/concat2.wgsl"),
+                3 => part!("lib/concat3.wgsl"),
+                _ => part!("lib/concat4.wgsl"),
+            };
+            let elements = k.outer * k.widths.iter().sum::<u32>();
+            flat(facts, &[INDEX, sources, part!("concat.wgsl")], elements)
+        }
+        Kernel::Embedding(k) => flat(facts, &[INDEX, part!("embedding.wgsl")], k.rows * k.width),
+        Kernel::EmbeddingBackward(k) => Choice {
+            variant: "entry per workgroup".to_owned(),
+            parts: vec![INDEX, part!("embedding_backward.wgsl")],
+            constants: Vec::new(),
+            workgroup_size: [FLAT, 1, 1],
+            workgroups: u64::from(k.splits) * u64::from(k.entries) * u64::from(k.width.div_ceil(FLAT)),
+        },
+        Kernel::ToIndices(k) => flat(facts, &[INDEX, part!("to_indices.wgsl")], k.len),
+        Kernel::Moments(k) => {
+            let rows = k.kept.len() as u64 * u64::from(k.splits);
+            rows_of(facts, part!("moments.wgsl"), rows, k.reduced.len().div_ceil(k.splits as usize), 2)
+        }
+        Kernel::MomentsFinish(k) => Choice {
+            variant: "output per invocation".to_owned(),
+            ..flat_of(facts, &[INDEX, part!("moments_finish.wgsl")], k.outputs, u64::MAX)
+        },
+        Kernel::MovingAverage(k) => {
+            let longest = k.pairs.iter().map(|p| p.0).max().unwrap_or(1);
+            // One element to an invocation; the file holds entry points for one to four pairs.
+            let mut choice = flat_of(facts, &[INDEX, part!("moving_average.wgsl")], longest, u64::MAX);
+            for (len, momentum) in
+                [("LEN0", "MOMENTUM0"), ("LEN1", "MOMENTUM1"), ("LEN2", "MOMENTUM2"), ("LEN3", "MOMENTUM3")]
+            {
+                choice.constants.extend([(len, 0u32.into()), (momentum, 0.0f32.into())]);
+            }
+            choice
+        }
+        Kernel::OneHot(k) => flat(facts, &[INDEX, part!("one_hot.wgsl")], k.rows * k.classes),
+        Kernel::Literal(k) => {
+            // One element to an invocation on every device: each holds all of the numbers.
+            let mut choice = flat(facts, &[INDEX, part!("literal.wgsl")], 1);
+            choice.workgroups = k.values.len().div_ceil(FLAT as usize) as u64;
+            choice
+        }
+        Kernel::RankRows(k) => rows_of(facts, part!("rank_rows.wgsl"), k.rows.into(), k.classes as usize, 2),
+        Kernel::Tally(k) => {
+            // One class to an invocation on every device: it walks all rows.
+            flat_of(facts, &[INDEX, part!("tally.wgsl")], k.classes, u64::MAX)
+        }
+        Kernel::Collect(k) => flat(facts, &[INDEX, part!("collect.wgsl")], k.rows * k.width),
         Kernel::Accumulate(_) => {
             // One workgroup; the file holds entry points for one to four sources.
             let mut choice = cooperative(part!("accumulate.wgsl"), 1);
@@ -107,9 +166,36 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             }
             choice
         }
-        Kernel::Sgd(k) => flat(facts, &[INDEX, part!("lib/hyper.wgsl"), part!("sgd.wgsl")], k.len),
-        Kernel::Adam(k) => flat(facts, &[INDEX, part!("lib/hyper.wgsl"), part!("adam.wgsl")], k.len),
+        Kernel::Sgd(k) => update(facts, part!("sgd.wgsl"), k.len),
+        Kernel::Lion(k) => update(facts, part!("lion.wgsl"), k.len),
+        Kernel::Rmsprop(k) => update(facts, part!("rmsprop.wgsl"), k.len),
+        Kernel::Adagrad(k) => update(facts, part!("adagrad.wgsl"), k.len),
+        Kernel::Adadelta(k) => update(facts, part!("adadelta.wgsl"), k.len),
+        Kernel::Adam(k) => update(facts, part!("adam.wgsl"), k.len),
+        Kernel::Adamax(k) => update(facts, part!("adamax.wgsl"), k.len),
+        Kernel::Nadam(k) => update(facts, part!("nadam.wgsl"), k.len),
+        Kernel::Lamb(k) => update(facts, part!("lamb.wgsl"), k.len),
+        Kernel::LambApply(k) => update(facts, part!("lamb_apply.wgsl"), k.len),
+        Kernel::ClipValue(k) => flat(facts, &[INDEX, part!("clip_value.wgsl")], k.len),
+        Kernel::ClipNorm(k) => flat(facts, &[INDEX, part!("clip_norm.wgsl")], k.len),
+        Kernel::SumSquares(k) => {
+            let blocks = u64::from(k.len.div_ceil(GROUP_BLOCK as u32));
+            let mut choice = rows_of(facts, part!("sum_squares.wgsl"), blocks, GROUP_BLOCK, 1);
+            choice.parts.insert(2, part!("lib/group.wgsl"));
+            choice
+        }
+        Kernel::SegmentNorms(k) => {
+            let mut choice = cooperative(part!("segment_norms.wgsl"), k.segments.unwrap_or(1).into());
+            // A parameter of 2^28 elements has four million blocks: more lanes than elsewhere share them.
+            choice.workgroup_size[0] = SegmentNorms::LANES;
+            choice.constants = vec![("LANES", SegmentNorms::LANES.into())];
+            choice
+        }
         Kernel::Advance(_) => flat(facts, &[INDEX, part!("advance.wgsl")], 1),
+        // One element to an invocation: how many steps the user's function takes is not known.
+        Kernel::Custom(k) => {
+            flat_of(facts, &[part!("custom.wgsl")], k.shape.elements() as u32, u64::from(u32::MAX))
+        }
     };
     choice.parts.splice(0..0, functions::parts(kernel));
     Ok(choice)
@@ -119,6 +205,11 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
 /// a software rasterizer, where each workgroup costs, while there is enough for every core.
 fn flat(facts: &Facts, parts: &[Part], elements: u32) -> Choice {
     flat_of(facts, parts, elements, 1)
+}
+
+/// An optimizer: a flat list of elements, and the tables that say how fast they learn.
+fn update(facts: &Facts, file: Part, elements: u32) -> Choice {
+    flat(facts, &[INDEX, part!("lib/hyper.wgsl"), part!("lib/group.wgsl"), file], elements)
 }
 
 /// As [`flat`], where an element takes `steps` loop iterations: one of many steps is enough for an invocation.

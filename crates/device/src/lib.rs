@@ -8,6 +8,7 @@ pub mod assemble;
 mod backend;
 mod check;
 mod choose;
+mod custom;
 mod device;
 mod functions;
 mod gemm;

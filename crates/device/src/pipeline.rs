@@ -10,6 +10,7 @@ use kiln_kernel::{Access, BackendError, Kernel};
 
 use crate::{
     assemble::{Assembled, Facts, assemble},
+    custom,
     memory::{Tally, one_line, scoped, translate},
     trusted,
 };
@@ -100,7 +101,14 @@ impl Pipelines {
             }
             _ => false,
         };
-        let module = self.module(device, &assembled, self.checked || replaced)?;
+        let foreign = match kernel {
+            Kernel::Custom(custom) => {
+                custom::validate(&assembled, custom)?;
+                true
+            }
+            _ => false,
+        };
+        let module = self.module(device, &assembled, self.checked || replaced || foreign)?;
         let name = kernel.name();
         let entries: Vec<wgpu::BindGroupLayoutEntry> = (0u32..)
             .zip(kernel.bindings())
@@ -131,8 +139,8 @@ impl Pipelines {
                 module: &module,
                 entry_point: Some(assembled.entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
-                    // Every shader writes its workgroup memory before it reads it.
-                    zero_initialize_workgroup_memory: false,
+                    // Every shader of Kiln writes its workgroup memory before it reads it.
+                    zero_initialize_workgroup_memory: foreign,
                     ..Default::default()
                 },
                 cache: None,

@@ -4,7 +4,7 @@
 /// Compiles WGSL without bounds checks on buffers, bounded loops and division checks, which cost 20 to 190 %.
 ///
 /// Only text that [`crate::assemble`] made from Kiln's own files for a kernel that [`crate::check`] accepts
-/// comes here; text that a caller replaced is compiled with all checks.
+/// comes here; text that a caller replaced, or brought as a custom operation, is compiled with all checks.
 pub(crate) fn create_shader_module(
     device: &wgpu::Device,
     descriptor: wgpu::ShaderModuleDescriptor<'_>,

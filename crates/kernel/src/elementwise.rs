@@ -190,13 +190,21 @@ pub enum Binary {
     Minimum,
     /// 1 if a > b, else 0
     Greater,
+    /// 1 if a >= b, else 0
+    GreaterEqual,
     /// 1 if a = b, else 0
     Equal,
+    /// 1 if a and b differ, else 0
+    NotEqual,
+    /// b if a is not 0, else 0, whatever b is: not a product, which would make NaN of 0 times infinity
+    Mask,
+    /// a if a > 0, else a · b
+    Prelu,
 }
 
 impl Binary {
     /// Every function. For tests and tables.
-    pub const ALL: [Binary; 8] = [
+    pub const ALL: [Binary; 12] = [
         Binary::Add,
         Binary::Sub,
         Binary::Mul,
@@ -204,7 +212,11 @@ impl Binary {
         Binary::Maximum,
         Binary::Minimum,
         Binary::Greater,
+        Binary::GreaterEqual,
         Binary::Equal,
+        Binary::NotEqual,
+        Binary::Mask,
+        Binary::Prelu,
     ];
 
     /// The name of the function in WGSL (`shaders/lib/binary.wgsl`) and of its CPU twin.
@@ -217,7 +229,11 @@ impl Binary {
             Binary::Maximum => "maximum",
             Binary::Minimum => "minimum",
             Binary::Greater => "greater",
+            Binary::GreaterEqual => "greater_equal",
             Binary::Equal => "equal",
+            Binary::NotEqual => "not_equal",
+            Binary::Mask => "mask",
+            Binary::Prelu => "prelu",
         }
     }
 }

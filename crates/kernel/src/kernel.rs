@@ -131,11 +131,38 @@ pub enum Kernel {
     CrossEntropy(CrossEntropy),
     CrossEntropyBackward(CrossEntropyBackward),
     Dropout(Dropout),
+    RandomNormal(RandomNormal),
     Gather(Gather),
+    Pad(Pad),
+    Concat(Concat),
+    Embedding(Embedding),
+    EmbeddingBackward(EmbeddingBackward),
+    ToIndices(ToIndices),
+    Moments(Moments),
+    MomentsFinish(MomentsFinish),
+    MovingAverage(MovingAverage),
+    OneHot(OneHot),
+    Literal(Literal),
+    RankRows(RankRows),
+    Tally(Tally),
+    Collect(Collect),
     Accumulate(Accumulate),
     Sgd(Sgd),
+    Rmsprop(Rmsprop),
+    Adagrad(Adagrad),
+    Adadelta(Adadelta),
     Adam(Adam),
+    Adamax(Adamax),
+    Nadam(Nadam),
+    Lion(Lion),
+    Lamb(Lamb),
+    LambApply(LambApply),
+    ClipValue(ClipValue),
+    SumSquares(SumSquares),
+    SegmentNorms(SegmentNorms),
+    ClipNorm(ClipNorm),
     Advance(Advance),
+    Custom(Custom),
 }
 
 impl Kernel {
@@ -157,11 +184,38 @@ impl Kernel {
             Kernel::CrossEntropy(k) => k,
             Kernel::CrossEntropyBackward(k) => k,
             Kernel::Dropout(k) => k,
+            Kernel::RandomNormal(k) => k,
             Kernel::Gather(k) => k,
+            Kernel::Pad(k) => k,
+            Kernel::Concat(k) => k,
+            Kernel::Embedding(k) => k,
+            Kernel::EmbeddingBackward(k) => k,
+            Kernel::ToIndices(k) => k,
+            Kernel::Moments(k) => k,
+            Kernel::MomentsFinish(k) => k,
+            Kernel::MovingAverage(k) => k,
+            Kernel::OneHot(k) => k,
+            Kernel::Literal(k) => k,
+            Kernel::RankRows(k) => k,
+            Kernel::Tally(k) => k,
+            Kernel::Collect(k) => k,
             Kernel::Accumulate(k) => k,
             Kernel::Sgd(k) => k,
+            Kernel::Rmsprop(k) => k,
+            Kernel::Adagrad(k) => k,
+            Kernel::Adadelta(k) => k,
             Kernel::Adam(k) => k,
+            Kernel::Adamax(k) => k,
+            Kernel::Nadam(k) => k,
+            Kernel::Lion(k) => k,
+            Kernel::Lamb(k) => k,
+            Kernel::LambApply(k) => k,
+            Kernel::ClipValue(k) => k,
+            Kernel::SumSquares(k) => k,
+            Kernel::SegmentNorms(k) => k,
+            Kernel::ClipNorm(k) => k,
             Kernel::Advance(k) => k,
+            Kernel::Custom(k) => k,
         }
     }
 
@@ -209,6 +263,11 @@ impl Kernel {
             Kernel::AvgPool2d(k) => Some(&mut k.tail),
             Kernel::AvgPool2dBackward(k) => Some(&mut k.tail),
             Kernel::Dropout(k) => Some(&mut k.tail),
+            Kernel::RandomNormal(k) => Some(&mut k.tail),
+            Kernel::Pad(k) => Some(&mut k.tail),
+            Kernel::Concat(k) => Some(&mut k.tail),
+            Kernel::Embedding(k) => Some(&mut k.tail),
+            Kernel::OneHot(k) => Some(&mut k.tail),
             Kernel::SumSplits(_)
             | Kernel::Conv2dBackwardWeight(_)
             | Kernel::Softmax(_)
@@ -216,10 +275,32 @@ impl Kernel {
             | Kernel::CrossEntropy(_)
             | Kernel::CrossEntropyBackward(_)
             | Kernel::Gather(_)
+            | Kernel::EmbeddingBackward(_)
+            | Kernel::ToIndices(_)
+            | Kernel::Moments(_)
+            | Kernel::MomentsFinish(_)
+            | Kernel::MovingAverage(_)
+            | Kernel::Literal(_)
+            | Kernel::RankRows(_)
+            | Kernel::Tally(_)
+            | Kernel::Collect(_)
             | Kernel::Accumulate(_)
             | Kernel::Sgd(_)
+            | Kernel::Rmsprop(_)
+            | Kernel::Adagrad(_)
+            | Kernel::Adadelta(_)
             | Kernel::Adam(_)
-            | Kernel::Advance(_) => None,
+            | Kernel::Adamax(_)
+            | Kernel::Nadam(_)
+            | Kernel::Lion(_)
+            | Kernel::Lamb(_)
+            | Kernel::LambApply(_)
+            | Kernel::ClipValue(_)
+            | Kernel::SumSquares(_)
+            | Kernel::SegmentNorms(_)
+            | Kernel::ClipNorm(_)
+            | Kernel::Advance(_)
+            | Kernel::Custom(_) => None,
         }
     }
 
@@ -230,9 +311,12 @@ impl Kernel {
 }
 
 impl fmt::Display for Kernel {
-    /// The name and the sizes of the arguments' buffers.
+    /// The name (of a custom operation, its own) and the sizes of the arguments' buffers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}(", self.name())?;
+        match self {
+            Kernel::Custom(custom) => write!(f, "{}(", custom.name)?,
+            kernel => write!(f, "{}(", kernel.name())?,
+        }
         for (i, binding) in self.bindings().iter().enumerate() {
             write!(f, "{}{} {}", if i > 0 { ", " } else { "" }, binding.name, binding.len)?;
         }

@@ -21,10 +21,13 @@ pub use elementwise::{Binary, Layout, Operand, Real, Saved, Source, Step, Tail, 
 pub use error::BackendError;
 pub use kernel::{Access, Binding, Constant, Kernel, Spec};
 pub use kernels::{
-    Accumulate, Adam, Advance, AvgPool2d, AvgPool2dBackward, Conv2d, Conv2dBackwardInput,
-    Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Dropout, Elementwise, Gather,
-    GatherType, Matmul, MaxPool2d, MaxPool2dBackward, PoolShape, Reduce, ReduceOp, Sgd, Softmax,
-    SoftmaxBackward, SumSplits, splits_for,
+    Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AvgPool2d, AvgPool2dBackward, ClipNorm, ClipValue,
+    Collect, Concat, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy,
+    CrossEntropyBackward, Custom, CustomFunction, CustomInput, CustomValue, Dropout, Elementwise, Embedding,
+    EmbeddingBackward, Gather, GatherType, Lamb, LambApply, Lion, Literal, Matmul, MaxPool2d,
+    MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot, Pad, PoolShape, RandomNormal,
+    RankRows, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, SumSplits, SumSquares,
+    Tally, ToIndices, splits_for,
 };
 pub use shape::{DType, Shape};
 
@@ -47,7 +50,19 @@ pub const CLOCK_WORDS: usize = 8;
 /// | column | meaning |
 /// |---|---|
 /// | 0 | learning rate |
-/// | 1 | `1 - beta1^t`, Adam's first bias correction (1 where unused) |
-/// | 2 | `1 - beta2^t`, Adam's second bias correction (1 where unused) |
-/// | 3 | zero |
+/// | 1 | `1 - beta1^t`, Adam's first bias correction; for Nadam the factor of the first moment; 1 where unused |
+/// | 2 | `1 - beta2^t`, Adam's second bias correction; 1 where unused |
+/// | 3 | for Nadam the factor of the gradient, else 0 |
 pub const HYPER_COLUMNS: usize = 4;
+
+/// Elements of an arena that share a row of the table `group_settings`. Parameters begin at multiples of it, so that a
+/// block belongs to one parameter.
+pub const GROUP_BLOCK: usize = 64;
+
+/// Number of `f32` columns of the table `group_settings`, one row a block of [`GROUP_BLOCK`] elements.
+///
+/// | column | meaning |
+/// |---|---|
+/// | 0 | factor of the learning rate; where it is 0 the elements keep their bits |
+/// | 1 | weight decay |
+pub const GROUP_COLUMNS: usize = 2;

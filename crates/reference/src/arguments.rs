@@ -191,6 +191,7 @@ fn check_layouts(kernel: &Kernel, bindings: &[Binding]) -> Result<(), String> {
             kiln_kernel::Source::Constant(_) => Ok(()),
         },
         Kernel::Reduce(k) => inside("x", last(&k.kept) + last(&k.reduced), bindings[0].len),
+        Kernel::Moments(k) => inside("x", last(&k.kept) + last(&k.reduced), bindings[0].len),
         _ => Ok(()),
     }
 }

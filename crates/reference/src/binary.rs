@@ -36,8 +36,24 @@ fn greater<T: Real>(a: T, b: T) -> T {
     truth(a > b)
 }
 
+fn greater_equal<T: Real>(a: T, b: T) -> T {
+    truth(a >= b)
+}
+
 fn equal<T: Real>(a: T, b: T) -> T {
     truth(a == b)
+}
+
+fn not_equal<T: Real>(a: T, b: T) -> T {
+    truth(a != b)
+}
+
+fn mask<T: Real>(a: T, b: T) -> T {
+    b.keep_if(a != T::ZERO)
+}
+
+fn prelu<T: Real>(a: T, b: T) -> T {
+    if a > T::ZERO { a } else { a * b }
 }
 
 /// `v = f(v, operand)` for each value, or `f(operand, v)` if swapped.
@@ -55,6 +71,13 @@ pub(crate) fn binary<T: Real>(f: Binary, values: &mut [T], operand: &Runs<'_, T>
         (Binary::Minimum, true) => operand.zip(values, |v, o| minimum(o, v)),
         (Binary::Greater, false) => operand.zip(values, greater),
         (Binary::Greater, true) => operand.zip(values, |v, o| greater(o, v)),
+        (Binary::GreaterEqual, false) => operand.zip(values, greater_equal),
+        (Binary::GreaterEqual, true) => operand.zip(values, |v, o| greater_equal(o, v)),
         (Binary::Equal, _) => operand.zip(values, equal),
+        (Binary::NotEqual, _) => operand.zip(values, not_equal),
+        (Binary::Mask, false) => operand.zip(values, mask),
+        (Binary::Mask, true) => operand.zip(values, |v, o| mask(o, v)),
+        (Binary::Prelu, false) => operand.zip(values, prelu),
+        (Binary::Prelu, true) => operand.zip(values, |v, o| prelu(o, v)),
     }
 }

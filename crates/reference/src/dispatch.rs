@@ -1,28 +1,45 @@
 //! From a kernel to the function of its name.
 
-use kiln_kernel::{BackendError, GatherType, Kernel};
+use kiln_kernel::{BackendError, DType, GatherType, Kernel};
 
 use crate::{
     Real,
     accumulate::accumulate,
-    adam::adam,
+    adadelta::adadelta,
+    adagrad::adagrad,
+    adam::{adam, amsgrad},
+    adamax::adamax,
     advance::advance,
     arguments::{Argument, Bound},
     avg_pool2d::{avg_pool2d, avg_pool2d_backward},
+    clip::{clip_norm, clip_value, global_norm, segment_norms, sum_squares},
+    concat::concat,
     conv2d::conv2d,
     conv2d_backward_input::conv2d_backward_input,
     conv2d_backward_weight::conv2d_backward_weight,
     cross_entropy::{cross_entropy, cross_entropy_backward},
+    custom::custom,
     dropout::dropout,
     elementwise::elementwise,
+    embedding::{embedding, embedding_backward, to_indices},
     gather::{gather_f32, gather_u8, gather_u32},
+    lamb::{lamb, lamb_apply},
+    lion::lion,
     matmul::matmul,
     max_pool2d::{max_pool2d, max_pool2d_backward},
+    moments::{moments, moments_finish, moments_partial, moving_average},
+    nadam::nadam,
+    one_hot::{literal, one_hot},
+    pad::pad,
+    random_normal::random_normal,
     reduce::reduce,
+    rmsprop::{rmsprop, rmsprop_centered, rmsprop_momentum},
     sgd::{sgd, sgd_momentum},
     softmax::{softmax, softmax_backward},
     sum_splits::sum_splits,
     tail::BoundTail,
+    tally::{collect, rank_rows, tally},
+    update::Tables,
 };
 
 /// The arguments that a twin has not taken yet.
@@ -71,6 +88,11 @@ impl<'a, 'b, T: Real> Arguments<'a, 'b, T> {
     /// `real_mut`, where the binding is there only if `there`.
     fn optional_mut(&mut self, there: bool) -> Result<Option<&'a mut [T]>, BackendError> {
         if there { self.real_mut().map(Some) } else { Ok(None) }
+    }
+
+    /// `hyper`, `clock` and `group_settings`.
+    fn tables(&mut self) -> Result<Tables<'a, T>, BackendError> {
+        Ok(Tables { hyper: self.real()?, clock: self.uint()?, group_settings: self.real()? })
     }
 
     /// All that are left: the operands of the tail.
@@ -146,11 +168,49 @@ fn call<'a: 'b, 'b, T: Real>(
         Kernel::Dropout(k) => {
             dropout(k, args.real()?, args.uint()?, args.real_mut()?, &args.tail(&k.tail)?);
         }
+        Kernel::RandomNormal(k) => random_normal(k, args.uint()?, args.real_mut()?, &args.tail(&k.tail)?),
+        Kernel::Pad(k) => pad(k, args.real()?, args.real_mut()?, &args.tail(&k.tail)?),
+        Kernel::Concat(k) => {
+            let y = args.real_mut()?;
+            let mut sources = Vec::with_capacity(k.widths.len());
+            for _ in &k.widths {
+                sources.push(args.real()?);
+            }
+            concat(k, y, &sources, &args.tail(&k.tail)?);
+        }
+        Kernel::Embedding(k) => {
+            embedding(k, args.real()?, args.uint()?, args.real_mut()?, &args.tail(&k.tail)?);
+        }
+        Kernel::EmbeddingBackward(k) => {
+            embedding_backward(k, args.real()?, args.uint()?, args.real_mut()?);
+        }
+        Kernel::ToIndices(_) => to_indices(args.real()?, args.uint_mut()?),
+        Kernel::Moments(k) if k.splits > 1 => moments_partial(k, args.real()?, args.real_mut()?),
+        Kernel::Moments(k) => {
+            moments(k, args.real()?, args.real_mut()?, args.real_mut()?, args.real_mut()?);
+        }
+        Kernel::MomentsFinish(k) => {
+            moments_finish(k, args.real()?, args.real_mut()?, args.real_mut()?, args.real_mut()?);
+        }
+        Kernel::MovingAverage(k) => {
+            let mut pairs = Vec::with_capacity(k.pairs.len());
+            for _ in &k.pairs {
+                pairs.push((args.real_mut()?, args.real()?));
+            }
+            moving_average(k, pairs);
+        }
         Kernel::Gather(k) => match k.dtype {
             GatherType::U8 => gather_u8(k, args.uint()?, args.uint()?, args.uint()?, args.real_mut()?),
             GatherType::F32 => gather_f32(k, args.real()?, args.uint()?, args.uint()?, args.real_mut()?),
             GatherType::U32 => gather_u32(k, args.uint()?, args.uint()?, args.uint()?, args.uint_mut()?),
         },
+        Kernel::OneHot(k) => one_hot(k, args.uint()?, args.real_mut()?, &args.tail(&k.tail)?),
+        Kernel::Literal(k) => literal(k, args.real_mut()?),
+        Kernel::RankRows(k) => {
+            rank_rows(k, args.real()?, args.uint()?, args.uint_mut()?, args.uint_mut()?);
+        }
+        Kernel::Tally(k) => tally(k, args.uint()?, args.uint()?, args.uint()?, args.uint_mut()?),
+        Kernel::Collect(k) => collect(k, args.real()?, args.uint()?, args.real_mut()?),
         Kernel::Accumulate(k) => {
             let totals = args.real_mut()?;
             let mut sources = Vec::with_capacity(k.sources.len());
@@ -160,22 +220,79 @@ fn call<'a: 'b, 'b, T: Real>(
             accumulate(k, totals, &sources);
         }
         Kernel::Sgd(k) => {
-            let (w, gradient, hyper, clock) = (args.real_mut()?, args.real()?, args.real()?, args.uint()?);
+            let (w, gradient, t) = (args.real_mut()?, args.real()?, args.tables()?);
             match args.optional_mut(k.momentum.0 != 0.0)? {
-                Some(velocity) => sgd_momentum(k, w, gradient, hyper, clock, velocity),
-                None => sgd(k, w, gradient, hyper, clock),
+                Some(velocity) => sgd_momentum(k, w, gradient, t, velocity),
+                None => sgd(w, gradient, t),
             }
         }
-        Kernel::Adam(k) => adam(
-            k,
-            args.real_mut()?,
-            args.real()?,
-            args.real()?,
-            args.uint()?,
-            args.real_mut()?,
-            args.real_mut()?,
-        ),
+        Kernel::Lion(k) => {
+            let (w, gradient, t) = (args.real_mut()?, args.real()?, args.tables()?);
+            lion(k, w, gradient, t, args.real_mut()?);
+        }
+        Kernel::Rmsprop(k) => {
+            let (w, gradient, t, s) = (args.real_mut()?, args.real()?, args.tables()?, args.real_mut()?);
+            match (k.centered, k.momentum.0 != 0.0) {
+                (true, _) => rmsprop_centered(k, w, gradient, t, s, args.real_mut()?, args.real_mut()?),
+                (false, true) => rmsprop_momentum(k, w, gradient, t, s, args.real_mut()?),
+                (false, false) => rmsprop(k, w, gradient, t, s),
+            }
+        }
+        Kernel::Adagrad(k) => {
+            let (w, gradient, t) = (args.real_mut()?, args.real()?, args.tables()?);
+            adagrad(k, w, gradient, t, args.real_mut()?);
+        }
+        Kernel::Adadelta(k) => {
+            let (w, gradient, t) = (args.real_mut()?, args.real()?, args.tables()?);
+            adadelta(k, w, gradient, t, args.real_mut()?, args.real_mut()?);
+        }
+        Kernel::Adam(k) => {
+            let (w, gradient, t) = (args.real_mut()?, args.real()?, args.tables()?);
+            let (m, v) = (args.real_mut()?, args.real_mut()?);
+            match args.optional_mut(k.amsgrad)? {
+                Some(largest) => amsgrad(k, w, gradient, t, m, v, largest),
+                None => adam(k, w, gradient, t, m, v),
+            }
+        }
+        Kernel::Adamax(k) => {
+            let (w, gradient, t) = (args.real_mut()?, args.real()?, args.tables()?);
+            adamax(k, w, gradient, t, args.real_mut()?, args.real_mut()?);
+        }
+        Kernel::Nadam(k) => {
+            let (w, gradient, t) = (args.real_mut()?, args.real()?, args.tables()?);
+            nadam(k, w, gradient, t, args.real_mut()?, args.real_mut()?);
+        }
+        Kernel::Lamb(k) => {
+            let (w, gradient, t) = (args.real()?, args.real()?, args.tables()?);
+            lamb(k, w, gradient, t, [args.real_mut()?, args.real_mut()?, args.real_mut()?]);
+        }
+        Kernel::LambApply(_) => {
+            let (w, direction, t) = (args.real_mut()?, args.real()?, args.tables()?);
+            lamb_apply(w, direction, t, [args.real()?, args.real()?], args.uint()?);
+        }
+        Kernel::ClipValue(k) => clip_value(k, args.real_mut()?),
+        Kernel::SumSquares(_) => sum_squares(args.real()?, args.real()?, args.real_mut()?),
+        Kernel::SegmentNorms(k) => match k.segments {
+            Some(_) => segment_norms(args.real()?, args.real_mut()?, args.uint()?),
+            None => global_norm(args.real()?, args.real_mut()?),
+        },
+        Kernel::ClipNorm(k) => {
+            let (gradient, norms) = (args.real_mut()?, args.real()?);
+            let block_segments = if k.segments.is_some() { Some(args.uint()?) } else { None };
+            clip_norm(k, gradient, norms, block_segments);
+        }
         Kernel::Advance(k) => advance(k, args.uint_mut()?),
+        Kernel::Custom(k) => {
+            // The user's function takes doubles, whatever the backend computes in.
+            let mut inputs = Vec::with_capacity(k.inputs.len());
+            for input in &k.inputs {
+                inputs.push(match input.dtype {
+                    DType::F32 => args.real()?.iter().map(|v| v.to_f64()).collect(),
+                    DType::U32 => args.uint()?.iter().map(|&v| f64::from(v)).collect(),
+                });
+            }
+            custom(k, &inputs, args.real_mut()?);
+        }
     }
     Ok(())
 }

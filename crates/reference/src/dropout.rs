@@ -1,4 +1,7 @@
-use kiln_kernel::{Dropout, random::philox4x32};
+use kiln_kernel::{
+    Dropout,
+    random::{Stream, philox4x32},
+};
 
 use crate::{
     parallel::{BLOCK, for_blocks},
@@ -6,7 +9,7 @@ use crate::{
     tail::BoundTail,
 };
 
-/// `y[i] = tail(x[i] / (1 - rate) if u(i) >= rate else 0)`.
+/// `y[i] = tail(x[i] / (1 - rate) if u(i / group) >= rate else 0)`.
 ///
 /// The comparison is in `f32` on every backend, so that all drop the same elements; the factor is computed
 /// in `T` from the `f32` rate.
@@ -19,6 +22,24 @@ pub(crate) fn dropout<T: Real>(
 ) {
     let rate = kernel.rate.0;
     let scale = T::ONE / (T::ONE - T::from_f32(rate));
+    if kernel.group > 1 {
+        let seed = u64::from(clock[3]) | u64::from(clock[4]) << 32;
+        let stream = Stream { seed, stream: kernel.stream, step: clock[0] };
+        let group = kernel.group as usize;
+        for_blocks(y, BLOCK, |start, y| {
+            let mut done = 0;
+            while done < y.len() {
+                let draw = (start + done) / group;
+                let end = ((draw + 1) * group - start).min(y.len());
+                let kept = stream.uniform(draw as u32) >= rate;
+                let x = &x[start + done..start + end];
+                y[done..end].iter_mut().zip(x).for_each(|(y, &x)| *y = (x * scale).keep_if(kept));
+                done = end;
+            }
+            tail.apply(start, y);
+        });
+        return;
+    }
     // A block starts at a multiple of four: one Philox block holds the numbers of four elements.
     for_blocks(y, BLOCK, |start, y| {
         let x = &x[start..start + y.len()];

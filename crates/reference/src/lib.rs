@@ -10,37 +10,54 @@
 //! two runs give the same bits.
 
 mod accumulate;
+mod adadelta;
+mod adagrad;
 mod adam;
+mod adamax;
 mod advance;
 mod arguments;
 mod avg_pool2d;
 mod binary;
+mod clip;
+mod concat;
 mod conv2d;
 mod conv2d_backward_input;
 mod conv2d_backward_weight;
 mod cpu;
 mod cross_entropy;
+mod custom;
 mod dispatch;
 mod dropout;
 mod elementwise;
+mod embedding;
 mod gather;
 mod gemm;
+mod lamb;
 mod layout;
+mod lion;
 mod matmul;
 mod max_pool2d;
+mod moments;
+mod nadam;
+mod one_hot;
+mod pad;
 mod parallel;
 mod patches;
+mod random_normal;
 mod real;
 mod reduce;
+mod rmsprop;
 mod sgd;
 mod simd;
 mod softmax;
 mod storage;
 mod sum_splits;
 mod tail;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod unary;
+mod update;
 mod window;
 
 pub use cpu::Cpu;

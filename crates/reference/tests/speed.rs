@@ -139,8 +139,8 @@ fn step() -> Vec<(&'static str, Kernel)> {
         beta1: Real(0.9),
         beta2: Real(0.999),
         eps: Real(1e-8),
-        weight_decay: Real(0.0),
         decoupled: false,
+        amsgrad: false,
     };
     step.extend([
         ("conv1", forward(conv1)),

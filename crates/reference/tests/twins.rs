@@ -172,7 +172,11 @@ fn binary_steps_broadcast_and_swap() {
             Binary::Maximum => a.max(b),
             Binary::Minimum => a.min(b),
             Binary::Greater => f64::from(u8::from(a > b)),
+            Binary::GreaterEqual => f64::from(u8::from(a >= b)),
             Binary::Equal => f64::from(u8::from(a == b)),
+            Binary::NotEqual => f64::from(u8::from(a != b)),
+            Binary::Mask => [b, 0.0][usize::from(a == 0.0)],
+            Binary::Prelu => a.max(0.0) + b * a.min(0.0),
         };
         for swapped in [false, true] {
             let per_row = Operand { layout: Layout::new(0, [(rows, 1), (columns, 0)]), len: 3 };
@@ -517,7 +521,7 @@ fn dropout_draws_from_its_stream() {
     let len = 40_003;
     let x = values(len, 1);
     let clock = vec![17, 0, 0, 5, 6, 0, 0, 0];
-    let kernel = Dropout { len: len as u32, rate: Real(0.3), stream: 9, tail: Tail::default() };
+    let kernel = Dropout { len: len as u32, rate: Real(0.3), group: 1, stream: 9, tail: Tail::default() };
     let y = check(Kernel::Dropout(kernel), &[Input::Real(x.clone()), Input::Uint(clock)]);
     let stream = Stream { seed: 5 | 6 << 32, stream: 9, step: 17 };
     let scale = 1.0 / (1.0 - f64::from(0.3f32));
@@ -570,6 +574,11 @@ fn accumulate_adds_to_the_totals() {
     assert_close(&check(Kernel::Accumulate(kernel), &inputs)[0], &want, 1e-13, "accumulate");
 }
 
+/// The settings of every block: a learning rate factor of 1, and this weight decay.
+fn groups(len: usize, decay: f64) -> Input {
+    Input::Real([1.0, decay].repeat(len.div_ceil(GROUP_BLOCK)))
+}
+
 #[test]
 fn sgd_in_its_three_forms() {
     let len = 20_001;
@@ -577,15 +586,10 @@ fn sgd_in_its_three_forms() {
     // Row 1 of the table; a clock past the end reads the last.
     let hyper = Input::Real(vec![9.0, 1.0, 1.0, 0.0, 0.125, 1.0, 1.0, 0.0]);
     for (momentum, nesterov, row) in [(0.0, false, 1), (0.5, false, 1), (0.5, true, 99)] {
-        let kernel = Sgd {
-            len: len as u32,
-            hyper_rows: 2,
-            momentum: Real(momentum),
-            nesterov,
-            weight_decay: Real(0.25),
-        };
+        let kernel = Sgd { len: len as u32, hyper_rows: 2, momentum: Real(momentum), nesterov };
         let clock = Input::Uint(vec![0, row, 0, 0, 0, 0, 0, 0]);
-        let mut inputs = vec![Input::Real(w.clone()), Input::Real(g.clone()), hyper.clone(), clock];
+        let groups = groups(len, 0.25);
+        let mut inputs = vec![Input::Real(w.clone()), Input::Real(g.clone()), hyper.clone(), clock, groups];
         if momentum > 0.0 {
             inputs.push(Input::Real(v.clone()));
         }
@@ -615,14 +619,15 @@ fn adam_and_adamw() {
             beta1: Real(0.875),
             beta2: Real(0.75),
             eps: Real(0.0625),
-            weight_decay: Real(0.5),
             decoupled,
+            amsgrad: false,
         };
         let inputs = [
             Input::Real(w.clone()),
             Input::Real(g.clone()),
             Input::Real(vec![lr, c1, c2, 0.0]),
             Input::Uint(vec![0; 8]),
+            groups(len, 0.5),
             Input::Real(m.clone()),
             Input::Real(v.clone()),
         ];
@@ -711,4 +716,188 @@ fn convolutions_with_tails_agree_in_f32() {
             check(Kernel::Conv2dBackwardWeight(kernel), &[x.clone(), dy.clone()]);
         }
     }
+}
+
+#[test]
+fn pad_puts_a_border_around_two_axes() {
+    let (outer, rows, middle, columns, inner) = (2, 3, 2, 4, 5);
+    let x = values(outer * rows * middle * columns * inner, 1);
+    for [top, bottom, left, right] in [[0, 0, 0, 0], [1, 2, 0, 3], [0, 0, 2, 0], [3, 0, 0, 0]] {
+        let kernel = Pad {
+            outer: 2,
+            rows: 3,
+            middle: 2,
+            columns: 4,
+            inner: 5,
+            row_before: top,
+            row_after: bottom,
+            column_before: left,
+            column_after: right,
+            value: Real(0.5),
+            tail: Tail { operands: vec![], steps: vec![Step::Unary(Unary::Neg)] },
+        };
+        let mut want = Vec::new();
+        for o in 0..outer {
+            for r in 0..rows + (top + bottom) as usize {
+                for (m, c) in
+                    (0..middle).flat_map(|m| (0..columns + (left + right) as usize).map(move |c| (m, c)))
+                {
+                    for k in 0..inner {
+                        let (r, c) = (r.wrapping_sub(top as usize), c.wrapping_sub(left as usize));
+                        let inside = r < rows && c < columns;
+                        let at = (((o * rows + r) * middle + m) * columns + c) * inner + k;
+                        want.push(if inside { -x[at] } else { -0.5 });
+                    }
+                }
+            }
+        }
+        let y = check(Kernel::Pad(kernel), &[Input::Real(x.clone())]);
+        assert_close(&y[0], &want, 1e-15, "pad");
+    }
+}
+
+#[test]
+fn concat_puts_rows_side_by_side() {
+    for widths in [&[1u32, 4][..], &[2, 1, 3], &[1, 1, 1, 2]] {
+        let sources: Vec<Vec<f64>> =
+            widths.iter().zip(1..).map(|(&w, seed)| values(3 * w as usize, seed)).collect();
+        let rows = (0..3).flat_map(|o| {
+            let part =
+                move |(source, &w): (&Vec<f64>, &u32)| source[o * w as usize..(o + 1) * w as usize].to_vec();
+            sources.iter().zip(widths).flat_map(part).collect::<Vec<f64>>()
+        });
+        let want: Vec<f64> = rows.collect();
+        let kernel = Concat { outer: 3, widths: widths.to_vec(), tail: Tail::default() };
+        let inputs: Vec<Input> = sources.iter().cloned().map(Input::Real).collect();
+        assert_eq!(check(Kernel::Concat(kernel), &inputs)[0], want);
+    }
+}
+
+#[test]
+fn embeddings_read_rows_and_their_gradient_adds_them() {
+    let (entries, width) = (4, 3);
+    // the last is past the table
+    let indices = vec![2, 0, 2, 1, 9];
+    let picked = [2, 0, 2, 1, 3];
+    let (weight, dy) = (values(12, 1), values(15, 2));
+    let kernel = Embedding { rows: 5, entries: 4, width: 3, tail: Tail::default() };
+    let y = check(Kernel::Embedding(kernel), &[Input::Real(weight.clone()), Input::Uint(indices.clone())]);
+    let want: Vec<f64> = picked.iter().flat_map(|&v| weight[v * width..(v + 1) * width].to_vec()).collect();
+    assert_eq!(y[0], want);
+    for splits in [1, 2] {
+        let kernel = EmbeddingBackward { rows: 5, entries: 4, width: 3, splits };
+        let inputs = [Input::Real(dy.clone()), Input::Uint(indices.clone())];
+        let dweight = check(Kernel::EmbeddingBackward(kernel), &inputs);
+        let chunk = 5usize.div_ceil(splits as usize);
+        let mut want = vec![0.0; splits as usize * entries * width];
+        for (r, v) in picked.into_iter().enumerate() {
+            for d in 0..width {
+                want[(r / chunk * entries + v) * width + d] += dy[r * width + d];
+            }
+        }
+        assert_close(&dweight[0], &want, 1e-15, "embedding_backward");
+    }
+}
+
+#[test]
+fn to_indices_rounds_and_saturates() {
+    let x = vec![0.5, 1.5, 2.4, -3.0, 1e30, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+    let want = [0.0, 2.0, 2.0, 0.0, 4_294_967_040.0, 0.0, 4_294_967_040.0, 0.0];
+    let kernel = Kernel::ToIndices(ToIndices { len: 8 });
+    assert_eq!(run::<f64>(&kernel, &[Input::Real(x.clone())])[0], want);
+    assert_eq!(run::<f32>(&kernel, &[Input::Real(x)])[0], want);
+}
+
+/// Means and variances of numbers that lie far from zero, whole and in parts that are joined.
+#[test]
+fn moments_whole_and_in_parts() {
+    let strides = [(2usize, 105usize), (15, 7), (7, 1)];
+    let x: Vec<f64> = values(210, 3).iter().map(|v| v + 300.0).collect();
+    for kept_axes in [[true, false, false], [false, true, false], [false, false, true], [true, true, false]] {
+        let part = |kept: bool| {
+            Layout::new(0, strides.iter().zip(kept_axes).filter(|(_, k)| *k == kept).map(|(&s, _)| s))
+        };
+        let (kept, reduced) = (part(true), part(false));
+        let (outputs, terms) = (kept.len(), reduced.len());
+        let mut want = [Vec::new(), Vec::new(), Vec::new()];
+        for o in 0..outputs {
+            let taken: Vec<f64> = (0..terms).map(|r| x[kept.at(o) + reduced.at(r)]).collect();
+            let mean = taken.iter().sum::<f64>() / terms as f64;
+            let variance = taken.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / terms as f64;
+            want[0].push(mean);
+            want[1].push(variance);
+            want[2].push(1.0 / (variance + f64::from(1e-3f32)).sqrt());
+        }
+        for splits in [1, 2, 3].into_iter().filter(|s| (s - 1) * terms.div_ceil(*s) < terms) {
+            let eps = Real(1e-3);
+            let moments = Moments {
+                kept: kept.clone(),
+                reduced: reduced.clone(),
+                len: 210,
+                splits: splits as u32,
+                eps,
+            };
+            let mut got = check(Kernel::Moments(moments), &[Input::Real(x.clone())]);
+            if splits > 1 {
+                let (outputs, terms, splits) = (outputs as u32, terms as u32, splits as u32);
+                let finish = MomentsFinish { outputs, terms, splits, eps };
+                got = check(Kernel::MomentsFinish(finish), &[Input::Real(got.remove(0))]);
+            }
+            for (got, want) in got.iter().zip(&want) {
+                assert_close(got, want, 1e-11, "moments");
+            }
+        }
+    }
+}
+
+#[test]
+fn moving_averages_forget() {
+    let lens = [3usize, 5, 1, 4];
+    for count in 1..=4 {
+        let pairs: Vec<(u32, Real)> =
+            lens[..count].iter().zip([0.1, 0.5, 1.0, 0.0]).map(|(&l, m)| (l as u32, Real(m))).collect();
+        let mut inputs = Vec::new();
+        let mut want = Vec::new();
+        for (&(len, momentum), seed) in pairs.iter().zip(1..) {
+            let (running, value) = (values(len as usize, seed), values(len as usize, seed + 10));
+            let m = f64::from(momentum.0);
+            want.push(running.iter().zip(&value).map(|(r, v)| r + m * (v - r)).collect::<Vec<f64>>());
+            inputs.extend([Input::Real(running), Input::Real(value)]);
+        }
+        let got = check(Kernel::MovingAverage(MovingAverage { pairs }), &inputs);
+        for (got, want) in got.iter().zip(&want) {
+            assert_close(got, want, 1e-15, "moving_average");
+        }
+    }
+}
+
+#[test]
+fn random_normal_draws_from_its_stream() {
+    let len = 50_001;
+    let clock = vec![17, 0, 0, 5, 6, 0, 0, 0];
+    let tail = Tail { operands: vec![], steps: vec![Step::Unary(Unary::Neg)] };
+    let kernel = RandomNormal { len: len as u32, stream: 9, tail };
+    let y = check(Kernel::RandomNormal(kernel), &[Input::Uint(clock)]).remove(0);
+    let stream = Stream { seed: 5 | 6 << 32, stream: 9, step: 17 };
+    let want: Vec<f64> = (0..len).map(|i| -f64::from(stream.normal(i as u32))).collect();
+    assert_eq!(y, want);
+    // mean, variance and fourth moment of the standard normal distribution: 0, 1 and 3
+    let moment = |power: i32| y.iter().map(|v| v.powi(power)).sum::<f64>() / len as f64;
+    let (mean, variance, fourth) = (moment(1), moment(2), moment(4));
+    assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03 && (fourth - 3.0).abs() < 0.2);
+}
+
+#[test]
+fn dropout_in_groups_keeps_or_drops_them_whole() {
+    let (len, group) = (30_000, 6);
+    let clock = vec![17, 0, 0, 5, 6, 0, 0, 0];
+    let x = values(len, 4);
+    let kernel = Dropout { len: len as u32, rate: Real(0.3), group: 6, stream: 9, tail: Tail::default() };
+    let y = check(Kernel::Dropout(kernel), &[Input::Real(x.clone()), Input::Uint(clock)]);
+    let stream = Stream { seed: 5 | 6 << 32, stream: 9, step: 17 };
+    let scale = 1.0 / (1.0 - f64::from(0.3f32));
+    let want: Vec<f64> = (0..len)
+        .map(|i| if stream.uniform((i / group) as u32) >= 0.3 { x[i] * scale } else { 0.0 })
+        .collect();
+    assert_close(&y[0], &want, 1e-15, "dropout in groups");
 }

@@ -73,8 +73,9 @@ pub enum GatherType {
     U32,
 }
 
-/// Inverted dropout: `y[i] = tail(x[i] / (1 - rate) if u(i) >= rate else 0)`, with u(i) the i-th uniform number
-/// ([`crate::random::Stream::uniform`]) of this stream at the clock's seed and step. Its own gradient.
+/// Inverted dropout: `y[i] = tail(x[i] / (1 - rate) if u(i / group) >= rate else 0)`, with u(j) the j-th uniform number
+/// ([`crate::random::Stream::uniform`]) of this stream at the clock's seed and step. Its own gradient. A `group` of
+/// neighbours shares one draw: the pixels of a channel in spatial dropout.
 ///
 /// Bindings: `x`, `clock` (u32), `y`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +84,8 @@ pub struct Dropout {
     pub len: u32,
     /// Probability that an element is dropped, in [0, 1).
     pub rate: Real,
+    /// How many neighbouring elements are kept or dropped together, at least 1.
+    pub group: u32,
     /// The layer's stream of random numbers.
     pub stream: u32,
     /// What is done to each result.
@@ -104,12 +107,49 @@ impl Spec for Dropout {
             ("LEN", self.len.into()),
             ("RATE", self.rate.0.into()),
             ("SCALE", (1.0 / (1.0 - self.rate.0)).into()),
+            ("GROUP", self.group.into()),
             ("STREAM", self.stream.into()),
         ]
     }
 
     fn tail(&self) -> Option<&Tail> {
         Some(&self.tail)
+    }
+}
+
+/// `y[i] = tail(n(i))`, with n(i) the i-th standard normal number ([`crate::random::Stream::normal`]) of this stream at
+/// the clock's seed and step.
+///
+/// Bindings: `clock` (u32), `y`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RandomNormal {
+    /// Number of elements, at most 2^31: an element takes two random words, numbered in 32 bits.
+    pub len: u32,
+    /// The operation's stream of random numbers.
+    pub stream: u32,
+    /// What is done to each result.
+    pub tail: Tail,
+}
+
+impl Spec for RandomNormal {
+    fn name(&self) -> &'static str {
+        "random_normal"
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        vec![Binding::read_u32("clock", CLOCK_WORDS), Binding::write("y", self.len as usize)]
+    }
+
+    fn constants(&self) -> Constants {
+        vec![("LEN", self.len.into()), ("STREAM", self.stream.into())]
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        Some(&self.tail)
+    }
+
+    fn flops(&self) -> u64 {
+        40 * u64::from(self.len)
     }
 }
 

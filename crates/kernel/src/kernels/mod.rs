@@ -4,8 +4,13 @@
 
 mod batch;
 mod conv2d;
+mod custom;
 mod elementwise;
+mod embedding;
+mod labels;
+mod layout;
 mod matmul;
+mod moments;
 mod optimizer;
 mod pool2d;
 mod reduce;
@@ -13,11 +18,19 @@ mod softmax;
 
 use crate::Constant;
 
-pub use batch::{Accumulate, Advance, Dropout, Gather, GatherType};
+pub use batch::{Accumulate, Advance, Dropout, Gather, GatherType, RandomNormal};
 pub use conv2d::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape};
+pub use custom::{Custom, CustomFunction, CustomInput, CustomValue};
 pub use elementwise::Elementwise;
+pub use embedding::{Embedding, EmbeddingBackward, ToIndices};
+pub use labels::{Collect, Literal, OneHot, RankRows, Tally};
+pub use layout::{Concat, Pad};
 pub use matmul::Matmul;
-pub use optimizer::{Adam, Sgd};
+pub use moments::{Moments, MomentsFinish, MovingAverage};
+pub use optimizer::{
+    Adadelta, Adagrad, Adam, Adamax, ClipNorm, ClipValue, Lamb, LambApply, Lion, Nadam, Rmsprop,
+    SegmentNorms, Sgd, SumSquares,
+};
 pub use pool2d::{AvgPool2d, AvgPool2dBackward, MaxPool2d, MaxPool2dBackward, PoolShape};
 pub use reduce::{Reduce, ReduceOp, SumSplits, splits_for};
 pub use softmax::{CrossEntropy, CrossEntropyBackward, Softmax, SoftmaxBackward};

@@ -30,6 +30,14 @@ pub enum GraphError {
     /// A name that was not recorded, or recorded twice.
     #[error("{0}")]
     Name(String),
+    /// A custom operation whose shader, CPU function and gradient do not agree.
+    #[error("custom operation \"{op}\": {message}")]
+    Mismatch {
+        /// The operation.
+        op: String,
+        /// What differs, where, and both values.
+        message: String,
+    },
     /// The device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -49,6 +49,7 @@ pub struct Graph {
     pub(crate) tensors: Vec<TensorInfo>,
     scopes: Vec<String>,
     streams: u32,
+    averages: Vec<(String, Tensor, f32)>,
 }
 
 impl Default for Graph {
@@ -67,6 +68,7 @@ impl Graph {
             tensors: Vec::new(),
             scopes: Vec::new(),
             streams: 0,
+            averages: Vec::new(),
         }
     }
 
@@ -156,6 +158,42 @@ impl Graph {
         }
         self.check_size(&op, &shape)?;
         Ok(self.push(op, Vec::new(), vec![(shape, dtype)])[0])
+    }
+
+    /// Asks that parameter `name` follow `value` from training step to training step: after each it becomes
+    /// `p + momentum (value - p)`, as the running statistics of batch normalisation. A plan does so if its
+    /// [`crate::Request::averages`] hold what [`Graph::averages`] gives. The value must not be computed from the
+    /// parameter after it has moved; what the graph computes reads it as it was before.
+    ///
+    /// # Errors
+    /// If there is no such parameter, its elements are not as many as the value's, or the momentum is not in [0, 1].
+    pub fn running_average(&mut self, name: &str, value: Tensor, momentum: f32) -> Result<(), GraphError> {
+        let shape = self.shape(value)?.clone();
+        let fail = |message: String| {
+            Err(GraphError::Shape { op: "running_average".into(), scope: self.scope(), message })
+        };
+        match self.parameters().iter().find(|(n, _)| n == name) {
+            None => return fail(format!("there is no parameter \"{name}\"; record it first")),
+            Some((_, own)) if own.elements() != shape.elements() => {
+                return fail(format!(
+                    "parameter \"{name}\" is {own}, the value that it is to follow {shape}"
+                ));
+            }
+            Some(_) => {}
+        }
+        if !(0.0..=1.0).contains(&momentum) {
+            return fail(format!("momentum must be in [0, 1], is {momentum}"));
+        }
+        if self.info(value)?.dtype != DType::F32 {
+            return fail("an average is of real numbers, the value holds integers".into());
+        }
+        self.averages.push((name.into(), value, momentum));
+        Ok(())
+    }
+
+    /// The averages that [`Graph::running_average`] has recorded: parameter, value, momentum.
+    pub fn averages(&self) -> &[(String, Tensor, f32)] {
+        &self.averages
     }
 
     /// Names and shapes of the recorded parameters, in the order of recording.

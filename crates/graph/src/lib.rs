@@ -37,7 +37,10 @@ pub mod verify;
 pub use error::GraphError;
 pub use graph::{Graph, Tensor, TensorInfo};
 pub use interpret::{Array, Interpreter};
-pub use ops::{Conv2dOptions, GatherOptions, Padding, Pool2dOptions};
-pub use plan::{CLOCK, External, Fetch, GRADIENTS, HYPER, PARAMETERS, Place, Plan, Request, Slot, TOTALS};
+pub use kiln_kernel::CustomValue;
+pub use ops::{Conv2dOptions, ConvTranspose2dOptions, CustomOp, GatherOptions, Padding, Pool2dOptions};
+pub use plan::{
+    CLOCK, Collect, External, Fetch, GRADIENTS, HYPER, PARAMETERS, Place, Plan, Request, Slot, TALLY, TOTALS,
+};
 pub use session::Session;
 pub use store::{ParameterStore, Segment, Segments};

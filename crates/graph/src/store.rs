@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use kiln_kernel::{Backend, Buffer, DType, HostRef, Shape, View};
+use kiln_kernel::{Backend, Buffer, DType, GROUP_BLOCK, HostRef, Shape, View};
 
 use crate::{GraphError, PARAMETERS, Place};
 
@@ -27,7 +27,7 @@ pub struct Segments {
 }
 
 impl Segments {
-    const ALIGNMENT: usize = 64;
+    const ALIGNMENT: usize = GROUP_BLOCK;
 
     /// Lays parameters out in this order.
     pub fn new(parameters: &[(String, Shape)]) -> Self {
@@ -43,6 +43,27 @@ impl Segments {
     /// Elements of an arena. At least 1, so that a network without parameters is none's special case.
     pub fn len(&self) -> usize {
         self.len.max(1)
+    }
+
+    /// Blocks of [`GROUP_BLOCK`] elements that an arena has; each belongs to one parameter.
+    pub fn blocks(&self) -> usize {
+        self.len().div_ceil(GROUP_BLOCK)
+    }
+
+    /// Each parameter's first block and its number of blocks, [parameters, 2].
+    pub fn table(&self) -> Vec<u32> {
+        let blocks = |s: &Segment| s.shape.elements().div_ceil(GROUP_BLOCK);
+        self.list.iter().flat_map(|s| [s.offset / GROUP_BLOCK, blocks(s)]).map(|v| v as u32).collect()
+    }
+
+    /// The index of each block's parameter, [`Segments::blocks`] of them.
+    pub fn block_table(&self) -> Vec<u32> {
+        let mut table = Vec::with_capacity(self.blocks());
+        for (segment, i) in self.list.iter().zip(0..) {
+            table.resize(table.len() + segment.shape.elements().div_ceil(GROUP_BLOCK), i);
+        }
+        table.resize(self.blocks(), 0);
+        table
     }
 
     /// True if there are no parameters.

@@ -4,6 +4,8 @@
 //! Twins answer whether a kernel is right, and the interpreter whether planning kept the meaning: both
 //! backends run one plan, and would agree on its mistakes.
 
+mod custom;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
@@ -20,6 +22,8 @@ use crate::{
     Array, CLOCK, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS, ParameterStore, Place, Plan,
     Request, Segments, Session, Tensor, ops::Op,
 };
+
+pub use custom::{CustomReport, check_custom, sample};
 
 /// What a verification starts from.
 #[derive(Clone, Copy, Debug)]
@@ -254,6 +258,7 @@ fn absolute(kernel: &Kernel) -> Option<Kernel> {
         | Kernel::SoftmaxBackward(_)
         | Kernel::CrossEntropy(_)
         | Kernel::CrossEntropyBackward(_)
+        | Kernel::RankRows(_)
         | Kernel::Advance(_) => return None,
         Kernel::Gather(k) => {
             for value in k.scale.iter_mut().chain(&mut k.shift) {
@@ -297,8 +302,23 @@ fn absolute_tail(tail: &Tail) -> Tail {
                 steps.extend([Step::Binary { binary: Binary::Mul, operand, swapped: false }; 2]);
             }
             Step::UnaryBackward { .. } => steps.push(*step),
-            Step::Binary { binary: Binary::Greater | Binary::Equal, .. }
-            | Step::Constant { binary: Binary::Greater | Binary::Equal, .. } => steps.extend(one),
+            Step::Binary { binary, .. } | Step::Constant { binary, .. } if is_comparison(binary) => {
+                steps.extend(one);
+            }
+            // where the value is the condition, the operand passes
+            Step::Binary { binary: Binary::Mask, operand, swapped: false } => {
+                steps.push(one[0]);
+                steps.push(Step::Binary { binary: Binary::Add, operand, swapped: false });
+            }
+            Step::Constant { binary: Binary::Mask, value, swapped: false } => {
+                let value = Real(value.0.abs());
+                steps.extend([one[0], Step::Constant { binary: Binary::Add, value, swapped: false }]);
+            }
+            // the larger of both branches
+            Step::Binary { binary: Binary::Prelu, operand, swapped: false } => {
+                steps.push(Step::Binary { binary: Binary::Maximum, operand, swapped: false });
+                steps.push(Step::Binary { binary: Binary::Add, operand, swapped: false });
+            }
             Step::Binary { binary, operand, swapped } => {
                 steps.push(Step::Binary { binary: sum(binary), operand, swapped });
             }
@@ -308,6 +328,10 @@ fn absolute_tail(tail: &Tail) -> Tail {
         }
     }
     Tail { operands: tail.operands.clone(), steps }
+}
+
+fn is_comparison(binary: Binary) -> bool {
+    matches!(binary, Binary::Greater | Binary::GreaterEqual | Binary::Equal | Binary::NotEqual)
 }
 
 /// Absolute values of an argument, unless the kernel only compares it.
@@ -338,6 +362,7 @@ fn extra_scale(kernel: &Kernel, binding: usize, inputs: &[Option<Host>]) -> f64 
         },
         Kernel::CrossEntropyBackward(_) => largest(2),
         // near a zero of a function that hardware approximates, its error does not shrink with its value
+        Kernel::Custom(_) => 0.05,
         _ => match kernel.tail() {
             Some(tail)
                 if tail.steps.iter().any(|s| matches!(s, Step::Unary(_) | Step::UnaryBackward { .. })) =>
@@ -461,6 +486,15 @@ pub fn check_steps(
         }
 
         let mut want = before.clone();
+        for (name, value, momentum) in &request.averages {
+            let value = run.value(*value)?;
+            if let Some(want) = want.get_mut(name) {
+                let values: Vec<f64> = value.iter().copied().collect();
+                for (want, value) in want.iter_mut().zip(values) {
+                    *want += f64::from(*momentum) * (value - *want);
+                }
+            }
+        }
         update(&mut want, &gradients, step);
         let after = arena(PARAMETERS)?;
         for (name, _) in &parameters {

@@ -113,8 +113,7 @@ fn example() -> Example {
     let gradients = g.gradients(loss, &tensors).unwrap();
     let segments = Segments::new(&names);
     let len = segments.len();
-    let sgd =
-        Sgd { len: len as u32, hyper_rows: 1, momentum: Real(0.0), nesterov: false, weight_decay: Real(0.0) };
+    let sgd = Sgd { len: len as u32, hyper_rows: 1, momentum: Real(0.0), nesterov: false };
     let update = Launch {
         kernel: Kernel::Sgd(sgd),
         arguments: vec![
@@ -122,10 +121,12 @@ fn example() -> Example {
             Place::external(GRADIENTS, len),
             Place::external(HYPER, HYPER_COLUMNS),
             Place::external(CLOCK, CLOCK_WORDS),
+            Place::external("group_settings", 2 * segments.blocks()),
         ],
         label: "sgd".into(),
     };
     let request = Request {
+        averages: Vec::new(),
         fetch: vec![("loss".into(), loss)],
         gradients: names.iter().map(|(name, _)| name.clone()).zip(gradients).collect(),
         totals: Vec::new(),
@@ -148,6 +149,7 @@ fn example() -> Example {
         ("x".to_string(), Host::F32(draw(4 * 2 * 36))),
         ("labels".to_string(), Host::U32(vec![0, 4, 2, 2])),
         (HYPER.to_string(), Host::F32(vec![LR, 1.0, 1.0, 0.0])),
+        ("group_settings".to_string(), Host::F32([1.0, 0.0].repeat(segments.blocks()))),
         (CLOCK.to_string(), Host::U32(vec![0, 0, 0, 9, 0, 0, 0, 0])),
     ];
     Example { graph: g, request, segments, parameters, inputs: inputs.into() }

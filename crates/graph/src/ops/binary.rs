@@ -15,7 +15,13 @@ pub(crate) fn value(f: Binary, a: f64, b: f64) -> f64 {
         Binary::Maximum => a.max(b),
         Binary::Minimum => a.min(b),
         Binary::Greater => f64::from(a > b),
+        Binary::GreaterEqual => f64::from(a >= b),
         Binary::Equal => f64::from(a == b),
+        Binary::NotEqual => f64::from(a != b),
+        Binary::Mask if a == 0.0 => 0.0,
+        Binary::Mask => b,
+        Binary::Prelu if a > 0.0 => a,
+        Binary::Prelu => a * b,
     }
 }
 
@@ -23,8 +29,14 @@ pub(crate) fn value(f: Binary, a: f64, b: f64) -> f64 {
 pub(crate) fn is_right_identity(f: Binary, constant: f32) -> bool {
     match f {
         Binary::Add | Binary::Sub => constant == 0.0,
-        Binary::Mul | Binary::Div => constant == 1.0,
-        Binary::Maximum | Binary::Minimum | Binary::Greater | Binary::Equal => false,
+        Binary::Mul | Binary::Div | Binary::Prelu => constant == 1.0,
+        Binary::Maximum
+        | Binary::Minimum
+        | Binary::Greater
+        | Binary::GreaterEqual
+        | Binary::Equal
+        | Binary::NotEqual
+        | Binary::Mask => false,
     }
 }
 
@@ -33,6 +45,7 @@ pub(crate) fn is_left_identity(f: Binary, constant: f32) -> bool {
     match f {
         Binary::Add => constant == 0.0,
         Binary::Mul => constant == 1.0,
+        Binary::Mask => constant != 0.0,
         _ => false,
     }
 }
@@ -95,7 +108,23 @@ impl Rule for Binary {
                     let share = g.add(wins, ties)?;
                     g.mul(dy, share)?
                 }
-                (Binary::Greater | Binary::Equal, _) => {
+                (Binary::Mask, 1) => g.mask(a, dy)?,
+                // 1 where a > 0, else b, as PyTorch also at 0
+                (Binary::Prelu, 0) => {
+                    let zero = g.fill(Shape::scalar(), 0.0)?;
+                    let positive = g.greater(a, zero)?;
+                    let scaled = g.mul(dy, b)?;
+                    g.where_(positive, dy, scaled)?
+                }
+                (Binary::Prelu, _) => {
+                    let zero = g.fill(Shape::scalar(), 0.0)?;
+                    let negative = g.minimum(a, zero)?;
+                    g.mul(dy, negative)?
+                }
+                (
+                    Binary::Greater | Binary::GreaterEqual | Binary::Equal | Binary::NotEqual | Binary::Mask,
+                    _,
+                ) => {
                     let shape = g.shape(inputs[side])?.clone();
                     g.fill(shape, 0.0)?
                 }
@@ -146,8 +175,15 @@ recorded! {
     minimum => Binary::Minimum;
     /// 1 where a > b, else 0; the gradient is zero.
     greater => Binary::Greater;
+    /// 1 where a >= b, else 0; the gradient is zero.
+    greater_equal => Binary::GreaterEqual;
     /// 1 where a = b, else 0; the gradient is zero.
     equal => Binary::Equal;
+    /// 1 where a and b differ, else 0; the gradient is zero.
+    not_equal => Binary::NotEqual;
+    /// b where a is not 0, else 0: what b is there does not matter, not even where it is infinite or no number. The
+    /// gradient goes to b alone.
+    mask => Binary::Mask;
 }
 
 impl Graph {
@@ -157,6 +193,61 @@ impl Graph {
     /// If the shapes do not broadcast.
     pub fn binary(&mut self, f: Binary, a: Tensor, b: Tensor) -> Result<Tensor, GraphError> {
         self.record1(Op::Binary(f), &[a, b])
+    }
+
+    /// 1 where a < b, else 0; the gradient is zero. Shapes broadcast as in [`Graph::greater`].
+    ///
+    /// # Errors
+    /// If the shapes do not broadcast.
+    pub fn less(&mut self, a: Tensor, b: Tensor) -> Result<Tensor, GraphError> {
+        self.greater(b, a)
+    }
+
+    /// 1 where a <= b, else 0; the gradient is zero. Shapes broadcast as in [`Graph::greater`].
+    ///
+    /// # Errors
+    /// If the shapes do not broadcast.
+    pub fn less_equal(&mut self, a: Tensor, b: Tensor) -> Result<Tensor, GraphError> {
+        self.greater_equal(b, a)
+    }
+
+    /// a where the condition is not 0, else b. Shapes broadcast as in NumPy; the condition has no gradient, and what
+    /// is not chosen is not multiplied by 0, so that it may be infinite or no number.
+    ///
+    /// # Errors
+    /// If the shapes do not broadcast.
+    ///
+    /// Source: NumPy's and PyTorch's `where`.
+    pub fn where_(&mut self, condition: Tensor, a: Tensor, b: Tensor) -> Result<Tensor, GraphError> {
+        let zero = self.fill(Shape::scalar(), 0.0)?;
+        let otherwise = self.equal(condition, zero)?;
+        let (a, b) = (self.mask(condition, a)?, self.mask(otherwise, b)?);
+        self.add(a, b)
+    }
+
+    /// x where x > 0, else slope · x, with a learned slope: a scalar or \[1\], or \[channels\] along axis 1 of x.
+    ///
+    /// # Errors
+    /// If there is neither one slope nor one for each channel.
+    ///
+    /// Source: He et al. (2015), as PyTorch's `PReLU`.
+    pub fn prelu(&mut self, x: Tensor, slope: Tensor) -> Result<Tensor, GraphError> {
+        let (shape, slopes) = (self.shape(x)?.clone(), self.shape(slope)?.clone());
+        let count = slopes.elements();
+        let slope = match shape.dims().get(1) {
+            _ if count == 1 => self.reshape(slope, Shape::scalar())?,
+            Some(&channels) if slopes.rank() == 1 && count == channels => {
+                let mut dims = vec![1; shape.rank()];
+                dims[1] = channels;
+                self.reshape(slope, dims)?
+            }
+            _ => {
+                let message =
+                    format!("slope {slopes} is neither one number nor one for each channel of {shape}");
+                return Err(self.shape_error(&Op::Binary(Binary::Prelu), message));
+            }
+        };
+        self.binary(Binary::Prelu, x, slope)
     }
 
     /// factor · x.

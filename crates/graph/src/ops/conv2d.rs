@@ -67,6 +67,59 @@ impl Default for Conv2dOptions {
     }
 }
 
+/// Settings of a transposed convolution. Pairs are (rows, columns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvTranspose2dOptions {
+    /// Pixels between neighbouring inputs, in the output.
+    pub stride: (usize, usize),
+    /// Pixels cut off the output's border; [`Padding::Same`] gives an output `stride` times as large as the input.
+    pub padding: Padding,
+    /// Pixels more at the output's bottom and right, less than the stride; none with [`Padding::Same`].
+    pub output_padding: (usize, usize),
+    /// Pixels between neighbouring taps of the kernel.
+    pub dilation: (usize, usize),
+    /// Channels are split into this many independent groups.
+    pub groups: usize,
+}
+
+impl Default for ConvTranspose2dOptions {
+    fn default() -> Self {
+        Self { stride: (1, 1), padding: Padding::Valid, output_padding: (0, 0), dilation: (1, 1), groups: 1 }
+    }
+}
+
+/// The output size of a transposed convolution along one axis.
+fn transposed_size(
+    axis: &str,
+    (size, kernel): (usize, usize),
+    (stride, dilation): (usize, usize),
+    padding: Padding,
+    more: usize,
+) -> Result<usize, String> {
+    let too_large = |value: usize| value >= LARGEST;
+    if stride == 0 || dilation == 0 || [kernel, stride, dilation].into_iter().any(too_large) {
+        return Err(format!(
+            "kernel, stride and dilation must be at least 1 and below {LARGEST}, are {kernel}, {stride} and \
+             {dilation} along the {axis}"
+        ));
+    }
+    if more >= stride {
+        return Err(format!("output padding {more} along the {axis} must be less than the stride {stride}"));
+    }
+    if padding == Padding::Same {
+        return match more {
+            0 => Ok(size * stride),
+            _ => Err(format!("output padding {more} along the {axis} has no meaning with padding \"same\"")),
+        };
+    }
+    let (before, after) = padding.amounts(axis == "height", size, 0, stride);
+    let whole = (size - 1) * stride + (kernel - 1) * dilation + 1 + more;
+    match before.checked_add(after).and_then(|cut| whole.checked_sub(cut)) {
+        Some(left) if left > 0 => Ok(left),
+        _ => Err(format!("padding {before} and {after} along the {axis} leaves nothing of {whole} pixels")),
+    }
+}
+
 /// What settings along an axis must stay below: kernels compute positions in 32 bits.
 pub(super) const LARGEST: usize = 1 << 30;
 
@@ -399,6 +452,66 @@ impl Graph {
         let shape = conv_shape(self.shape(x)?, self.shape(weight)?, options)
             .map_err(|message| GraphError::Shape { op: "conv2d".into(), scope: self.scope(), message })?;
         self.record1(Op::Conv2d(Conv2d { shape }), &[x, weight])
+    }
+
+    /// 2-D transposed convolution, the transpose of [`Graph::conv2d`]: x [batch, in, height, width] with weight
+    /// [in, out / groups, height, width] to [batch, out, height', width'], where
+    /// `height' = (height - 1) stride - padding + dilation (kernel - 1) + output_padding + 1`.
+    ///
+    /// # Errors
+    /// If channels or groups do not fit, the output padding is not less than the stride, or the padding leaves nothing.
+    ///
+    /// Source: Zeiler et al. (2010), as PyTorch's `conv_transpose2d`.
+    pub fn conv_transpose2d(
+        &mut self,
+        x: Tensor,
+        weight: Tensor,
+        options: ConvTranspose2dOptions,
+    ) -> Result<Tensor, GraphError> {
+        let (s, w) = (self.shape(x)?.clone(), self.shape(weight)?.clone());
+        let o = options;
+        let shape = || -> Result<ConvShape, String> {
+            if s.rank() != 4 || w.rank() != 4 {
+                return Err(format!(
+                    "needs input [batch, in, height, width] and weight [in, out / groups, height, width], \
+                     got {s} and {w}"
+                ));
+            }
+            if s[1] != w[0] || o.groups == 0 || !s[1].is_multiple_of(o.groups) {
+                return Err(format!(
+                    "input {s} has {} channels, weight {w} takes {} in {} groups",
+                    s[1], w[0], o.groups
+                ));
+            }
+            let height = transposed_size(
+                "height",
+                (s[2], w[2]),
+                (o.stride.0, o.dilation.0),
+                o.padding,
+                o.output_padding.0,
+            )?;
+            let width = transposed_size(
+                "width",
+                (s[3], w[3]),
+                (o.stride.1, o.dilation.1),
+                o.padding,
+                o.output_padding.1,
+            )?;
+            let forward = Conv2dOptions {
+                stride: o.stride,
+                padding: o.padding,
+                dilation: o.dilation,
+                groups: o.groups,
+            };
+            // the convolution whose input this computes
+            conv_shape(&[s[0], w[1] * o.groups, height, width].into(), &w, forward)
+        };
+        let shape = shape().map_err(|message| GraphError::Shape {
+            op: "conv_transpose2d".into(),
+            scope: self.scope(),
+            message,
+        })?;
+        backward_input(self, shape, x, weight)
     }
 
     /// Adds a bias \[channels\] to each channel of x [batch, channels, ...].

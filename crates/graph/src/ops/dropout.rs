@@ -9,6 +9,8 @@ use crate::{Graph, GraphError, Tensor, graph::Node, interpret::Array, plan::Lowe
 #[derive(Clone, Debug)]
 pub(crate) struct Dropout {
     pub(crate) rate: Real,
+    /// How many neighbouring elements share a draw.
+    pub(crate) group: usize,
     pub(crate) stream: u32,
 }
 
@@ -25,6 +27,9 @@ impl Rule for Dropout {
         if !(0.0..1.0).contains(&self.rate.0) {
             return Err(format!("rate must be in [0, 1), is {}", self.rate.0));
         }
+        if self.group == 0 || !inputs[0].elements().is_multiple_of(self.group) {
+            return Err(format!("{} elements are no whole groups of {}", inputs[0].elements(), self.group));
+        }
         if inputs[1].elements() != CLOCK_WORDS {
             return Err(format!("the clock has {CLOCK_WORDS} words, got {}", inputs[1]));
         }
@@ -38,7 +43,7 @@ impl Rule for Dropout {
         let scale = 1.0 / (1.0 - f64::from(self.rate.0));
         let mut y = inputs[0].clone();
         for (i, y) in y.iter_mut().enumerate() {
-            *y *= if stream.uniform(i as u32) >= self.rate.0 { scale } else { 0.0 };
+            *y *= if stream.uniform((i / self.group) as u32) >= self.rate.0 { scale } else { 0.0 };
         }
         vec![y]
     }
@@ -60,7 +65,13 @@ impl Rule for Dropout {
         let len = to.shape(node.inputs[0]).elements() as u32;
         let (x, clock) = (to.argument(node.inputs[0])?, to.argument(node.inputs[1])?);
         let y = to.result(node.outputs[0]);
-        let kernel = kernel::Dropout { len, rate: self.rate, stream: self.stream, tail: Tail::default() };
+        let kernel = kernel::Dropout {
+            len,
+            rate: self.rate,
+            group: self.group as u32,
+            stream: self.stream,
+            tail: Tail::default(),
+        };
         to.emit(Kernel::Dropout(kernel), vec![x, clock, y]);
         Ok(())
     }
@@ -80,8 +91,23 @@ impl Graph {
     ///
     /// Source: Srivastava et al. (2014), in the inverted form of PyTorch and Keras.
     pub fn dropout(&mut self, x: Tensor, rate: f32) -> Result<Tensor, GraphError> {
+        self.dropout_groups(x, rate, 1)
+    }
+
+    /// Dropout of whole channels: x [batch, channels, height, width], each plane kept or dropped as one.
+    ///
+    /// # Errors
+    /// If `x` has not four axes, or the rate is not in [0, 1).
+    ///
+    /// Source: Tompson et al. (2015), as PyTorch's `Dropout2d` and Keras' `SpatialDropout2D`.
+    pub fn spatial_dropout2d(&mut self, x: Tensor, rate: f32) -> Result<Tensor, GraphError> {
+        let shape = self.image("spatial_dropout2d", x)?;
+        self.dropout_groups(x, rate, shape[2] * shape[3])
+    }
+
+    fn dropout_groups(&mut self, x: Tensor, rate: f32, group: usize) -> Result<Tensor, GraphError> {
         let clock = self.clock()?;
         let stream = self.next_stream();
-        self.record1(Op::Dropout(Dropout { rate: Real(rate), stream }), &[x, clock])
+        self.record1(Op::Dropout(Dropout { rate: Real(rate), group, stream }), &[x, clock])
     }
 }

@@ -41,7 +41,7 @@ impl Matmul {
         }
         let (batch_a, batch_b) = (&a.dims()[..a.rank() - 2], &b.dims()[..b.rank() - 2]);
         if !batch_a.is_empty() && !batch_b.is_empty() && batch_a != batch_b {
-            return Err(format!("batches differ, {a} x {b}"));
+            return Err(format!("batches do not broadcast, {a} x {b}"));
         }
         let batch = if batch_a.is_empty() { batch_b } else { batch_a };
         Ok(Sizes { batch: batch.to_vec(), m, n, k })
@@ -155,10 +155,11 @@ impl Rule for Matmul {
 
 impl Graph {
     /// The matrix product `op(a) op(b)`, where op transposes the last two axes if asked. Leading axes are a
-    /// batch, equal on both sides or absent on one.
+    /// batch; those of both sides broadcast as in NumPy: aligned at the last, sizes equal or 1. Where they are
+    /// equal, or one side has none or one, nothing is copied.
     ///
     /// # Errors
-    /// If the inner dimensions or the batches differ.
+    /// If the inner dimensions differ, or the batches do not broadcast.
     pub fn matmul(
         &mut self,
         a: Tensor,
@@ -166,7 +167,30 @@ impl Graph {
         transpose_a: bool,
         transpose_b: bool,
     ) -> Result<Tensor, GraphError> {
+        let (a, b) = self.same_batch(a, b)?;
         self.record1(Op::Matmul(Matmul { transpose_a, transpose_b }), &[a, b])
+    }
+
+    /// Both sides with one batch, or one side without; as they are where that cannot be.
+    fn same_batch(&mut self, a: Tensor, b: Tensor) -> Result<(Tensor, Tensor), GraphError> {
+        let shapes = [self.shape(a)?.clone(), self.shape(b)?.clone()];
+        let batch = |s: &Shape| Shape::from(&s.dims()[..s.rank().saturating_sub(2)]);
+        let batches = [batch(&shapes[0]), batch(&shapes[1])];
+        let Some(joint) = super::broadcast_shapes(&batches[0], &batches[1]) else { return Ok((a, b)) };
+        if batches[0] == batches[1] || batches.iter().any(|b| b.rank() == 0) {
+            return Ok((a, b));
+        }
+        let mut sides = [a, b];
+        for (side, own) in sides.iter_mut().zip([0, 1]) {
+            let matrix = &shapes[own].dims()[batches[own].rank()..];
+            if batches[own].elements() == 1 && batches[1 - own] == joint {
+                // one matrix for all products
+                *side = self.reshape(*side, matrix)?;
+                break;
+            }
+            *side = self.broadcast(*side, [joint.dims(), matrix].concat())?;
+        }
+        Ok((sides[0], sides[1]))
     }
 
     /// `x weightᵀ + bias`: x [rows, in], weight [out, in], bias \[out\], as PyTorch's `linear`.

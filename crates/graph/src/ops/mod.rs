@@ -4,12 +4,19 @@
 mod binary;
 mod conv2d;
 mod cross_entropy;
+mod custom;
 mod dropout;
+mod embedding;
 mod gather;
 mod layout;
 mod leaf;
+mod literal;
 mod matmul;
+mod normalize;
+mod one_hot;
 mod pool2d;
+mod random;
+mod rearrange;
 mod reduce;
 mod softmax;
 mod unary;
@@ -18,7 +25,8 @@ use std::sync::Arc;
 
 use kiln_kernel::{Binary, DType, Real, Shape, Unary};
 
-pub use conv2d::{Conv2dOptions, Padding};
+pub use conv2d::{Conv2dOptions, ConvTranspose2dOptions, Padding};
+pub use custom::CustomOp;
 pub use gather::GatherOptions;
 pub use pool2d::Pool2dOptions;
 
@@ -76,6 +84,9 @@ operations! {
     Reshape(layout::Reshape),
     Broadcast(layout::Broadcast),
     Permute(layout::Permute),
+    Slice(rearrange::Slice),
+    Pad(rearrange::Pad),
+    Concat(rearrange::Concat),
     Matmul(matmul::Matmul),
     Conv2d(conv2d::Conv2d),
     Conv2dBackwardInput(conv2d::Conv2dBackwardInput),
@@ -88,8 +99,16 @@ operations! {
     SoftmaxBackward(softmax::SoftmaxBackward),
     CrossEntropy(cross_entropy::CrossEntropy),
     CrossEntropyBackward(cross_entropy::CrossEntropyBackward),
+    Normalize(normalize::Normalize),
+    Embedding(embedding::Embedding),
+    EmbeddingBackward(embedding::EmbeddingBackward),
+    ToIndices(embedding::ToIndices),
     Dropout(dropout::Dropout),
+    RandomNormal(random::RandomNormal),
     Gather(gather::Gather),
+    Custom(custom::Custom),
+    OneHot(one_hot::OneHot),
+    Literal(literal::Literal),
 }
 
 impl Graph {
@@ -129,10 +148,10 @@ impl Op {
 /// What is to be known of an operation, in one place.
 pub(crate) trait Rule {
     /// The field's name of it, for errors and profiles.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Element types of the inputs; `F32` where the list ends.
-    fn dtypes(&self) -> &'static [DType] {
+    fn dtypes(&self) -> &[DType] {
         &[]
     }
 
@@ -157,8 +176,8 @@ pub(crate) trait Rule {
     /// Emits the launches that compute `node`.
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError>;
 
-    /// The number of bindings of the last launch, if that launch writes the one result through a hook to
-    /// which elementwise operations can be attached.
+    /// The number of bindings of the last launch, if that launch writes the first result through a hook to
+    /// which elementwise operations can be attached. Other results must be written by earlier launches.
     fn tail_hook(&self) -> Option<usize> {
         None
     }

@@ -162,6 +162,38 @@ impl Graph {
         self.reduce(ReduceOp::Max, x, axes, keepdim)
     }
 
+    /// The minimum over some axes. The gradient is shared evenly among equal minima.
+    ///
+    /// # Errors
+    /// If an axis does not exist.
+    pub fn min(&mut self, x: Tensor, axes: &[usize], keepdim: bool) -> Result<Tensor, GraphError> {
+        let negative = self.neg(x)?;
+        let largest = self.max(negative, axes, keepdim)?;
+        self.neg(largest)
+    }
+
+    /// The mean of each channel's pixels: x [batch, channels, height, width] to [batch, channels].
+    ///
+    /// # Errors
+    /// If `x` has not four axes.
+    ///
+    /// Source: Keras' `GlobalAveragePooling2D`.
+    pub fn global_avg_pool2d(&mut self, x: Tensor) -> Result<Tensor, GraphError> {
+        self.image("global_avg_pool2d", x)?;
+        self.mean(x, &[2, 3], false)
+    }
+
+    /// The largest of each channel's pixels: x [batch, channels, height, width] to [batch, channels].
+    ///
+    /// # Errors
+    /// If `x` has not four axes.
+    ///
+    /// Source: Keras' `GlobalMaxPooling2D`.
+    pub fn global_max_pool2d(&mut self, x: Tensor) -> Result<Tensor, GraphError> {
+        self.image("global_max_pool2d", x)?;
+        self.max(x, &[2, 3], false)
+    }
+
     /// The mean over some axes.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 use crate::{
     Tensor,
+    graph::Node,
     ops::{Op, ViewKind},
     plan::rewrite::Rewritten,
 };
@@ -65,11 +66,13 @@ pub(crate) fn fuse(r: &Rewritten, sinks: &[Tensor]) -> Vec<Unit> {
                 let value = root(r, node.inputs[i]);
                 let same_len = elements(r, value) == elements(r, node.outputs[0]);
                 let unit = ending[r.node_of(value)]?;
-                let operand = node.inputs.len() - 1;
-                let free = units[unit].bindings + operand <= MAX_BINDINGS;
-                let alone = uses[value.index()] == 1 && r.producer(value).outputs.len() == 1;
-                let hook = r.graph.nodes[units[unit].core].op.rule().tail_hook().is_some();
-                (same_len && free && alone && hook).then_some((unit, i))
+                let free = units[unit].bindings + operands(r, node, i) <= MAX_BINDINGS;
+                // a hook writes its node's first result
+                let alone = uses[value.index()] == 1 && r.producer(value).outputs[0] == value;
+                let core = &r.graph.nodes[units[unit].core];
+                let hook = core.op.rule().tail_hook().is_some();
+                let circle = || core.outputs.len() > 1 && depends(r, node, i, units[unit].core);
+                (same_len && free && alone && hook && !circle()).then_some((unit, i))
             })
             // prefer a launch that does real work to another elementwise one
             .min_by_key(|&(unit, _)| is_elementwise(&r.graph.nodes[units[unit].core].op));
@@ -77,19 +80,45 @@ pub(crate) fn fuse(r: &Rewritten, sinks: &[Tensor]) -> Vec<Unit> {
             Some((unit, input)) => {
                 ending[units[unit].last()] = None;
                 units[unit].tail.push((index, input));
-                units[unit].bindings += node.inputs.len() - 1;
+                units[unit].bindings += operands(r, node, input);
                 ending[index] = Some(unit);
             }
             None => {
                 ending[index] = Some(units.len());
                 let hook = node.op.rule().tail_hook().unwrap_or(MAX_BINDINGS);
-                let own_operands =
-                    if matches!(node.op, Op::Binary(_) | Op::UnaryBackward(_)) { 1 } else { 0 };
-                units.push(Unit { core: index, tail: Vec::new(), bindings: hook + own_operands });
+                let own = if is_elementwise(&node.op) { operands(r, node, 0) } else { 0 };
+                units.push(Unit { core: index, tail: Vec::new(), bindings: hook + own });
             }
         }
     }
     order(r, units)
+}
+
+/// How many inputs beside the running value an elementwise node binds: constants are part of the program.
+fn operands(r: &Rewritten, node: &Node, running: usize) -> usize {
+    let constant = |t: Tensor| r.producer(root(r, t)).op.constant().is_some();
+    match node.op {
+        Op::Binary(_) if constant(node.inputs[0]) || constant(node.inputs[1]) => 0,
+        _ => node.inputs.iter().enumerate().filter(|&(i, _)| i != running).count(),
+    }
+}
+
+/// Whether another input of `node` than `running` is computed from a result of node `core`.
+///
+/// Where a core has one result, which the running value comes from and nothing else uses, none can be.
+fn depends(r: &Rewritten, node: &Node, running: usize, core: usize) -> bool {
+    let others = node.inputs.iter().enumerate().filter(|&(i, _)| i != running);
+    let mut open: Vec<usize> = others.map(|(_, &t)| r.node_of(t)).collect();
+    let mut seen = vec![false; r.graph.nodes.len()];
+    while let Some(n) = open.pop() {
+        if n == core {
+            return true;
+        }
+        if !std::mem::replace(&mut seen[n], true) {
+            open.extend(r.graph.nodes[n].inputs.iter().map(|&t| r.node_of(t)));
+        }
+    }
+    false
 }
 
 /// Inputs that can be the running value of a tail.
@@ -112,7 +141,7 @@ fn elements(r: &Rewritten, tensor: Tensor) -> usize {
 /// Sorts units so that each follows what it reads, and otherwise as their last nodes were recorded.
 ///
 /// Attaching a tail never closes a circle: the tail's argument had no other use, so that no path leads
-/// from it to another operand.
+/// from it to another operand; and of a core with further results no operand depends on any.
 fn order(r: &Rewritten, units: Vec<Unit>) -> Vec<Unit> {
     let mut unit_of = vec![None; r.graph.nodes.len()];
     for (u, unit) in units.iter().enumerate() {

@@ -3,16 +3,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use kiln_kernel::{
-    self as kernel, Accumulate, CLOCK_WORDS, DType, Elementwise, Kernel, Launch, Layout, Operand, Real,
-    ReduceOp, Shape, Source, Step, Tail, splits_for,
+    self as kernel, Accumulate, Binary, CLOCK_WORDS, DType, Elementwise, Kernel, Launch, Layout,
+    MovingAverage, Operand, Real, ReduceOp, Shape, Source, Step, Tail, splits_for,
 };
 
 use crate::{
     GraphError, Tensor,
     graph::Node,
-    ops::{Op, ViewKind},
+    ops::{Op, ViewKind, is_right_identity},
     plan::{
-        CLOCK, GRADIENTS, PARAMETERS, Place, Request, TOTALS,
+        CLOCK, GRADIENTS, HYPER, PARAMETERS, Place, Request, TALLY, TOTALS,
         fuse::{Unit, is_elementwise, root},
         rewrite::Rewritten,
     },
@@ -63,6 +63,8 @@ enum Reads {
 /// A tensor as strides over a tensor whose elements lie in order.
 struct Strides {
     base: Tensor,
+    /// Where the first element lies.
+    offset: usize,
     strides: Vec<usize>,
 }
 
@@ -96,6 +98,9 @@ pub(crate) fn lower(
         fetches.push((name.clone(), to.argument(*tensor)?, to.shape(*tensor)));
     }
     to.totals(&request.totals)?;
+    to.averages(&request.averages)?;
+    to.tally(request)?;
+    to.collect(request)?;
     for launch in &request.updates {
         let arguments = launch.arguments.iter().zip(launch.kernel.bindings());
         let arguments = arguments.map(|(place, b)| to.external(place.clone(), b.dtype)).collect();
@@ -195,6 +200,33 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// Emits one launch that writes `y` from `x` by functions of two numbers one after the other, each with another
+    /// tensor, read as broadcast to the shape of `y`, on its right.
+    pub(crate) fn chain(
+        &mut self,
+        x: Tensor,
+        functions: &[(Binary, Tensor)],
+        y: Tensor,
+    ) -> Result<(), GraphError> {
+        let shape = self.shape(y);
+        let reads = self.reads(x, &shape)?;
+        let (mut tail, mut operands) = (Tail::default(), Vec::new());
+        for &(binary, other) in functions {
+            let step = match self.constant(other) {
+                Some(value) if is_right_identity(binary, value.0) => continue,
+                Some(value) => Step::Constant { binary, value, swapped: false },
+                None => {
+                    let operand = self.operand(other, &shape, &mut tail, &mut operands)?;
+                    Step::Binary { binary, operand, swapped: false }
+                }
+            };
+            tail.steps.push(step);
+        }
+        let y = self.result(y);
+        self.emit_elementwise(shape.elements(), reads, tail, operands, y);
+        Ok(())
+    }
+
     fn emit_elementwise(&mut self, len: usize, reads: Reads, tail: Tail, operands: Vec<Storage>, y: Storage) {
         let (source, mut arguments) = match reads {
             Reads::Constant(value) => (Source::Constant(value), vec![y]),
@@ -267,7 +299,7 @@ impl Lowering<'_> {
                     }
                 }
             }
-            // a broadcast or permutation: only the reading
+            // a broadcast, permutation or slice: only the reading
             _ => return Ok(()),
         };
         tail.steps.push(step);
@@ -305,18 +337,18 @@ impl Lowering<'_> {
             return Ok(Reads::Constant(value));
         }
         let own = self.shape(tensor);
-        let Strides { base, strides } = self.strides(tensor);
+        let Strides { base, offset, strides } = self.strides(tensor);
         let storage = self.argument(base)?;
         let missing = shape.rank() - own.rank();
         let dims = (0..shape.rank()).map(|axis| match axis.checked_sub(missing) {
             Some(a) if own[a] == shape[axis] => (shape[axis], strides[a]),
             _ => (shape[axis], 0),
         });
-        let layout = Layout::new(0, dims);
+        let layout = Layout::new(offset, dims);
         Ok(Reads::Buffer(storage, Operand { layout, len: self.shape(base).elements() as u32 }))
     }
 
-    /// Looks through broadcasts and permutations whose result nobody has written out.
+    /// Looks through broadcasts, permutations and slices whose result nobody has written out.
     fn strides(&self, tensor: Tensor) -> Strides {
         let node = self.r.producer(tensor);
         let shape = self.shape(tensor);
@@ -329,19 +361,22 @@ impl Lowering<'_> {
                     Some(a) if from[a] == shape[axis] => inner.strides[a],
                     _ => 0,
                 };
-                Strides { base: inner.base, strides: (0..shape.rank()).map(stride).collect() }
+                let strides = (0..shape.rank()).map(stride).collect();
+                Strides { strides, ..inner }
             }
             Op::Permute(permute) if !written => {
                 let inner = self.strides(node.inputs[0]);
-                Strides {
-                    base: inner.base,
-                    strides: permute.axes.iter().map(|&a| inner.strides[a]).collect(),
-                }
+                let strides = permute.axes.iter().map(|&a| inner.strides[a]).collect();
+                Strides { strides, ..inner }
+            }
+            Op::Slice(slice) if !written => {
+                let inner = self.strides(node.inputs[0]);
+                Strides { offset: inner.offset + slice.start * inner.strides[slice.axis], ..inner }
             }
             op if op.rule().view() == ViewKind::Alias => {
-                Strides { base: root(self.r, tensor), strides: shape.strides() }
+                Strides { base: root(self.r, tensor), offset: 0, strides: shape.strides() }
             }
-            _ => Strides { base: tensor, strides: shape.strides() },
+            _ => Strides { base: tensor, offset: 0, strides: shape.strides() },
         }
     }
 
@@ -360,8 +395,8 @@ impl Lowering<'_> {
         storage
     }
 
-    /// Gradients that nothing else reads are computed in their place in the arena; the others are
-    /// returned, to be copied there at the end.
+    /// Gradients are computed in their place in the arena where no launch would then both read and write it; the
+    /// others are returned, to be copied there at the end.
     fn place_gradients(
         &mut self,
         units: &[Unit],
@@ -384,7 +419,7 @@ impl Lowering<'_> {
             // one tensor that is the gradient of two parameters is copied to both: one buffer cannot be read and
             // written by one launch
             let owners = request.gradients.iter().filter(|(_, t)| root(self.r, *t) == tensor).count();
-            if computed && owners == 1 && !self.is_read(tensor, request) {
+            if computed && owners == 1 && !self.is_in_the_way(tensor, units, request) {
                 self.of.insert(tensor, storage);
             } else {
                 copies.push((tensor, storage));
@@ -393,22 +428,150 @@ impl Lowering<'_> {
         Ok(copies)
     }
 
-    /// Whether an operation, fetch or total reads the elements of a root tensor.
-    fn is_read(&self, tensor: Tensor, request: &Request) -> bool {
-        let reads = |t: &Tensor| root(self.r, *t) == tensor;
-        let by_node = |n: usize| {
-            let node = &self.r.graph.nodes[n];
-            node.op.rule().view() != ViewKind::Alias && node.inputs.iter().any(reads)
+    /// Whether a root tensor in the arena of gradients would be read by a launch that may write there, or by one that
+    /// comes after the operations.
+    fn is_in_the_way(&self, tensor: Tensor, units: &[Unit], request: &Request) -> bool {
+        let reads = |t: Tensor| self.looks_at(t, tensor);
+        let gradients: Vec<Tensor> = request.gradients.iter().map(|(_, t)| root(self.r, *t)).collect();
+        let node = |n: usize| &self.r.graph.nodes[n];
+        let by_unit = |unit: &Unit| {
+            let members = std::iter::once(unit.core).chain(unit.tail.iter().map(|t| t.0));
+            let mut written = node(unit.core).outputs.iter().chain(&node(unit.last()).outputs);
+            written.any(|t| gradients.contains(t))
+                && members.into_iter().any(|n| node(n).inputs.iter().any(|&t| reads(t)))
         };
-        request.fetch.iter().any(|(_, t)| reads(t))
-            || request.totals.iter().any(|(t, _)| reads(t))
-            || self.r.nodes().any(by_node)
+        units.iter().any(by_unit)
+            // a view of it that is a gradient too is copied from it
+            || gradients.iter().any(|&t| t != tensor && reads(t))
+            || request.fetch.iter().any(|(_, t)| reads(*t))
+            || request.totals.iter().any(|(t, _)| reads(*t))
+            || request.averages.iter().any(|(_, t, _)| reads(*t))
+            || request.tally.iter().any(|&(scores, labels)| reads(scores) || reads(labels))
+            || request.collect.iter().any(|c| reads(c.tensor))
+    }
+
+    /// Whether `tensor` is the root tensor `base`, or a view of it.
+    fn looks_at(&self, tensor: Tensor, base: Tensor) -> bool {
+        let mut tensor = root(self.r, tensor);
+        while tensor != base && self.r.producer(tensor).op.rule().view() == ViewKind::Strided {
+            let Some(&input) = self.r.producer(tensor).inputs.first() else { return false };
+            tensor = root(self.r, input);
+        }
+        tensor == base
     }
 
     fn copy(&mut self, tensor: Tensor, to: Storage) -> Result<(), GraphError> {
         let shape = self.shape(tensor);
         let reads = self.reads(tensor, &shape)?;
         self.emit_elementwise(shape.elements(), reads, Tail::default(), Vec::new(), to);
+        Ok(())
+    }
+
+    /// Updates averages in the parameters' arena, up to four in a launch.
+    fn averages(&mut self, averages: &[(String, Tensor, f32)]) -> Result<(), GraphError> {
+        self.label = "averages".into();
+        let mut open: Vec<(Storage, Storage, u32, Real)> = Vec::new();
+        for (name, value, momentum) in averages {
+            let place = self.segments.place(PARAMETERS, name)?;
+            let (Place::External { len, .. } | Place::Slot { len, .. }) = place;
+            if len != self.shape(*value).elements() {
+                let shape = self.shape(*value);
+                return Err(GraphError::Name(format!(
+                    "the average \"{name}\" has {len} elements, the value that it follows is {shape}"
+                )));
+            }
+            let running = self.external(place, DType::F32);
+            let mut source = self.argument(*value)?;
+            // one buffer cannot be read and written by one launch
+            let arena = |p: &Place| matches!(p, Place::External { name, .. } if **name == *PARAMETERS);
+            if self.storages[source.0].place.as_ref().is_some_and(arena) {
+                let copied = self.scratch(len);
+                self.copy(*value, copied)?;
+                source = copied;
+            }
+            // what follows two values moves twice, in their order
+            if open.len() == MovingAverage::MAX_PAIRS || open.iter().any(|pair| pair.0 == running) {
+                self.move_averages(std::mem::take(&mut open));
+            }
+            open.push((running, source, len as u32, Real(*momentum)));
+        }
+        self.move_averages(open);
+        Ok(())
+    }
+
+    fn move_averages(&mut self, open: Vec<(Storage, Storage, u32, Real)>) {
+        if open.is_empty() {
+            return;
+        }
+        let arguments = open.iter().flat_map(|&(running, value, ..)| [running, value]).collect();
+        let pairs = open.iter().map(|&(_, _, len, momentum)| (len, momentum)).collect();
+        self.emit(Kernel::MovingAverage(MovingAverage { pairs }), arguments);
+    }
+
+    fn tally(&mut self, request: &Request) -> Result<(), GraphError> {
+        let Some((scores, labels)) = request.tally else { return Ok(()) };
+        let (shape, of) = (self.shape(scores), self.shape(labels));
+        let dtype = |t: Tensor| self.r.graph.tensors[t.index()].dtype;
+        if shape.rank() != 2 || of.dims() != &shape.dims()[..1] {
+            return Err(GraphError::Name(format!(
+                "a tally takes scores [rows, classes] and labels [rows], got {shape} and {of}"
+            )));
+        }
+        if dtype(scores) != DType::F32 || dtype(labels) != DType::U32 {
+            return Err(GraphError::Name(
+                "a tally takes scores of real numbers and labels of integers".into(),
+            ));
+        }
+        let (rows, classes) = (shape[0], shape[1]);
+        let counts = classes.saturating_add(1).saturating_mul(classes);
+        let (most, most_rows) = (kernel::Softmax::MAX_LEN, kernel::Tally::MAX_ROWS);
+        if rows > most_rows || classes > most {
+            return Err(GraphError::Name(format!(
+                "a tally takes at most {most_rows} rows of {most} classes, got {rows} of {classes}"
+            )));
+        }
+        self.label = TALLY.into();
+        let (scores, labels) = (self.argument(scores)?, self.argument(labels)?);
+        let integers = StorageInfo { dtype: DType::U32, len: rows, place: None };
+        let (predicted, ranks) = (self.store(integers.clone()), self.store(integers));
+        let (rows, classes) = (rows as u32, classes as u32);
+        let rank = kernel::RankRows { rows, classes };
+        self.emit(Kernel::RankRows(rank), vec![scores, labels, predicted, ranks]);
+        let counts = self.external(Place::external(TALLY, counts), DType::U32);
+        self.emit(Kernel::Tally(kernel::Tally { rows, classes }), vec![predicted, ranks, labels, counts]);
+        Ok(())
+    }
+
+    fn collect(&mut self, request: &Request) -> Result<(), GraphError> {
+        for wanted in &request.collect {
+            let (shape, name) = (self.shape(wanted.tensor), &wanted.buffer);
+            let (rows, width) = (shape.dims().first().copied(), shape.dims().iter().skip(1).product());
+            let real = self.r.graph.tensors[wanted.tensor.index()].dtype == DType::F32;
+            let len = wanted.capacity.checked_mul(width).filter(|n| (1..=i32::MAX as usize).contains(n));
+            let (Some(rows), Some(len), true) = (rows, len, real) else {
+                let capacity = wanted.capacity;
+                return Err(GraphError::Name(format!(
+                    "\"{name}\" collects {capacity} rows of {shape}; needs rows of real numbers, and from 1 to {} \
+                     elements in all",
+                    i32::MAX
+                )));
+            };
+            let used =
+                |place: &Place| matches!(place, Place::External { name: used, .. } if **used == **name);
+            if [CLOCK, GRADIENTS, HYPER, PARAMETERS, TALLY, TOTALS].contains(&name.as_str())
+                || self.externals.keys().any(used)
+            {
+                return Err(GraphError::Name(format!(
+                    "\"{name}\" collects into a buffer that the plan uses otherwise; give it a name of its own"
+                )));
+            }
+            self.label = format!("collect {name}").into();
+            let x = self.argument(wanted.tensor)?;
+            let clock = self.external(Place::external(CLOCK, CLOCK_WORDS), DType::U32);
+            let collected = self.external(Place::external(name, len), DType::F32);
+            let (rows, width, capacity) = (rows as u32, width as u32, wanted.capacity as u32);
+            self.emit(Kernel::Collect(kernel::Collect { rows, width, capacity }), vec![x, clock, collected]);
+        }
         Ok(())
     }
 

@@ -27,6 +27,8 @@ pub const CLOCK: &str = "clock";
 pub const HYPER: &str = "hyper";
 /// Name of the buffer of running sums; see [`Request::totals`].
 pub const TOTALS: &str = "totals";
+/// Name of the buffer of a classifier's counts; see [`Request::tally`].
+pub const TALLY: &str = "tally";
 
 /// Where an argument of a planned launch lies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,10 +96,31 @@ pub struct Request {
     pub gradients: Vec<(String, Tensor)>,
     /// Sums that grow from run to run: `totals[i] += factor · Σ tensor`. At most four.
     pub totals: Vec<(Tensor, f32)>,
+    /// Averages that follow values from run to run: parameter `name` becomes `p + momentum (value - p)`; what the
+    /// graph has recorded is [`Graph::averages`]. They move after everything that the graph computes and before the
+    /// updates; a launch of those must not move them too (their gradient is zero, but a weight decay would).
+    pub averages: Vec<(String, Tensor, f32)>,
+    /// A classifier's scores [rows, classes] and its labels (integers, \[rows\]), to be counted in the buffer
+    /// [`TALLY`] from run to run: integers [classes + 1, classes], row i the rows of class i by what they were
+    /// predicted as, the last row the labels by rank. See [`kiln_kernel::RankRows`] and [`kiln_kernel::Tally`].
+    pub tally: Option<(Tensor, Tensor)>,
+    /// Results that are kept from run to run.
+    pub collect: Vec<Collect>,
     /// Launches after all that: the optimizer's.
     pub updates: Vec<Launch<Place>>,
     /// The end of the step.
     pub advance: Option<Advance>,
+}
+
+/// Rows of a result that are kept in a buffer of their own, at the clock's cursor; see [`kiln_kernel::Collect`].
+#[derive(Clone, Debug)]
+pub struct Collect {
+    /// Name of the buffer, which holds `capacity` rows of real numbers.
+    pub buffer: String,
+    /// The result, real numbers [rows, ...].
+    pub tensor: Tensor,
+    /// Rows that the buffer has room for.
+    pub capacity: usize,
 }
 
 /// Launches in order, and the memory that they need.
@@ -120,11 +143,15 @@ impl Plan {
     ///
     /// # Errors
     /// If a tensor belongs to another graph, a gradient has another size than its parameter, a name is
-    /// unknown, or a request has more than four totals.
+    /// unknown, a request has more than four totals, or what is tallied or collected has another shape than
+    /// that takes.
     pub fn new(graph: &Graph, segments: &Segments, request: &Request) -> Result<Self, GraphError> {
         let asked = request.fetch.iter().map(|(_, t)| *t);
         let asked = asked.chain(request.gradients.iter().map(|(_, t)| *t));
-        let sinks: Vec<Tensor> = asked.chain(request.totals.iter().map(|(t, _)| *t)).collect();
+        let asked = asked.chain(request.totals.iter().map(|(t, _)| *t));
+        let asked = asked.chain(request.averages.iter().map(|(_, t, _)| *t));
+        let asked = asked.chain(request.tally.iter().flat_map(|&(scores, labels)| [scores, labels]));
+        let sinks: Vec<Tensor> = asked.chain(request.collect.iter().map(|c| c.tensor)).collect();
         for &t in &sinks {
             graph.info(t)?;
         }

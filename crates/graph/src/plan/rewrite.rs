@@ -69,7 +69,8 @@ fn fold_constants(r: &mut Rewritten) {
             (Op::Binary(f), [Some(a), Some(b)]) => {
                 Some(crate::ops::binary_value(*f, f64::from(a.0), f64::from(b.0)) as f32)
             }
-            (Op::Reshape(_) | Op::Broadcast(_) | Op::Permute(_), [Some(x)]) => Some(x.0),
+            (Op::Reshape(_) | Op::Broadcast(_) | Op::Permute(_) | Op::Slice(_), [Some(x)]) => Some(x.0),
+            (Op::Pad(pad), [Some(x)]) if pad.value == *x => Some(x.0),
             (Op::Reduce(reduce), [Some(x)]) => {
                 let terms = r.graph.tensors[node.inputs[0].index()].shape.elements() / output(0).elements();
                 Some(if reduce.op == ReduceOp::Sum { x.0 * terms as f32 } else { x.0 })

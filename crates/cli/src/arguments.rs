@@ -48,8 +48,16 @@ impl OptimizerName {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sgd => "sgd",
+            Self::Rmsprop => "rmsprop",
+            Self::Adagrad => "adagrad",
+            Self::Adadelta => "adadelta",
             Self::Adam => "adam",
+            Self::Amsgrad => "amsgrad",
             Self::Adamw => "adamw",
+            Self::Adamax => "adamax",
+            Self::Nadam => "nadam",
+            Self::Lion => "lion",
+            Self::Lamb => "lamb",
         }
     }
 }
@@ -116,10 +124,26 @@ impl FromData {
 pub(crate) enum OptimizerName {
     /// Stochastic gradient descent
     Sgd,
+    /// Gradients over the root of their mean square
+    Rmsprop,
+    /// Gradients over the root of the sum of their squares
+    Adagrad,
+    /// Adagrad without a sum that only grows
+    Adadelta,
     /// Adam
     Adam,
+    /// Adam with the largest second moment so far
+    Amsgrad,
     /// Adam with decoupled weight decay
     Adamw,
+    /// Adam with the largest gradient instead of the second moment
+    Adamax,
+    /// Adam with Nesterov's momentum
+    Nadam,
+    /// The sign of the momentum
+    Lion,
+    /// Adam with steps as long as each parameter's norm
+    Lamb,
 }
 
 #[derive(Debug, Args)]

@@ -49,7 +49,11 @@ pub mod prelude {
     pub use kiln_kernel::Shape;
     pub use kiln_nn::{
         Activation::{self, *},
-        Adam, AvgPool2d, Conv2d, Dense, Dropout, Fit, Flatten, Initializer, Loss, MaxPool2d, Optimizer,
-        Recipe, Sequential, Sgd, Trainer,
+        Adadelta, Adagrad, Adam, Adamax, Add, Average, AvgPool2d, BatchNorm, Clip, Concat, Conv1d, Conv2d,
+        ConvTranspose2d, Crop2d, Dense, Dropout, Embedding, Fit, Flatten, GaussianNoise, GlobalAvgPool2d,
+        GlobalMaxPool2d, GraphTrainer, GroupNorm, Initializer, Lamb, Layer, LayerExt, LayerNorm, Lion, Loss,
+        MaxPool2d, Maximum, Minimum, Module, Multiply, Nadam, Network, Objective, Optimizer, Permute, Prelu,
+        Progress, Recipe, Recording, Reshape, Rmsprop, Schedule, Sequential, Sgd, Slice, SpatialDropout2d,
+        Subtract, Trainer, Upsample2d, ZeroPad2d,
     };
 }

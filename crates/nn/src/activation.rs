@@ -49,6 +49,13 @@ pub enum Activation {
     LogSoftmax,
 }
 
+impl std::fmt::Display for Activation {
+    /// The name in recipes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
+    }
+}
+
 impl Activation {
     /// Records the function.
     ///

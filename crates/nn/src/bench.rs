@@ -9,8 +9,8 @@ use kiln_kernel::random::Stream;
 use serde::Serialize;
 
 use crate::{
-    NnError, Recipe,
-    step::{self, Form, Recorded, Resident, TargetKind},
+    NnError, Recipe, TargetKind,
+    step::{self, Form, Recorded, Resident},
     trainer::Trainer,
 };
 
@@ -52,9 +52,15 @@ pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError
         return Err(NnError::Settings("batch size must be at least 1".into()));
     }
     let (model, form) = (recipe.model()?, Form::of(&random_rows(recipe, batch_size)?));
-    step::check_targets(&model, recipe.loss, &form)?;
-    let Recorded { graph, request } =
-        step::record_training(&model, recipe.loss, &recipe.optimizer, &recipe.preprocess, &form, batch_size)?;
+    step::check_targets(&model, &recipe.loss, &form)?;
+    let Recorded { graph, request } = step::record_training(
+        &model,
+        &recipe.loss,
+        &recipe.optimizer,
+        &recipe.preprocess,
+        &form,
+        batch_size,
+    )?;
     Ok(Plan::new(&graph, &Segments::new(&graph.parameters()), &request)?)
 }
 
@@ -79,7 +85,7 @@ pub fn bench_step(
     let started = Instant::now();
     let recorded = step::record_training(
         trainer.model(),
-        recipe.loss,
+        &recipe.loss,
         &recipe.optimizer,
         &recipe.preprocess,
         &data.form,
@@ -130,8 +136,8 @@ pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
     };
     let form = Form { items: rows, bytes: item.len() == 3, item: item.into(), targets };
     let model = recipe.model()?;
-    step::check_targets(&model, recipe.loss, &form)?;
-    step::record_training(&model, recipe.loss, &recipe.optimizer, &recipe.preprocess, &form, rows)?;
+    step::check_targets(&model, &recipe.loss, &form)?;
+    step::record_training(&model, &recipe.loss, &recipe.optimizer, &recipe.preprocess, &form, rows)?;
     Ok(())
 }
 

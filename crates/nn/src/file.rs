@@ -12,7 +12,7 @@ use kiln_kernel::Shape;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::{Loss, NnError, Optimizer, Preprocess, Sequential, Trainer};
+use crate::{Loss, Network, NnError, Optimizer, Preprocess, Trainer};
 
 /// The key of the metadata under which the description lies.
 const KEY: &str = "kiln";
@@ -27,7 +27,7 @@ struct Description {
     version: u32,
     recipe: String,
     dataset: String,
-    model: Sequential,
+    model: Network,
     loss: Loss,
     preprocess: Preprocess,
     classes: Vec<String>,
@@ -39,7 +39,7 @@ impl Description {
         self.preprocess.check()?;
         let output = self.model.output_shape().map_err(|e| e.to_string())?;
         let classes = self.classes.len();
-        if self.loss.is_classification() && classes > 0 && output != Shape::from([classes]) {
+        if self.loss.includes_softmax() && classes > 0 && output != Shape::from([classes]) {
             return Err(format!("{classes} class names for an output of {output}"));
         }
         Ok(())
@@ -84,7 +84,8 @@ impl ModelFile {
             }
         };
         let mut tensors = Vec::new();
-        for (name, view) in file.tensors() {
+        // PyTorch's count of batches is an integer that nothing here reads
+        for (name, view) in file.tensors().into_iter().filter(|t| !t.0.ends_with("num_batches_tracked")) {
             let values = to_f32(&view).ok_or_else(|| {
                 NnError::file(path, format!("tensor \"{name}\" is {:?}, not a real number", view.dtype()))
             })?;
@@ -103,7 +104,7 @@ impl ModelFile {
     ///
     /// # Errors
     /// If the file does not say.
-    pub fn model(&self) -> Result<&Sequential, NnError> {
+    pub fn model(&self) -> Result<&Network, NnError> {
         Ok(&self.described()?.model)
     }
 
@@ -223,7 +224,7 @@ fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
 
 impl Trainer {
     /// Writes the model: parameters under their names, the network, preparation and class names in the
-    /// metadata. The file appears whole or not at all; equal models give equal bytes.
+    /// metadata, unless the network has modules of the user's own ([`crate::Layer::Own`]). The file appears whole or not at all; equal models give equal bytes.
     ///
     /// # Errors
     /// If the device fails or the file cannot be written.
@@ -241,11 +242,15 @@ impl Trainer {
             recipe: recipe.into(),
             dataset: dataset.into(),
             model: self.model().clone(),
-            loss: self.loss(),
+            loss: self.loss().clone(),
             preprocess: self.preprocess().clone(),
             classes: self.classes().to_vec(),
         };
-        let json = serde_json::to_string(&description).map_err(|e| NnError::file(path, e))?;
+        // a module of the user's own has no description; its parameters load into a model that is built beside them
+        let json = match self.model().has_own_modules() {
+            true => None,
+            false => Some(serde_json::to_string(&description).map_err(|e| NnError::file(path, e))?),
+        };
         let mut parameters = Vec::new();
         for segment in self.store().segments().list() {
             let values = self.parameter(&segment.name)?;
@@ -259,8 +264,8 @@ impl Trainer {
             views.push((name.as_str(), view));
         }
         // one key only: a map of several would be written in any order
-        let metadata = HashMap::from([(KEY.to_string(), json)]);
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| NnError::file(path, e))?;
+        let metadata = json.map(|json| HashMap::from([(KEY.to_string(), json)]));
+        let bytes = safetensors::serialize(views, metadata).map_err(|e| NnError::file(path, e))?;
         write_atomically(path, &bytes)
     }
 }

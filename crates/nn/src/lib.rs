@@ -22,14 +22,19 @@ mod activation;
 mod bench;
 mod error;
 mod file;
+mod graph_trainer;
 mod init;
 mod layers;
 mod loss;
 pub mod metrics;
-mod model;
+mod named;
+mod network;
 mod optimizer;
 mod preprocess;
 mod recipe;
+mod recording;
+mod schedule;
+mod state;
 mod step;
 mod trainer;
 mod verify;
@@ -38,15 +43,23 @@ pub use activation::Activation;
 pub use bench::{BenchReport, bench_step, training_plan};
 pub use error::NnError;
 pub use file::{ModelFile, write_atomically};
+pub use graph_trainer::{GraphTrainer, Objective};
 pub use init::{Initializer, parameter_stream};
 pub use layers::{
-    ActivationLayer, AvgPool2d, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, NamedPadding, PaddingSpec,
-    Pair,
+    ActivationLayer, Add, Average, AvgPool2d, BatchNorm, Concat, Conv1d, Conv2d, ConvTranspose2d, Crop2d,
+    Dense, Dropout, Embedding, Flatten, GaussianNoise, GlobalAvgPool2d, GlobalMaxPool2d, GroupNorm, Layer,
+    LayerNorm, Matmul, MaxPool2d, Maximum, Minimum, Multiply, NamedPadding, OwnModule, PaddingSpec, Pair,
+    Permute, Prelu, Reshape, Sides, Slice, SpatialDropout2d, Subtract, Upsample2d, ZeroPad2d,
 };
-pub use loss::Loss;
-pub use model::{LayerSummary, Mode, ParameterSpec, Sequential, Summary};
-pub use optimizer::{Adam, Optimizer, Sgd};
+pub use loss::{CrossEntropyOptions, Loss, LossNames, TargetKind};
+pub use network::{INPUT, LayerExt, LayerSummary, Network, Node, Output, Sequential, Summary};
+pub use optimizer::{
+    Adadelta, Adagrad, Adam, Adamax, Clip, Lamb, Lion, Nadam, Optimizer, ParameterGroup, Rmsprop, Rule, Sgd,
+    Update,
+};
 pub use preprocess::{Numbers, Preprocess};
 pub use recipe::{DataSpec, Recipe};
+pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
+pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
 pub use trainer::{EpochReport, Fit, History, OnProgress, Progress, Scores, Trainer};
 pub use verify::{Verification, verify};

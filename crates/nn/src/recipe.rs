@@ -7,7 +7,9 @@ use kiln_device::Device;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
-use crate::{Layer, Loss, NnError, Optimizer, Preprocess, Sequential, Trainer, file::read_regular};
+use crate::{
+    Loss, Network, NnError, Node, Optimizer, Output, Preprocess, Scheduled, Trainer, file::read_regular,
+};
 
 /// Which data a recipe trains on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +44,12 @@ pub struct Recipe {
     pub loss: Loss,
     /// How.
     pub optimizer: Optimizer,
+    /// How the learning rate changes over time; none leaves it as it is.
+    pub schedule: Option<Scheduled>,
     /// The network.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Node>,
+    /// The results that are compared with the target; the last layer's if empty.
+    pub outputs: Vec<Output>,
 }
 
 /// The file as it is written. Tables with a `type` are looked at one by one, so that errors have lines.
@@ -60,7 +66,10 @@ struct RecipeFile {
     batch_size: Spanned<usize>,
     loss: Loss,
     optimizer: Spanned<toml::Table>,
+    schedule: Option<Spanned<toml::Table>>,
     layers: Vec<Spanned<toml::Table>>,
+    #[serde(default)]
+    outputs: Vec<Output>,
 }
 
 macro_rules! builtin {
@@ -70,8 +79,20 @@ macro_rules! builtin {
 }
 
 /// Name and text of the recipes that come with Kiln.
-const BUILTIN: &[(&str, &str)] =
-    builtin!["digits-cnn", "linear", "xor", "and", "or", "nor", "body-size", "mnist-mlp", "mnist-cnn",];
+const BUILTIN: &[(&str, &str)] = builtin![
+    "digits-cnn",
+    "linear",
+    "xor",
+    "and",
+    "or",
+    "nor",
+    "body-size",
+    "mnist-mlp",
+    "mnist-cnn",
+    "mnist-cnn-dropout",
+    "fashion-mlp",
+    "fashion-resnet",
+];
 
 /// Largest recipe file that is read.
 const MAX_BYTES: u64 = 16 << 20;
@@ -173,10 +194,15 @@ impl Recipe {
             };
             return Err(fail(Some(value.span()), format!("{what} must be at {bound}")));
         }
-        let settings = spell_out_adamw(file.optimizer.clone());
         let optimizer: Optimizer =
-            table(text, &settings, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
+            table(text, &file.optimizer, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
         optimizer.check().map_err(|e| fail(Some(file.optimizer.span()), e.to_string()))?;
+        let mut schedule: Option<Scheduled> = None;
+        if let Some(settings) = &file.schedule {
+            let parsed: Scheduled = table(text, settings, "schedule").map_err(|(at, m)| fail(Some(at), m))?;
+            parsed.schedule.check().map_err(|e| fail(Some(settings.span()), e.to_string()))?;
+            schedule = Some(parsed);
+        }
         let mut layers = Vec::with_capacity(file.layers.len());
         for (i, layer) in file.layers.iter().enumerate() {
             layers
@@ -191,7 +217,9 @@ impl Recipe {
             batch_size: file.batch_size.into_inner(),
             loss: file.loss,
             optimizer,
+            schedule,
             layers,
+            outputs: file.outputs,
         };
         let (numbers, item) = (recipe.preprocess.factors(true).0.len(), recipe.data_form().0);
         if numbers > 1 && item.first() != Some(&numbers) {
@@ -236,10 +264,13 @@ impl Recipe {
     ///
     /// # Errors
     /// If the layers do not fit each other.
-    pub fn model(&self) -> Result<Sequential, NnError> {
-        let mut model = Sequential::new(self.data_form().0);
+    pub fn model(&self) -> Result<Network, NnError> {
+        let mut model = Network::new(self.data_form().0);
         for layer in &self.layers {
             model = model.add(layer.clone());
+        }
+        for output in &self.outputs {
+            model = model.output(output.clone());
         }
         model.output_shape()?;
         Ok(model)
@@ -250,23 +281,15 @@ impl Recipe {
     /// # Errors
     /// If the layers do not fit each other or the device fails.
     pub fn trainer(&self, device: &Device, classes: &[String], seed: u64) -> Result<Trainer, NnError> {
-        let mut trainer = Trainer::new(device, self.model()?, self.optimizer, self.loss)?
+        let mut trainer = Trainer::new(device, self.model()?, self.optimizer.clone(), self.loss.clone())?
             .with_preprocess(self.preprocess.clone())
             .with_classes(classes.to_vec());
+        if let Some(schedule) = &self.schedule {
+            trainer = trainer.with_schedule(schedule.clone())?;
+        }
         trainer.reset(seed)?;
         Ok(trainer)
     }
-}
-
-/// `type = "adamw"` is Adam with decoupled weight decay, 0.01 unless it is given.
-fn spell_out_adamw(mut settings: Spanned<toml::Table>) -> Spanned<toml::Table> {
-    let table = settings.get_mut();
-    if table.get("type").and_then(|t| t.as_str()) == Some("adamw") {
-        table.insert("type".into(), "adam".into());
-        table.insert("decoupled".into(), true.into());
-        table.entry("weight_decay").or_insert(toml::Value::Float(0.01));
-    }
-    settings
 }
 
 /// A table that says its `type`, or where and why not.
@@ -296,7 +319,7 @@ fn table<T: DeserializeOwned>(
 fn in_plain_words(message: &str) -> String {
     [
         ("\n", " "),
-        ("invalid type: map, expected unit struct Flatten", "flatten has no settings"),
+        ("invalid type: map, expected unit struct ", "there are no settings for "),
         ("expected usize", "expected a whole number of at least 0"),
         ("expected f32", "expected a number"),
         ("expected f64", "expected a number"),
@@ -331,7 +354,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 /// Names that a word may have meant: few edits away, or containing it.
-fn nearest<'n>(word: &str, names: &[&'n str]) -> Vec<&'n str> {
+pub(crate) fn nearest<'n>(word: &str, names: &[&'n str]) -> Vec<&'n str> {
     let mut scored: Vec<(usize, &str)> = names
         .iter()
         .map(|&name| (edit_distance(word, name), name))
@@ -372,7 +395,12 @@ mod tests {
 
     #[test]
     fn parameter_counts_are_those_of_the_texts() {
-        for (name, count) in [("mnist-mlp", 407_050), ("mnist-cnn", 93_322), ("digits-cnn", 93_322)] {
+        for (name, count) in [
+            ("mnist-mlp", 407_050),
+            ("mnist-cnn", 93_322),
+            ("digits-cnn", 93_322),
+            ("mnist-cnn-dropout", 1_199_882),
+        ] {
             assert_eq!(Recipe::open(name).unwrap().model().unwrap().summary().unwrap().parameters, count);
         }
     }
@@ -430,7 +458,7 @@ mod tests {
     #[test]
     fn adamw_is_adam_with_decoupled_decay() {
         let text = Recipe::builtin_text("xor").unwrap().replacen("\"adam\"", "\"adamw\"", 1);
-        let Optimizer::Adam(adam) = Recipe::parse(&text, "xor").unwrap().optimizer else {
+        let crate::Rule::Adam(adam) = Recipe::parse(&text, "xor").unwrap().optimizer.rule else {
             panic!("adamw is Adam")
         };
         assert!(adam.decoupled && adam.weight_decay == 0.01 && adam.learning_rate == 0.02);

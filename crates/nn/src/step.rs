@@ -6,7 +6,9 @@ use kiln_data::{Features, Split, Targets};
 use kiln_graph::{GatherOptions, Graph, GraphError, Request, Tensor};
 use kiln_kernel::{Advance, Backend, Buffer, DType, GatherType, HostRef, Shape};
 
-use crate::{Loss, Mode, NnError, Optimizer, Preprocess, Sequential};
+use crate::{
+    Loss, Mode, Network, NnError, Optimizer, Preprocess, Recording, TargetKind, loss::record::RecordedLoss,
+};
 
 /// Rows of the hyper-parameter table: steps that run before it is written again.
 pub(crate) const HYPER_ROWS: usize = 1024;
@@ -15,13 +17,6 @@ pub(crate) const HYPER_ROWS: usize = 1024;
 pub(crate) const FEATURES: &str = "features";
 pub(crate) const TARGETS: &str = "targets";
 pub(crate) const ORDER: &str = "order";
-
-/// What a split's targets are.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum TargetKind {
-    Classes(usize),
-    Real(Shape),
-}
 
 /// The form of a resident split: all that its plans depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -143,36 +138,75 @@ pub(crate) struct Recorded {
 }
 
 /// Refuses a loss that does not fit the targets, or an output that does not.
-pub(crate) fn check_targets(model: &Sequential, loss: Loss, form: &Form) -> Result<(), NnError> {
-    let fail = |message: String| Err(NnError::Settings(message));
+pub(crate) fn check_targets(model: &Network, loss: &Loss, form: &Form) -> Result<(), NnError> {
     if model.input_shape() != form.item {
-        return fail(format!(
+        return Err(NnError::Settings(format!(
             "the network takes items of shape {}, the data have {}",
             model.input_shape(),
             form.item
-        ));
+        )));
     }
-    let output = model.output_shape()?;
-    match (&form.targets, loss.is_classification()) {
-        (TargetKind::Classes(classes), true) if output != Shape::from([*classes]) => {
-            fail(format!("the network's output is {output}, the data have {classes} classes"))
-        }
-        (TargetKind::Real(shape), false) if output != *shape => {
-            fail(format!("the network's output is {output}, the targets are {shape}"))
-        }
-        (TargetKind::Classes(_), false) => fail("the targets are classes; use the loss cross_entropy".into()),
-        (TargetKind::Real(_), true) => fail(
-            "the targets are real numbers, but the loss cross_entropy takes classes; use mean_squared_error"
-                .into(),
-        ),
-        _ => Ok(()),
+    for (i, shape) in model.output_shapes()?.iter().enumerate() {
+        let own = model.outputs().get(i).and_then(|output| output.loss.as_ref());
+        own.unwrap_or(loss).check_targets(shape, &form.targets)?;
     }
+    Ok(())
+}
+
+/// Records the network and its loss: the sum over the outputs, each with its weight, and the layers' penalties. Beside
+/// it the trainable parameters.
+fn record_loss(
+    model: &Network,
+    loss: &Loss,
+    g: &mut Graph,
+    mode: Mode,
+    (x, target): (Tensor, Tensor),
+    form: &Form,
+) -> Result<(RecordedLoss, Vec<(String, Tensor)>), GraphError> {
+    let mut to = Recording::new(g, mode);
+    let loss_of = |i: usize| model.outputs().get(i).and_then(|output| output.loss.as_ref()).unwrap_or(loss);
+    let outputs = model.record(&mut to, x, |i| loss_of(i).includes_softmax())?;
+    let rows = to.shape(x)?[0];
+    let (specs, penalties) = (to.parameters().to_vec(), to.penalties().to_vec());
+    let weight_of = |i: usize| model.outputs().get(i).map_or(1.0, |output| output.weight);
+    let classifies = loss.is_classification(&form.targets);
+    let mut recorded = loss_of(0).record(g, outputs[0], target, rows, classifies)?;
+    let main = recorded.mean;
+    g.scoped("loss", |g| {
+        let mut mean = g.scale(main, weight_of(0))?;
+        // everything but the main loss, for the totals
+        let mut extra: Option<Tensor> = None;
+        let mut summands = penalties;
+        for (i, &output) in outputs.iter().enumerate().skip(1) {
+            let other = loss_of(i).record_mean(g, output, target, None)?;
+            summands.push(g.scale(other, weight_of(i))?);
+        }
+        for summand in summands {
+            extra = Some(match extra {
+                Some(extra) => g.add(extra, summand)?,
+                None => summand,
+            });
+        }
+        if let Some(extra) = extra {
+            mean = g.add(mean, extra)?;
+            recorded.totals.push((extra, rows as f32));
+        }
+        recorded.totals[0].1 *= weight_of(0);
+        recorded.mean = mean;
+        Ok::<(), GraphError>(())
+    })?;
+    let mut trained = Vec::new();
+    for spec in specs.into_iter().filter(|spec| spec.trainable) {
+        let tensor = g.parameter(&spec.name, spec.shape)?;
+        trained.push((spec.name, tensor));
+    }
+    Ok((recorded, trained))
 }
 
 /// One training step on `rows` rows: batch, loss, gradients, update, clock.
 pub(crate) fn record_training(
-    model: &Sequential,
-    loss: Loss,
+    model: &Network,
+    loss: &Loss,
     optimizer: &Optimizer,
     preprocess: &Preprocess,
     form: &Form,
@@ -181,26 +215,25 @@ pub(crate) fn record_training(
     let mut g = Graph::new();
     let x = form.record_features(&mut g, rows, preprocess)?;
     let target = form.record_targets(&mut g, rows)?;
-    let output = model.record(&mut g, x, Mode::Train, loss.is_classification())?;
-    let recorded = loss.record(&mut g, output, target, rows)?;
-    let tensors = g.parameter_tensors();
+    let (recorded, trained) = record_loss(model, loss, &mut g, Mode::Train, (x, target), form)?;
+    let tensors: Vec<Tensor> = trained.iter().map(|(_, tensor)| *tensor).collect();
     let gradients = g.gradients(recorded.mean, &tensors)?;
-    let parameters = g.parameters();
-    let len = kiln_graph::Segments::new(&parameters).len();
+    let segments = kiln_graph::Segments::new(&g.parameters());
     let request = Request {
-        gradients: parameters.into_iter().map(|(name, _)| name).zip(gradients).collect(),
+        gradients: trained.into_iter().map(|(name, _)| name).zip(gradients).collect(),
+        averages: g.averages().to_vec(),
         totals: recorded.totals,
-        updates: vec![optimizer.launch(len, HYPER_ROWS)],
+        updates: optimizer.launches(&segments, HYPER_ROWS),
         advance: Some(Advance { batch: rows as u32, steps: 1 }),
-        fetch: Vec::new(),
+        ..Request::default()
     };
     Ok(Recorded { graph: g, request })
 }
 
 /// The loss of `rows` rows, summed into the totals.
 pub(crate) fn record_evaluation(
-    model: &Sequential,
-    loss: Loss,
+    model: &Network,
+    loss: &Loss,
     preprocess: &Preprocess,
     form: &Form,
     rows: usize,
@@ -208,25 +241,25 @@ pub(crate) fn record_evaluation(
     let mut g = Graph::new();
     let x = form.record_features(&mut g, rows, preprocess)?;
     let target = form.record_targets(&mut g, rows)?;
-    let output = model.record(&mut g, x, Mode::Eval, loss.is_classification())?;
-    let totals = loss.record(&mut g, output, target, rows)?.totals;
+    let totals = record_loss(model, loss, &mut g, Mode::Eval, (x, target), form)?.0.totals;
     let advance = Some(Advance { batch: rows as u32, steps: 0 });
     Ok(Recorded { graph: g, request: Request { totals, advance, ..Request::default() } })
 }
 
-/// The network's results on `rows` rows, to be fetched as `output`: probabilities where it classifies.
+/// The network's results on `rows` rows, to be fetched as `output`: probabilities where the loss takes logits.
 pub(crate) fn record_prediction(
-    model: &Sequential,
-    loss: Loss,
+    model: &Network,
+    loss: &Loss,
     preprocess: &Preprocess,
     form: &Form,
     rows: usize,
 ) -> Result<Recorded, GraphError> {
     let mut g = Graph::new();
     let x = form.record_features(&mut g, rows, preprocess)?;
-    let mut output = model.record(&mut g, x, Mode::Eval, false)?;
-    if loss.is_classification() && !model.ends_in_softmax() {
-        output = g.softmax(output, 1)?;
+    let mut to = Recording::new(&mut g, Mode::Eval);
+    let mut output = model.record(&mut to, x, |_| false)?[0];
+    if !(loss.includes_softmax() && model.ends_in_softmax()) {
+        output = loss.record_probabilities(&mut g, output)?;
     }
     let request = Request {
         fetch: vec![("output".into(), output)],

@@ -1,16 +1,17 @@
 //! Fitting, evaluating and predicting.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use kiln_data::{Features, Split, Targets};
 use kiln_device::Device;
-use kiln_graph::{CLOCK, GRADIENTS, GraphError, HYPER, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
-use kiln_kernel::{Backend, BackendError, Buffer, CLOCK_WORDS, DType, HYPER_COLUMNS, HostRef, Shape};
+use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
+use kiln_kernel::{Backend, BackendError, DType, HostRef};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Loss, NnError, Optimizer, Preprocess, Sequential, parameter_stream,
+    Loss, Network, NnError, Optimizer, Plateau, PlateauMode, Preprocess, Scheduled,
+    state::State,
     step::{self, HYPER_ROWS, ORDER, Recorded, Resident},
 };
 
@@ -117,13 +118,14 @@ impl Default for Fit<'_> {
 /// nothing is allocated or compiled.
 pub struct Trainer {
     device: Device,
-    model: Sequential,
+    model: Network,
     optimizer: Optimizer,
+    schedule: Option<Scheduled>,
+    plateau: Option<Plateau>,
     loss: Loss,
     preprocess: Preprocess,
     classes: Vec<String>,
-    store: ParameterStore,
-    shared: HashMap<String, Buffer>,
+    state: State,
     seed: u64,
     step: u64,
     epoch: u32,
@@ -134,6 +136,9 @@ struct Pass {
     session: Session,
     rows: usize,
     times: usize,
+    /// Sums that it adds to: the loss, the hits where it classifies, and what is added to the loss.
+    totals: usize,
+    classifies: bool,
 }
 
 impl Trainer {
@@ -143,35 +148,27 @@ impl Trainer {
     /// If the layers do not fit each other, a setting is out of range, or the device is out of memory.
     pub fn new(
         device: &Device,
-        model: Sequential,
+        model: Network,
         optimizer: impl Into<Optimizer>,
         loss: Loss,
     ) -> Result<Self, NnError> {
         let optimizer = optimizer.into();
         optimizer.check()?;
+        loss.check()?;
         let backend = device.backend();
-        let parameters: Vec<(String, Shape)> =
-            model.parameters()?.into_iter().map(|p| (p.name, p.shape)).collect();
-        if parameters.is_empty() {
-            return Err(NnError::Settings("the network has no parameters to train".into()));
-        }
-        let arenas: Vec<&str> =
-            std::iter::once(GRADIENTS).chain(optimizer.moments().iter().copied()).collect();
-        let store = ParameterStore::new(&**backend, &parameters, &arenas)?;
-        let mut shared = HashMap::new();
-        shared.insert(CLOCK.into(), backend.allocate(DType::U32, CLOCK_WORDS, CLOCK)?);
-        shared.insert(HYPER.into(), backend.allocate(DType::F32, HYPER_ROWS * HYPER_COLUMNS, HYPER)?);
-        let totals = if loss.is_classification() { 2 } else { 1 };
-        shared.insert(TOTALS.into(), backend.allocate(DType::F32, totals, TOTALS)?);
+        let mut state = State::new(&**backend, &optimizer, &model.parameters()?)?;
+        // the loss, the hits where it classifies, and what is added to the loss
+        state.shared.insert(TOTALS.into(), backend.allocate(DType::F32, 3, TOTALS)?);
         let mut trainer = Self {
             device: device.clone(),
             model,
             optimizer,
+            schedule: None,
+            plateau: None,
             loss,
             preprocess: Preprocess::default(),
             classes: Vec::new(),
-            store,
-            shared,
+            state,
             seed: 42,
             step: 0,
             epoch: 0,
@@ -186,17 +183,32 @@ impl Trainer {
     /// If the device fails.
     pub fn reset(&mut self, seed: u64) -> Result<(), NnError> {
         (self.seed, self.step, self.epoch) = (seed, 0, 0);
-        for spec in self.model.parameters()? {
-            let stream = parameter_stream(seed, &spec.name);
-            let values = spec.initializer.values(stream, spec.shape.elements(), spec.fan_in, spec.fan_out);
-            self.set_parameter(&spec.name, &values)?;
-        }
-        for (name, buffer) in self.store.arenas() {
-            if name != PARAMETERS {
-                self.backend().write(&buffer.view(), HostRef::F32(&vec![0.0; buffer.len()]))?;
-            }
-        }
-        Ok(())
+        self.plateau = self.new_plateau();
+        self.state.draw(&**self.backend(), &self.model.parameters()?, seed)
+    }
+
+    /// With a learning rate that changes over time. A schedule that waits for a plateau watches the epochs' loss, or
+    /// their accuracy where more is better: that of the validation rows, or without any of the training rows.
+    ///
+    /// # Errors
+    /// If a setting of the schedule is out of range.
+    pub fn with_schedule(mut self, schedule: impl Into<Scheduled>) -> Result<Self, NnError> {
+        let schedule = schedule.into();
+        schedule.schedule.check()?;
+        self.schedule = Some(schedule);
+        self.plateau = self.new_plateau();
+        Ok(self)
+    }
+
+    fn new_plateau(&self) -> Option<Plateau> {
+        self.schedule.as_ref()?.schedule.plateau(self.optimizer.learning_rate())
+    }
+
+    /// The learning rate of a step of the epoch at hand.
+    fn learning_rate(&self, step: u64) -> f64 {
+        let base = self.optimizer.learning_rate();
+        let rate = self.schedule.as_ref().map_or(base, |s| s.learning_rate(base, step, self.epoch.into()));
+        rate * self.plateau.as_ref().map_or(1.0, Plateau::factor)
     }
 
     /// With this preparation of what goes in, which is saved with the model.
@@ -221,13 +233,13 @@ impl Trainer {
     }
 
     /// The network.
-    pub fn model(&self) -> &Sequential {
+    pub fn model(&self) -> &Network {
         &self.model
     }
 
     /// The loss.
-    pub fn loss(&self) -> Loss {
-        self.loss
+    pub fn loss(&self) -> &Loss {
+        &self.loss
     }
 
     /// How what goes in is prepared.
@@ -247,7 +259,7 @@ impl Trainer {
 
     /// Where the parameters live.
     pub fn store(&self) -> &ParameterStore {
-        &self.store
+        &self.state.store
     }
 
     /// A parameter's elements, in row-major order.
@@ -255,7 +267,7 @@ impl Trainer {
     /// # Errors
     /// If there is none of that name, or the device fails.
     pub fn parameter(&self, name: &str) -> Result<Vec<f32>, NnError> {
-        Ok(self.store.read(&**self.backend(), PARAMETERS, name)?.into_f32())
+        Ok(self.state.store.read(&**self.backend(), PARAMETERS, name)?.into_f32())
     }
 
     /// Sets a parameter's elements.
@@ -263,7 +275,7 @@ impl Trainer {
     /// # Errors
     /// If there is none of that name or the length differs.
     pub fn set_parameter(&self, name: &str, values: &[f32]) -> Result<(), NnError> {
-        Ok(self.store.write(&**self.backend(), PARAMETERS, name, HostRef::F32(values))?)
+        Ok(self.state.store.write(&**self.backend(), PARAMETERS, name, HostRef::F32(values))?)
     }
 
     /// Trains on a split.
@@ -283,9 +295,23 @@ impl Trainer {
         tell(&Progress::Preparing);
         let started = Instant::now();
         let data = Resident::new(&**self.backend(), train)?;
-        step::check_targets(&self.model, self.loss, &data.form)?;
+        step::check_targets(&self.model, &self.loss, &data.form)?;
+        let mode = self.plateau.as_ref().map(Plateau::mode);
+        if mode == Some(PlateauMode::Max) && !self.loss.is_classification(&data.form.targets) {
+            return Err(NnError::Settings(
+                "schedule: mode = \"max\" watches the accuracy, which a regression has none of; use mode = \"min\""
+                    .into(),
+            ));
+        }
         let passes = self.passes(&data, batch_size, |rows| {
-            step::record_training(&self.model, self.loss, &self.optimizer, &self.preprocess, &data.form, rows)
+            step::record_training(
+                &self.model,
+                &self.loss,
+                &self.optimizer,
+                &self.preprocess,
+                &data.form,
+                rows,
+            )
         })?;
         let evaluation = validation.map(|split| self.evaluation(split)).transpose()?;
         let launches = passes.first().map_or(0, |p| p.session.launches());
@@ -304,6 +330,13 @@ impl Trainer {
             let seconds = started.elapsed().as_secs_f64();
             self.epoch += 1;
             let validation = evaluation.as_ref().map(|e| self.run_evaluation(e)).transpose()?;
+            if let Some(plateau) = &mut self.plateau {
+                let scores = validation.unwrap_or(train_scores);
+                plateau.observe(match plateau.mode() {
+                    PlateauMode::Min => scores.loss,
+                    PlateauMode::Max => scores.accuracy.unwrap_or(f64::NAN),
+                });
+            }
             let images_per_second = train.len() as f64 / seconds;
             let report = EpochReport { epoch, train: train_scores, validation, seconds, images_per_second };
             tell(&Progress::Epoch(&report));
@@ -344,9 +377,9 @@ impl Trainer {
             )));
         }
         let passes = self.fitting_passes(&data, |rows| {
-            step::record_prediction(&self.model, self.loss, &self.preprocess, &data.form, rows)
+            step::record_prediction(&self.model, &self.loss, &self.preprocess, &data.form, rows)
         })?;
-        self.write_clock(self.step, 0, 0)?;
+        self.write_clock(0)?;
         let mut outputs = Vec::new();
         for pass in &passes {
             for _ in 0..pass.times {
@@ -373,9 +406,10 @@ impl Trainer {
                 continue;
             }
             let Recorded { graph, request, .. } = record(rows)?;
-            let plan = Plan::new(&graph, self.store.segments(), &request)?;
+            let plan = Plan::new(&graph, self.state.store.segments(), &request)?;
             let session = self.session(&plan, data)?;
-            passes.push(Pass { session, rows, times });
+            let classifies = self.loss.is_classification(&data.form.targets);
+            passes.push(Pass { session, rows, times, totals: request.totals.len(), classifies });
         }
         Ok(passes)
     }
@@ -400,34 +434,29 @@ impl Trainer {
 
     /// A plan over the trainer's parameters and a resident split.
     pub(crate) fn session(&self, plan: &Plan, data: &Resident) -> Result<Session, NnError> {
-        let mut shared = self.shared.clone();
+        let mut shared = self.state.shared.clone();
         shared.extend(data.buffers.iter().map(|(name, buffer)| (name.clone(), buffer.clone())));
-        Ok(Session::new(self.backend().clone(), &self.store, plan, &shared)?)
+        Ok(Session::new(self.backend().clone(), &self.state.store, plan, &shared)?)
     }
 
-    fn write_clock(&self, step: u64, row: u32, cursor: usize) -> Result<(), NnError> {
-        let words = [step as u32, row, cursor as u32, self.seed as u32, (self.seed >> 32) as u32, 0, 0, 0];
-        Ok(self.backend().write(&self.shared[CLOCK].view(), HostRef::U32(&words))?)
+    fn write_clock(&self, cursor: usize) -> Result<(), NnError> {
+        self.state.write_clock(&**self.backend(), self.seed, self.step, cursor)
     }
 
     /// The settings of the next steps, and the clock at their first row.
     pub(crate) fn write_hyper(&self, steps: usize, cursor: usize) -> Result<(), NnError> {
-        let rows: Vec<f32> =
-            (0..steps.min(HYPER_ROWS) as u64).flat_map(|i| self.optimizer.hyper(self.step + i)).collect();
-        self.backend().write(&self.shared[HYPER].slice(0, rows.len()), HostRef::F32(&rows))?;
-        self.write_clock(self.step, 0, cursor)
+        let rows =
+            self.optimizer.hyper_table(self.step, steps.min(HYPER_ROWS), &|step| self.learning_rate(step));
+        self.state.write_hyper(&**self.backend(), &rows)?;
+        self.write_clock(cursor)
     }
 
     /// Reads the running sums and sets them to zero.
     pub(crate) fn take_totals(&self) -> Result<Vec<f64>, NnError> {
-        let view = self.shared[TOTALS].view();
+        let view = self.state.shared[TOTALS].view();
         let reading = self.backend().read(&view);
         self.backend().write(&view, HostRef::F32(&vec![0.0; view.len]))?;
         Ok(pollster::block_on(reading)?.into_f64())
-    }
-
-    fn scores(&self, totals: &[f64], rows: usize) -> Scores {
-        Scores { loss: totals[0] / rows as f64, accuracy: totals.get(1).map(|hits| hits / rows as f64) }
     }
 
     fn run_epoch(
@@ -438,7 +467,7 @@ impl Trainer {
     ) -> Result<Scores, NnError> {
         let all_steps: usize = passes.iter().map(|p| p.times).sum();
         let (mut steps, mut rows) = (0, 0);
-        let mut totals = vec![0.0; self.shared[TOTALS].len()];
+        let mut totals = vec![0.0; self.state.shared[TOTALS].len()];
         self.take_totals()?;
         for pass in passes {
             for _ in 0..pass.times {
@@ -453,30 +482,38 @@ impl Trainer {
                     for (sum, part) in totals.iter_mut().zip(self.take_totals()?) {
                         *sum += part;
                     }
-                    report(rows, self.scores(&totals, rows));
+                    report(rows, scores(passes, &totals, rows));
                 }
             }
         }
-        Ok(self.scores(&totals, items))
+        Ok(scores(passes, &totals, items))
     }
 
     fn evaluation(&self, split: &Split) -> Result<Vec<Pass>, NnError> {
         let data = Resident::new(&**self.backend(), split)?;
-        step::check_targets(&self.model, self.loss, &data.form)?;
+        step::check_targets(&self.model, &self.loss, &data.form)?;
         self.fitting_passes(&data, |rows| {
-            step::record_evaluation(&self.model, self.loss, &self.preprocess, &data.form, rows)
+            step::record_evaluation(&self.model, &self.loss, &self.preprocess, &data.form, rows)
         })
     }
 
     fn run_evaluation(&self, passes: &[Pass]) -> Result<Scores, NnError> {
         self.take_totals()?;
-        self.write_clock(self.step, 0, 0)?;
+        self.write_clock(0)?;
         for pass in passes {
             for _ in 0..pass.times {
                 pass.session.run(1)?;
             }
         }
         let rows = passes.iter().map(|p| p.rows * p.times).sum();
-        Ok(self.scores(&self.take_totals()?, rows))
+        Ok(scores(passes, &self.take_totals()?, rows))
     }
+}
+
+/// The means of the sums that passes have added to.
+fn scores(passes: &[Pass], totals: &[f64], rows: usize) -> Scores {
+    let (count, classifies) = passes.first().map_or((1, false), |p| (p.totals, p.classifies));
+    let extra = if count > 1 + usize::from(classifies) { totals[count - 1] } else { 0.0 };
+    let accuracy = classifies.then(|| totals[1] / rows as f64);
+    Scores { loss: (totals[0] + extra) / rows as f64, accuracy }
 }

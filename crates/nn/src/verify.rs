@@ -11,7 +11,7 @@ use kiln_graph::{
 use kiln_kernel::{CLOCK_WORDS, Host};
 
 use crate::{
-    NnError, Recipe,
+    NnError, Optimizer, Recipe, Update,
     bench::{check, random_rows},
     step::{self, FEATURES, Form, HYPER_ROWS, ORDER, Recorded, TARGETS, pack_bytes},
 };
@@ -57,14 +57,10 @@ pub fn verify(
     let form = Form::of(&split);
     // The parameters are drawn on the CPU: a device that is broken must not spoil what it is checked with.
     let trainer = recipe.trainer(&Device::cpu(), &[], seed)?;
-    let Recorded { graph, request } = step::record_training(
-        trainer.model(),
-        recipe.loss,
-        &recipe.optimizer,
-        &recipe.preprocess,
-        &form,
-        batch_size,
-    )?;
+    let record = |optimizer: &Optimizer| {
+        step::record_training(trainer.model(), &recipe.loss, optimizer, &recipe.preprocess, &form, batch_size)
+    };
+    let Recorded { graph, request } = record(&recipe.optimizer)?;
     let segments = trainer.store().segments();
     let mut parameters = HashMap::new();
     for segment in segments.list() {
@@ -85,7 +81,12 @@ pub fn verify(
     };
     let mut clock = vec![0; CLOCK_WORDS];
     (clock[3], clock[4]) = (seed as u32, (seed >> 32) as u32);
-    let hyper = (0..HYPER_ROWS as u64).flat_map(|step| recipe.optimizer.hyper(step)).collect();
+    let base = recipe.optimizer.learning_rate();
+    let rate = |step: u64| recipe.schedule.as_ref().map_or(base, |s| s.learning_rate(base, step, 0));
+    let hyper = recipe.optimizer.hyper_table(0, HYPER_ROWS, &rate);
+    for (name, table) in recipe.optimizer.tables(segments, &|_| true) {
+        inputs.insert(name.into(), table);
+    }
     inputs.insert(FEATURES.into(), features);
     inputs.insert(TARGETS.into(), targets);
     inputs.insert(ORDER.into(), Host::U32(kiln_data::order(seed, 0, batch_size, true)));
@@ -105,12 +106,17 @@ pub fn verify(
             let gradient: Vec<f64> = gradient.iter().copied().collect();
             let moments =
                 moments.entry(name.clone()).or_insert_with(|| vec![vec![0.0; gradient.len()]; arenas.len()]);
+            let rank = w.ndim();
             // Arrays that were made from a vector lie in one piece.
             if let Some(w) = w.as_slice_mut() {
-                recipe.optimizer.update_f64(w, &gradient, moments, step.into());
+                let learning_rate = rate(step.into());
+                let at = Update { name, rank, step: step.into(), learning_rate };
+                recipe.optimizer.update_f64(at, w, &gradient, moments);
             }
         }
     };
+    // Clipping overwrites the gradients that whole steps are compared by: its launches were checked above.
+    let Recorded { graph, request } = record(&Optimizer { clip: None, ..recipe.optimizer.clone() })?;
     let tensors = check_steps(&graph, &request, start, arenas, device.backend(), steps, &mut update)?;
     Ok(Verification { launches, tensors })
 }

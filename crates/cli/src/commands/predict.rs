@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
             args.model.display()
         )));
     };
-    if !trainer.loss().is_classification() {
+    if !trainer.loss().includes_softmax() {
         return Err(Failure::Message(format!(
             "{}: the network does not classify, so there is no class to predict",
             args.model.display()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_nn::{ModelFile, Recipe, Sequential, Summary};
+use kiln_nn::{ModelFile, Network, Recipe, Summary};
 
 use crate::{
     Failure,
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Arguments, ui: &Ui) -> Result<(), Failure> {
 }
 
 /// A built-in recipe by name, a recipe file by its ending, else a model file if there is such a file.
-fn open(what: &str) -> Result<Sequential, Failure> {
+fn open(what: &str) -> Result<Network, Failure> {
     let path = Path::new(what);
     let is_file = Recipe::builtin_text(what).is_none() && !what.ends_with(".toml") && path.is_file();
     if is_file || what.ends_with(".safetensors") {
@@ -28,32 +28,35 @@ fn open(what: &str) -> Result<Sequential, Failure> {
     }
 }
 
-fn table(model: &Sequential, summary: &Summary) -> String {
+fn table(model: &Network, summary: &Summary) -> String {
     let shape = |dims: &[usize]| format!("{dims:?}");
     let mut table = Table::new([
         ("layer", Align::Left),
         ("type", Align::Left),
+        ("reads", Align::Left),
         ("output", Align::Left),
         ("parameters", Align::Right),
         ("memory/image", Align::Right),
     ]);
-    table.row(["input".into(), String::new(), shape(model.input_shape().dims())]);
+    table.row(["input".into(), String::new(), String::new(), shape(model.input_shape().dims())]);
     let mut memory = 0;
     for layer in &summary.layers {
         memory += layer.output_bytes;
         table.row([
             layer.name.clone(),
             layer.kind.into(),
+            layer.inputs.join(", "),
             shape(&layer.output_shape),
             count(layer.parameters as u64),
             bytes(layer.output_bytes as u64),
         ]);
     }
     format!(
-        "{}\n\nparameters {} ({} trainable), {}; results {} an image",
+        "{}\n\nparameters {} ({} trainable, {} frozen or running statistics), {}; results {} an image",
         table.render(),
         count(summary.parameters as u64),
         count(summary.trainable as u64),
+        count((summary.parameters - summary.trainable) as u64),
         bytes(summary.parameters as u64 * 4),
         bytes(memory as u64)
     )

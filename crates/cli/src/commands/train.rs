@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use kiln_data::{Dataset, Split};
 use kiln_device::Device;
-use kiln_nn::{Adam, EpochReport, Fit, Optimizer, Progress as Event, Recipe, Trainer};
+use kiln_nn::{EpochReport, Fit, Optimizer, Progress as Event, Recipe, Trainer};
 use serde::Serialize;
 
 use crate::{
     Failure,
-    arguments::{OptimizerName, Train},
+    arguments::Train,
     output::{Progress, Spinner, Ui, count, duration, percent},
     run_folder::{RunFolder, hash},
 };
@@ -57,8 +57,12 @@ struct Run<'a> {
     batch_size: usize,
     seed: u64,
     loss: kiln_nn::Loss,
-    optimizer: Optimizer,
-    layers: &'a [kiln_nn::Layer],
+    optimizer: &'a Optimizer,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<&'a kiln_nn::Scheduled>,
+    layers: &'a [kiln_nn::Node],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    outputs: &'a [kiln_nn::Output],
     preprocess: &'a kiln_nn::Preprocess,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a Report>,
@@ -153,24 +157,17 @@ fn adjusted(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
     if let Some(batch_size) = args.batch_size {
         recipe.batch_size = batch_size as usize;
     }
-    if let Some(wanted) = args.optimizer.filter(|&wanted| wanted != name_of(&recipe.optimizer)) {
-        recipe.optimizer = Optimizer::named(wanted.name())
+    if let Some(wanted) = args.optimizer.filter(|wanted| wanted.name() != recipe.optimizer.name()) {
+        let named = Optimizer::named(wanted.name())
             .ok_or_else(|| Failure::Message(format!("there is no optimizer \"{}\"", wanted.name())))?;
+        // clipping and groups are the network's, whatever the rule
+        recipe.optimizer.rule = named.rule;
     }
     if let Some(rate) = args.lr {
         recipe.optimizer = recipe.optimizer.with_learning_rate(rate);
     }
     recipe.optimizer.check()?;
     Ok(recipe)
-}
-
-/// Which of the flag's names an optimizer goes by.
-fn name_of(optimizer: &Optimizer) -> OptimizerName {
-    match optimizer {
-        Optimizer::Sgd(_) => OptimizerName::Sgd,
-        Optimizer::Adam(Adam { decoupled: true, .. }) => OptimizerName::Adamw,
-        Optimizer::Adam(_) => OptimizerName::Adam,
-    }
 }
 
 fn describe<'a>(
@@ -196,9 +193,11 @@ fn describe<'a>(
         epochs: recipe.epochs,
         batch_size: recipe.batch_size,
         seed,
-        loss: recipe.loss,
-        optimizer: recipe.optimizer,
+        loss: recipe.loss.clone(),
+        optimizer: &recipe.optimizer,
+        schedule: recipe.schedule.as_ref(),
         layers: &recipe.layers,
+        outputs: &recipe.outputs,
         preprocess: &recipe.preprocess,
         result,
     }

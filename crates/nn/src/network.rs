@@ -1,0 +1,548 @@
+//! Networks: layers with names, each reading the one before or those that it names.
+
+use std::collections::{HashMap, HashSet};
+
+use kiln_graph::{Graph, GraphError, Tensor};
+use kiln_kernel::Shape;
+use serde::{Deserialize, Serialize};
+
+use crate::{Layer, Loss, Mode, Module, ParameterSpec, Penalty, Recording};
+
+/// What layers call the network's own input in `inputs`.
+pub const INPUT: &str = "input";
+
+/// A layer in its place: what it reads, and how it is trained.
+///
+/// In recipes and model files its keys stand beside the layer's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name; by kind and number (`conv1`) if left out. Names of parameters begin with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Names of the layers whose results it reads, `input` being what goes into the network; the layer before it
+    /// if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<String>>,
+    /// The layer whose parameters it uses instead of its own: a shared layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
+    /// Whether training changes its parameters.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub trainable: bool,
+    /// Adds this factor times the sum of the weights' magnitudes to the loss.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub weight_l1: f32,
+    /// Adds this factor times the sum of the weights' squares to the loss.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub weight_l2: f32,
+    /// Adds this factor times the sum of the results' magnitudes, the mean over the batch, to the loss.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub activity_l1: f32,
+    /// Adds this factor times the sum of the results' squares, the mean over the batch, to the loss.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub activity_l2: f32,
+    /// What it computes.
+    #[serde(flatten)]
+    pub layer: Layer,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
+}
+
+impl<L: Into<Layer>> From<L> for Node {
+    fn from(layer: L) -> Self {
+        Node {
+            name: None,
+            inputs: None,
+            share: None,
+            trainable: true,
+            weight_l1: 0.0,
+            weight_l2: 0.0,
+            activity_l1: 0.0,
+            activity_l2: 0.0,
+            layer: layer.into(),
+        }
+    }
+}
+
+impl Node {
+    /// With this name.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Reading these layers, `input` being what goes into the network.
+    pub fn inputs<const N: usize>(mut self, names: [&str; N]) -> Self {
+        self.inputs = Some(names.map(String::from).to_vec());
+        self
+    }
+
+    /// Using the parameters of another layer, before or after this one.
+    pub fn sharing(mut self, layer: &str) -> Self {
+        self.share = Some(layer.into());
+        self
+    }
+
+    /// Not changed by training.
+    pub fn frozen(mut self) -> Self {
+        self.trainable = false;
+        self
+    }
+
+    /// With `l1 Σ|w| + l2 Σw²` of its weights (not biases) added to the loss: Keras' `kernel_regularizer`.
+    pub fn weight_penalty(mut self, l1: f32, l2: f32) -> Self {
+        (self.weight_l1, self.weight_l2) = (l1, l2);
+        self
+    }
+
+    /// With `l1 Σ|y| + l2 Σy²` of its results, the mean over the batch, added to the loss: Keras'
+    /// `activity_regularizer`.
+    pub fn activity_penalty(mut self, l1: f32, l2: f32) -> Self {
+        (self.activity_l1, self.activity_l2) = (l1, l2);
+        self
+    }
+}
+
+/// Gives every layer the methods that make a [`Node`] of it: `Add.inputs(["conv2", "input"])`.
+pub trait LayerExt: Into<Node> {
+    /// See [`Node::named`].
+    fn named(self, name: &str) -> Node {
+        self.into().named(name)
+    }
+
+    /// See [`Node::inputs`].
+    fn inputs<const N: usize>(self, names: [&str; N]) -> Node {
+        self.into().inputs(names)
+    }
+
+    /// See [`Node::sharing`].
+    fn sharing(self, layer: &str) -> Node {
+        self.into().sharing(layer)
+    }
+
+    /// See [`Node::frozen`].
+    fn frozen(self) -> Node {
+        self.into().frozen()
+    }
+
+    /// See [`Node::weight_penalty`].
+    fn weight_penalty(self, l1: f32, l2: f32) -> Node {
+        self.into().weight_penalty(l1, l2)
+    }
+
+    /// See [`Node::activity_penalty`].
+    fn activity_penalty(self, l1: f32, l2: f32) -> Node {
+        self.into().activity_penalty(l1, l2)
+    }
+}
+
+impl<L: Into<Layer>> LayerExt for L {}
+
+/// One of several results of a network that are compared with the target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// The layer whose result it is.
+    pub layer: String,
+    /// Factor of its loss in the sum.
+    #[serde(default = "one")]
+    pub weight: f32,
+    /// Its loss; the network's if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+/// One line of a summary.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerSummary {
+    /// `conv1`.
+    pub name: String,
+    /// `conv2d`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Names of what it reads, where that is not just the layer before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+    /// Shape of one item's result.
+    pub output_shape: Vec<usize>,
+    /// Elements of its parameters. Those of a shared layer count once, where they are first used.
+    pub parameters: usize,
+    /// Elements of the parameters that training changes.
+    pub trainable: usize,
+    /// Bytes of one item's result.
+    pub output_bytes: usize,
+}
+
+/// What a network is made of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// The layers in order.
+    pub layers: Vec<LayerSummary>,
+    /// Elements of all parameters.
+    pub parameters: usize,
+    /// Elements of the parameters that training changes; the others are frozen or running statistics.
+    pub trainable: usize,
+}
+
+/// A network of layers. Each reads the layer before it, or the layers that it names; the last one's result, or the
+/// [`Output`]s, are compared with the target.
+///
+/// Layers are named by kind and number in order (`conv1`, `pool1`, `conv2`, `fc1`), or as they are told.
+///
+/// ```
+/// use kiln_nn::{Activation::Relu, Conv2d, Dense, Flatten, MaxPool2d, Sequential};
+/// use kiln_kernel::Shape;
+///
+/// let model = Sequential::new(Shape::image(1, 28, 28))
+///     .add(Conv2d::new(32, 3).activation(Relu))
+///     .add(MaxPool2d::new(2))
+///     .add(Flatten)
+///     .add(Dense::new(10));
+/// let summary = model.summary()?;
+/// assert_eq!(summary.layers[0].output_shape, [32, 26, 26]);
+/// assert_eq!(summary.parameters, 320 + 54_090);
+/// # Ok::<(), kiln_graph::GraphError>(())
+/// ```
+///
+/// A residual connection:
+///
+/// ```
+/// use kiln_nn::{Activation::Relu, Add, Conv2d, LayerExt, Network};
+///
+/// let model = Network::new([8, 5, 5])
+///     .add(Conv2d::new(8, 3).same().activation(Relu))
+///     .add(Conv2d::new(8, 3).same())
+///     .add(Add.inputs(["conv2", "input"]))
+///     .add(Relu);
+/// assert_eq!(model.output_shape()?.dims(), [8, 5, 5]);
+/// # Ok::<(), kiln_graph::GraphError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    input: Vec<usize>,
+    layers: Vec<Node>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    outputs: Vec<Output>,
+}
+
+/// A [`Network`] that is a line of layers, Keras' and PyTorch's word for it.
+pub type Sequential = Network;
+
+/// A layer after recording.
+struct Recorded {
+    name: String,
+    inputs: Vec<String>,
+    result: Tensor,
+    /// The parameters that it was the first to use.
+    parameters: std::ops::Range<usize>,
+}
+
+impl Network {
+    /// A network without layers over items of this shape.
+    pub fn new(input: impl Into<Shape>) -> Self {
+        Self { input: input.into().dims().to_vec(), layers: Vec::new(), outputs: Vec::new() }
+    }
+
+    /// With one more layer at the end.
+    #[allow(clippy::should_implement_trait)] // Keras' word; nothing is summed
+    pub fn add(mut self, layer: impl Into<Node>) -> Self {
+        self.layers.push(layer.into());
+        self
+    }
+
+    /// With one more result that is compared with the target. The first is the main one, which predicts; where there
+    /// are none it is the last layer's.
+    pub fn output(mut self, output: Output) -> Self {
+        self.outputs.push(output);
+        self
+    }
+
+    /// Shape of an item that goes in.
+    pub fn input_shape(&self) -> Shape {
+        self.input.clone().into()
+    }
+
+    /// The layers in order.
+    pub fn layers(&self) -> &[Node] {
+        &self.layers
+    }
+
+    /// The results that are compared with the target, where they are named.
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    /// Whether some layer is a module of the user's own, which files cannot describe.
+    pub fn has_own_modules(&self) -> bool {
+        self.layers.iter().any(|node| matches!(node.layer, Layer::Own(_)))
+    }
+
+    /// The layers with their names.
+    pub fn named_layers(&self) -> Vec<(String, &Layer)> {
+        self.names().into_iter().zip(self.layers.iter().map(|node| &node.layer)).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let given: HashSet<&str> = self.layers.iter().filter_map(|node| node.name.as_deref()).collect();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let mut number = |prefix: &'static str| {
+            loop {
+                let count = counts.entry(prefix).or_default();
+                *count += 1;
+                let name = format!("{prefix}{count}");
+                if !given.contains(name.as_str()) {
+                    return name;
+                }
+            }
+        };
+        self.layers
+            .iter()
+            .map(|node| node.name.clone().unwrap_or_else(|| number(node.layer.prefix())))
+            .collect()
+    }
+
+    /// The position of the layer whose result is the main one.
+    fn main_layer(&self, names: &[String]) -> Option<usize> {
+        match self.outputs.first() {
+            Some(output) => names.iter().position(|name| *name == output.layer),
+            None => self.layers.len().checked_sub(1),
+        }
+    }
+
+    /// Whether the main result comes from a softmax, so that it is probabilities.
+    pub fn ends_in_softmax(&self) -> bool {
+        let main = self.main_layer(&self.names());
+        main.is_some_and(|i| self.layers[i].layer.ends_in_softmax())
+    }
+
+    /// Records the network on a batch `x` [rows, ...] and gives its results: the main one, then the others. Where
+    /// `logits` says so of a result, a softmax at its very end is left out, because the loss takes logits.
+    ///
+    /// # Errors
+    /// If a layer does not fit what it reads, or names what is not before it; the layer is named.
+    pub fn record(
+        &self,
+        to: &mut Recording<'_>,
+        x: Tensor,
+        logits: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Tensor>, GraphError> {
+        let layers = self.record_all(to, x, logits)?;
+        if self.outputs.is_empty() {
+            return Ok(vec![layers.last().map_or(x, |layer| layer.result)]);
+        }
+        self.outputs
+            .iter()
+            .map(|output| {
+                let layer = layers.iter().find(|layer| layer.name == output.layer);
+                layer.map(|layer| layer.result).ok_or_else(|| GraphError::Shape {
+                    op: "output".into(),
+                    scope: output.layer.clone(),
+                    message: "there is no layer of this name".into(),
+                })
+            })
+            .collect()
+    }
+
+    fn record_all(
+        &self,
+        to: &mut Recording<'_>,
+        x: Tensor,
+        logits: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Recorded>, GraphError> {
+        let names = self.names();
+        let main = self.main_layer(&names);
+        let as_logits = |i: usize| {
+            let named = self.outputs.iter().position(|output| output.layer == names[i]);
+            match named {
+                Some(output) => logits(output),
+                None => self.outputs.is_empty() && main == Some(i) && logits(0),
+            }
+        };
+        let mut known: HashMap<&str, Tensor> = HashMap::from([(INPUT, x)]);
+        let mut all: Vec<Recorded> = Vec::with_capacity(self.layers.len());
+        for (i, (node, name)) in self.layers.iter().zip(&names).enumerate() {
+            let fail = |message: String| GraphError::Shape {
+                op: node.layer.type_name().into(),
+                scope: name.clone(),
+                message,
+            };
+            check_name(name).map_err(fail)?;
+            if known.contains_key(name.as_str()) {
+                return Err(fail(format!("the name \"{name}\" is taken by what comes before")));
+            }
+            let before = all.last().map_or(INPUT, |layer| layer.name.as_str()).to_string();
+            let inputs = node.inputs.clone().unwrap_or_else(|| vec![before.clone()]);
+            let read = |input: &String| {
+                known.get(input.as_str()).copied().ok_or_else(|| {
+                    fail(match names.contains(input) {
+                        true => format!("reads \"{input}\", which comes after it; put it behind"),
+                        false => format!("there is no layer \"{input}\" before it"),
+                    })
+                })
+            };
+            let tensors = inputs.iter().map(read).collect::<Result<Vec<Tensor>, _>>()?;
+            let of = node.share.as_deref().unwrap_or(name);
+            if let Some(share) = &node.share
+                && names
+                    .iter()
+                    .position(|n| n == share)
+                    .is_none_or(|j| j == i || self.layers[j].layer.type_name() != node.layer.type_name())
+            {
+                let kind = node.layer.type_name();
+                return Err(fail(format!("shares with \"{share}\", which is no other {kind} layer")));
+            }
+            let first = to.parameters().len();
+            let layer = if as_logits(i) { node.layer.without_softmax() } else { node.layer.clone() };
+            let result = record_node(node, &layer, to, name, of, &tensors)?;
+            let plain = inputs == [before];
+            all.push(Recorded {
+                name: name.clone(),
+                inputs: if plain { Vec::new() } else { inputs },
+                result,
+                parameters: first..to.parameters().len(),
+            });
+            known.insert(name, result);
+        }
+        Ok(all)
+    }
+
+    /// Records the network on one item, and looks at what came of it.
+    fn examine<R>(
+        &self,
+        look: impl FnOnce(&Recording<'_>, &[Recorded], &[Tensor]) -> Result<R, GraphError>,
+    ) -> Result<R, GraphError> {
+        let mut g = Graph::new();
+        let mut batch = vec![1];
+        batch.extend(&self.input);
+        let x = g.input("x", batch)?;
+        let mut to = Recording::new(&mut g, Mode::Eval);
+        let layers = self.record_all(&mut to, x, |_| false)?;
+        let mut outputs = Vec::new();
+        for output in &self.outputs {
+            if !(output.weight.is_finite() && output.weight >= 0.0) {
+                let message = format!("the weight of an output must be at least 0, is {}", output.weight);
+                return Err(GraphError::Shape { op: "output".into(), scope: output.layer.clone(), message });
+            }
+            match layers.iter().find(|layer| layer.name == output.layer) {
+                Some(layer) => outputs.push(layer.result),
+                None => {
+                    let message = "there is no layer of this name".into();
+                    return Err(GraphError::Shape {
+                        op: "output".into(),
+                        scope: output.layer.clone(),
+                        message,
+                    });
+                }
+            }
+        }
+        if outputs.is_empty() {
+            outputs.push(layers.last().map_or(x, |layer| layer.result));
+        }
+        look(&to, &layers, &outputs)
+    }
+
+    /// The shape of one item of the main result.
+    ///
+    /// # Errors
+    /// If a layer does not fit what it reads.
+    pub fn output_shape(&self) -> Result<Shape, GraphError> {
+        self.examine(|to, _, outputs| item_shape(to, outputs[0]))
+    }
+
+    /// The shapes of one item of all results that are compared with the target.
+    ///
+    /// # Errors
+    /// If a layer does not fit what it reads.
+    pub fn output_shapes(&self) -> Result<Vec<Shape>, GraphError> {
+        self.examine(|to, _, outputs| outputs.iter().map(|&t| item_shape(to, t)).collect())
+    }
+
+    /// All parameters, in the order of the layers.
+    ///
+    /// # Errors
+    /// If a layer does not fit what it reads.
+    pub fn parameters(&self) -> Result<Vec<ParameterSpec>, GraphError> {
+        self.examine(|to, _, _| Ok(to.parameters().to_vec()))
+    }
+
+    /// Shapes and sizes of every layer.
+    ///
+    /// # Errors
+    /// If a layer does not fit what it reads.
+    pub fn summary(&self) -> Result<Summary, GraphError> {
+        self.examine(|to, layers, _| {
+            let mut lines = Vec::with_capacity(layers.len());
+            for (layer, node) in layers.iter().zip(&self.layers) {
+                let specs = &to.parameters()[layer.parameters.clone()];
+                let elements = |p: &ParameterSpec| p.shape.elements();
+                let output = item_shape(to, layer.result)?;
+                lines.push(LayerSummary {
+                    name: layer.name.clone(),
+                    kind: node.layer.type_name(),
+                    inputs: layer.inputs.clone(),
+                    output_bytes: 4 * output.elements(),
+                    output_shape: output.dims().to_vec(),
+                    parameters: specs.iter().map(elements).sum(),
+                    trainable: specs.iter().filter(|p| p.trainable).map(elements).sum(),
+                });
+            }
+            let parameters = lines.iter().map(|l| l.parameters).sum();
+            let trainable = lines.iter().map(|l| l.trainable).sum();
+            Ok(Summary { layers: lines, parameters, trainable })
+        })
+    }
+}
+
+/// Names become parts of parameters' names and of files.
+fn check_name(name: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-/".contains(c);
+    if name.is_empty() || name == INPUT || name.len() > 100 || !name.chars().all(allowed) {
+        return Err(format!(
+            "\"{name}\" cannot be a layer's name: up to 100 letters, digits, _, - and /, and not \"{INPUT}\""
+        ));
+    }
+    Ok(())
+}
+
+fn item_shape(to: &Recording<'_>, tensor: Tensor) -> Result<Shape, GraphError> {
+    let shape = to.shape(tensor)?;
+    Ok(Shape::from(shape.dims().get(1..).unwrap_or_default()))
+}
+
+/// Records one layer with its penalties, frozen or not.
+fn record_node(
+    node: &Node,
+    layer: &Layer,
+    to: &mut Recording<'_>,
+    name: &str,
+    of: &str,
+    inputs: &[Tensor],
+) -> Result<Tensor, GraphError> {
+    let weights = Penalty { l1: node.weight_l1, l2: node.weight_l2 };
+    let record = |to: &mut Recording<'_>| {
+        to.penalised(weights, |to| to.layer_sharing(name, of, layer as &dyn Module, inputs))
+    };
+    let y = if node.trainable { record(to)? } else { to.frozen(record)? };
+    let activity = Penalty { l1: node.activity_l1, l2: node.activity_l2 };
+    if activity != Penalty::default() {
+        let rows = to.shape(y)?.dims().first().copied().unwrap_or(1);
+        to.penalise(y, activity, 1.0 / rows as f32)?;
+    }
+    Ok(y)
+}

@@ -59,8 +59,7 @@ fn train_xor() -> Result<Training, GraphError> {
         batch: 4,
         steps,
         optimizer: Box::new(move |len| {
-            let (momentum, weight_decay) = (Real(0.0), Real(0.0));
-            Kernel::Sgd(Sgd { len, hyper_rows: steps as u32, momentum, nesterov: false, weight_decay })
+            Kernel::Sgd(Sgd { len, hyper_rows: steps as u32, momentum: Real(0.0), nesterov: false })
         }),
         moments: &[],
         hyper: hyper_table(steps, 0.1, 0.0, 0.0),
@@ -148,8 +147,8 @@ fn train_mnist_cnn() -> Result<Option<Training>, GraphError> {
                 beta1: Real(0.9),
                 beta2: Real(0.999),
                 eps: Real(1e-7),
-                weight_decay: Real(0.0),
                 decoupled: false,
+                amsgrad: false,
             })
         }),
         moments: &["moment1", "moment2"],
@@ -188,15 +187,18 @@ fn check_training(
         arena(GRADIENTS),
         Place::external(HYPER, training.steps * HYPER_COLUMNS),
         Place::external(CLOCK, CLOCK_WORDS),
+        Place::external("group_settings", 2 * store.segments().blocks()),
     ];
     arguments.extend(training.moments.iter().map(|name| arena(name)));
     let update = Launch { kernel: (training.optimizer)(len as u32), arguments, label: "optimizer".into() };
     let request = Request {
+        averages: Vec::new(),
         fetch: vec![("loss".into(), training.loss)],
         gradients: training.gradients.clone(),
         totals: vec![(training.loss, 1.0)],
         updates: vec![update],
         advance: Some(Advance { batch: training.batch as u32, steps: 1 }),
+        ..Request::default()
     };
     let plan = Plan::new(&training.graph, store.segments(), &request)?;
     println!("{file} on {}: {} launches a step", target.name, plan.launches.len());
@@ -204,6 +206,7 @@ fn check_training(
     let shared = [(TOTALS.to_string(), totals.clone())].into();
     let session = Session::new(target.backend.clone(), &store, &plan, &shared)?;
     session.write(HYPER, HostRef::F32(&training.hyper))?;
+    session.write("group_settings", HostRef::F32(&[1.0, 0.0].repeat(store.segments().blocks())))?;
     for (name, value) in &training.inputs {
         session.write(name, value.as_ref())?;
     }

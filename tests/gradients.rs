@@ -8,11 +8,16 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use common::random::Random;
+use common::{
+    custom::{Blur, Pick, SquaredRelu, SquaredReluBackward},
+    random::Random,
+};
+use kiln::nn::{CrossEntropyOptions, Loss};
 use kiln_graph::{
-    Array, Conv2dOptions, GatherOptions, Graph, GraphError, Interpreter, Padding, Pool2dOptions, Tensor,
+    Array, Conv2dOptions, ConvTranspose2dOptions, GatherOptions, Graph, GraphError, Interpreter, Padding,
+    Pool2dOptions, Tensor,
 };
 use kiln_kernel::{Binary, GatherType, Unary};
 use ndarray::{IxDyn, arr1};
@@ -185,6 +190,27 @@ fn binary_rows() -> Vec<Row> {
             rows.push(row(name, &[(a, USUAL), (b, b_from)], move |g, x| g.binary(f, x[0], x[1])));
         }
     }
+    rows.push(row("where", &[(&[3, 4], USUAL), (&[4], USUAL), (&[3, 1], USUAL)], |g, x| {
+        g.where_(x[0], x[1], x[2])
+    }));
+    rows.push(row("where of a comparison", &[(&[5, 4], USUAL), (&[5, 4], USUAL)], |g, x| {
+        let less = g.less(x[0], x[1])?;
+        let either = g.less_equal(x[1], x[0])?;
+        let a = g.where_(less, x[0], x[1])?;
+        let b = g.where_(either, x[1], x[0])?;
+        g.mul(a, b)
+    }));
+    for (x, slope) in [(&[2, 3, 2, 2][..], &[3][..]), (&[4, 3], &[3]), (&[5], &[]), (&[2, 3, 2], &[1])] {
+        rows.push(row(format!("prelu {x:?} {slope:?}"), &[(x, USUAL), (slope, USUAL)], |g, x| {
+            g.prelu(x[0], x[1])
+        }));
+    }
+    rows.push(row("second derivative of prelu", &[(&[5], USUAL), (&[], USUAL)], |g, x| {
+        let y = g.prelu(x[0], x[1])?;
+        let y = g.square(y)?;
+        let d = g.gradients(y, &[x[0], x[1]])?;
+        g.mul(d[0], d[1])
+    }));
     rows.push(row("scale", &[(&[3], USUAL)], |g, x| g.scale(x[0], -1.7)));
     rows.push(row("add_constant", &[(&[3], USUAL)], |g, x| g.add_constant(x[0], 0.3)));
     rows
@@ -212,6 +238,9 @@ fn reduce_rows() -> Vec<Row> {
             rows.push(row(format!("max {name}"), &[(shape, Draw::Distinct)], move |g, x| {
                 g.max(x[0], axes, keepdim)
             }));
+            rows.push(row(format!("min {name}"), &[(shape, Draw::Distinct)], move |g, x| {
+                g.min(x[0], axes, keepdim)
+            }));
         }
     }
     rows.push(row("mean_all", &[(&[3, 5], USUAL)], |g, x| g.mean_all(x[0])));
@@ -234,6 +263,149 @@ fn layout_rows() -> Vec<Row> {
     ]
 }
 
+fn rearranged_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (axis, start, end) in [(0, 1, 2), (1, 0, 2), (1, 1, 3), (2, 3, 4), (2, 0, 4)] {
+        let name = format!("slice {start}..{end} of axis {axis}");
+        rows.push(row(name, &[(&[2, 3, 4], USUAL)], move |g, x| g.slice(x[0], axis, start, end)));
+    }
+    rows.push(row("slice of a slice of a permutation", &[(&[2, 3, 4], USUAL)], |g, x| {
+        let y = g.permute(x[0], &[2, 0, 1])?;
+        let y = g.slice(y, 0, 1, 4)?;
+        let y = g.slice(y, 2, 2, 3)?;
+        g.slice(y, 0, 1, 2)
+    }));
+    let amounts: [&[(usize, usize)]; 6] = [
+        &[(0, 0), (0, 0), (0, 0)],
+        &[(1, 2), (0, 0), (0, 0)],
+        &[(0, 0), (0, 3), (2, 0)],
+        &[(2, 0), (0, 0), (0, 1)],
+        &[(0, 0), (0, 0), (1, 1)],
+        &[(1, 0), (2, 1), (0, 3)],
+    ];
+    for amounts in amounts {
+        let name = format!("pad {amounts:?}");
+        rows.push(row(name, &[(&[2, 3, 4], USUAL)], move |g, x| g.pad(x[0], amounts, 0.7)));
+    }
+    rows.push(row("pad a scalar by nothing", &[(&[], USUAL)], |g, x| g.pad(x[0], &[], 1.0)));
+    rows.push(row("pad2d", &[(&[2, 1, 3, 2], USUAL)], |g, x| g.pad2d(x[0], 1, 2, 3, 0)));
+    rows.push(row("crop2d", &[(&[2, 1, 5, 4], USUAL)], |g, x| g.crop2d(x[0], 1, 2, 0, 3)));
+    rows.push(row("upsample_nearest2d", &[(&[2, 3, 2, 3], USUAL)], |g, x| {
+        g.upsample_nearest2d(x[0], (2, 3))
+    }));
+    let widths: [&[usize]; 5] = [&[2], &[2, 3], &[1, 2, 1], &[2, 1, 3, 1], &[1, 2, 3, 1, 2, 1, 1, 1, 2]];
+    for widths in widths {
+        for axis in [0, 1, 2] {
+            let shapes: Vec<Vec<usize>> = widths
+                .iter()
+                .map(|&width| {
+                    let mut shape = vec![2, 3, 2];
+                    shape[axis] = width;
+                    shape
+                })
+                .collect();
+            let inputs: Vec<(&[usize], Draw)> = shapes.iter().map(|s| (&s[..], USUAL)).collect();
+            let name = format!("concat {widths:?} along {axis}");
+            rows.push(row(name, &inputs, move |g, x| g.concat(x, axis)));
+        }
+    }
+    rows.push(row("concat of one tensor twice", &[(&[2, 3], USUAL)], |g, x| g.concat(&[x[0], x[0]], 1)));
+    rows.push(row("global_avg_pool2d", &[(&[2, 3, 4, 5], USUAL)], |g, x| g.global_avg_pool2d(x[0])));
+    rows.push(row("global_max_pool2d", &[(&[2, 3, 4, 5], Draw::Distinct)], |g, x| g.global_max_pool2d(x[0])));
+    rows
+}
+
+fn embedding_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (entries, width, shape) in [(7, 3, &[5][..]), (5, 1, &[5]), (1, 4, &[5, 1])] {
+        let rows_ = shape[0];
+        // labels5 holds an index past the smaller tables
+        let indices = move |g: &mut Graph| {
+            let labels = g.input("labels5", [rows_])?;
+            let labels = g.reshape(labels, shape)?;
+            g.to_indices(labels)
+        };
+        let name = format!("embedding of {entries} x {width} at {shape:?}");
+        rows.push(row(name.clone(), &[(&[entries, width], USUAL)], move |g, x| {
+            let indices = indices(g)?;
+            g.embedding(x[0], indices)
+        }));
+        let dy = [shape, &[width]].concat();
+        rows.push(row(format!("{name}, backward"), &[(&dy, USUAL)], move |g, x| {
+            let indices = indices(g)?;
+            let weight = g.fill([entries, width], 0.0)?;
+            let y = g.embedding(weight, indices)?;
+            Ok(g.gradients_from(y, x[0], &[weight])?[0])
+        }));
+    }
+    rows
+}
+
+fn normalize_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for shape in [&[6, 3][..], &[2, 3, 4, 2], &[1, 2, 3, 3], &[4, 1], &[3, 2, 5]] {
+        let channels = [shape[1]];
+        let inputs = [(shape, USUAL), (&channels[..], USUAL), (&channels[..], USUAL)];
+        rows.push(row(format!("batch_norm {shape:?}"), &inputs, |g, x| {
+            Ok(g.batch_norm(x[0], x[1], x[2], 1e-3)?.0)
+        }));
+        // all three results, and the statistics' own gradients
+        rows.push(row(format!("batch_norm with statistics {shape:?}"), &inputs, |g, x| {
+            let (y, mean, variance) = g.batch_norm(x[0], x[1], x[2], 1e-3)?;
+            let mean = g.square(mean)?;
+            let y = g.mul(y, y)?;
+            let statistics = g.mul(mean, variance)?;
+            g.add_channels(y, statistics)
+        }));
+        rows.push(row(format!("statistics alone {shape:?}"), &inputs[..1], |g, x| {
+            let channels = g.shape(x[0])?[1];
+            let (gamma, beta) = (g.fill([channels], 1.0)?, g.fill([channels], 0.0)?);
+            let (_, mean, variance) = g.batch_norm(x[0], gamma, beta, 1e-3)?;
+            g.sub(mean, variance)
+        }));
+        let statistics = [(&channels[..], USUAL), (&channels[..], POSITIVE)];
+        let inputs = [&inputs[..], &statistics[..]].concat();
+        rows.push(row(format!("batch_norm_eval {shape:?}"), &inputs, |g, x| {
+            g.batch_norm_eval(x[0], (x[1], x[2]), (x[3], x[4]), 1e-3)
+        }));
+    }
+    for (shape, own) in
+        [(&[6, 8][..], &[8][..]), (&[5], &[5]), (&[2, 3, 4], &[3, 4]), (&[2, 2, 3], &[3]), (&[3, 1], &[1])]
+    {
+        let name = format!("layer_norm {shape:?} over {own:?}");
+        rows.push(row(name, &[(shape, USUAL), (own, USUAL), (own, USUAL)], |g, x| {
+            g.layer_norm(x[0], x[1], x[2], 1e-3)
+        }));
+    }
+    for (shape, groups) in [(&[2, 6, 3, 2][..], 2), (&[3, 4], 4), (&[2, 4, 5], 1), (&[1, 3, 2, 2], 3)] {
+        let channels = [shape[1]];
+        let inputs = [(shape, USUAL), (&channels[..], USUAL), (&channels[..], USUAL)];
+        rows.push(row(format!("group_norm {shape:?} in {groups}"), &inputs, move |g, x| {
+            g.group_norm(x[0], groups, x[1], x[2], 1e-3)
+        }));
+    }
+    // a variance of its own in each position: gamma and beta of different shapes
+    rows.push(row(
+        "second derivative of batch_norm",
+        &[(&[5, 2], USUAL), (&[2], USUAL), (&[2], USUAL), (&[5, 2], USUAL)],
+        |g, x| {
+            let y = g.batch_norm(x[0], x[1], x[2], 1e-2)?.0;
+            let d = g.gradients_from(y, x[3], &[x[0], x[1]])?;
+            g.mul(d[0], d[1])
+        },
+    ));
+    rows.push(row(
+        "second derivative of layer_norm",
+        &[(&[2, 5], USUAL), (&[5], USUAL), (&[5], USUAL), (&[2, 5], USUAL)],
+        |g, x| {
+            let y = g.layer_norm(x[0], x[1], x[2], 1e-2)?;
+            let d = g.gradients_from(y, x[3], &[x[0]])?;
+            g.square(d[0])
+        },
+    ));
+    rows
+}
+
 fn matmul_rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -241,10 +413,20 @@ fn matmul_rows() -> Vec<Row> {
             let a = if ta { [k, m] } else { [m, k] };
             let b = if tb { [n, k] } else { [k, n] };
             let batched = |s: [usize; 2], batch: &[usize]| [batch, &s[..]].concat();
-            // no batch, on both sides, on one side, of size one, of two axes
-            for (ba, bb) in
-                [(&[][..], &[][..]), (&[2], &[2]), (&[3], &[]), (&[], &[3]), (&[1], &[]), (&[2, 3], &[2, 3])]
-            {
+            // no batch, on both sides, on one side, of size one, of two axes, broadcast on one side and on both
+            for (ba, bb) in [
+                (&[][..], &[][..]),
+                (&[2], &[2]),
+                (&[3], &[]),
+                (&[], &[3]),
+                (&[1], &[]),
+                (&[2, 3], &[2, 3]),
+                (&[1], &[3]),
+                (&[3], &[1, 1]),
+                (&[2, 3], &[3]),
+                (&[2, 1], &[3]),
+                (&[1, 2, 1], &[1, 2]),
+            ] {
                 let (a, b) = (batched(a, ba), batched(b, bb));
                 let name = format!("matmul {a:?} {ta} {b:?} {tb}");
                 rows.push(row(name, &[(&a, USUAL), (&b, USUAL)], move |g, x| g.matmul(x[0], x[1], ta, tb)));
@@ -297,6 +479,18 @@ fn conv2d_rows() -> Vec<Row> {
                 Ok(g.gradients_from(y, x[2], &[x[side]])?[0])
             }));
         }
+    }
+    for (x, weight, stride, padding, output_padding, dilation, groups) in [
+        ([2, 3, 4, 3], [3, 2, 3, 3], (1, 1), Padding::Valid, (0, 0), (1, 1), 1),
+        ([1, 2, 3, 3], [2, 3, 3, 3], (2, 2), Padding::symmetric(1, 1), (1, 1), (1, 1), 1),
+        ([1, 4, 3, 2], [4, 2, 2, 3], (3, 2), Padding::Valid, (2, 0), (1, 2), 2),
+        ([1, 2, 3, 4], [2, 1, 3, 2], (2, 3), Padding::Same, (0, 0), (1, 1), 1),
+    ] {
+        let options = ConvTranspose2dOptions { stride, padding, output_padding, dilation, groups };
+        let name = format!("conv_transpose2d {x:?} {weight:?} {options:?}");
+        rows.push(row(name, &[(&x, USUAL), (&weight, USUAL)], move |g, x| {
+            g.conv_transpose2d(x[0], x[1], options)
+        }));
     }
     rows.push(row("add_channels", &[(&[2, 3, 2, 2], USUAL), (&[3], USUAL)], |g, x| {
         g.add_channels(x[0], x[1])
@@ -398,12 +592,124 @@ fn cross_entropy_rows() -> Vec<Row> {
     rows
 }
 
+/// Targets as a constant: probabilities, the first row with a zero.
+fn probabilities(g: &mut Graph) -> Result<Tensor, GraphError> {
+    g.literal([3, 4], &[0.5, 0.25, 0.25, 0.0, 0.125, 0.125, 0.5, 0.25, 0.0625, 0.9375, 0.0, 0.0])
+}
+
+fn label_rows() -> Vec<Row> {
+    let labels = |g: &mut Graph| g.input_u32("labels3", [3]);
+    vec![
+        row("one_hot times x", &[(&[3, 4], USUAL)], move |g, x| {
+            let labels = labels(g)?;
+            let hot = g.one_hot(labels, 4)?;
+            g.mul(x[0], hot)
+        }),
+        row("literal times x", &[(&[2, 3], USUAL)], |g, x| {
+            let y = g.literal([3], &[1.0, -2.0, 0.5])?;
+            g.mul(x[0], y)
+        }),
+    ]
+}
+
+/// Each loss, of class labels, of probabilities, and of a single yes-or-no output.
+fn loss_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let weighted = |label_smoothing| {
+        let class_weights = vec![0.5, 2.0, 1.0, 0.25];
+        Loss::CrossEntropyWith(CrossEntropyOptions { label_smoothing, class_weights })
+    };
+    let smoothed = CrossEntropyOptions { label_smoothing: 0.1, class_weights: vec![] };
+    let mut losses: Vec<Loss> = Loss::NAMES.iter().map(|n| Loss::named(n.name).unwrap()).collect();
+    losses.extend([
+        weighted(0.0),
+        weighted(0.1),
+        Loss::CrossEntropyWith(smoothed),
+        Loss::Huber { delta: 0.25 },
+        Loss::Huber { delta: 20.0 },
+    ]);
+    for loss in losses {
+        let of = match loss {
+            Loss::BinaryCrossEntropy => Draw::Smooth(0.05, 0.95),
+            Loss::KlDivergence | Loss::Poisson | Loss::MeanSquaredLogarithmicError => POSITIVE,
+            _ => USUAL,
+        };
+        let name = format!("{loss:?}");
+        if loss != Loss::MeanAbsolutePercentageError {
+            let this = loss.clone();
+            rows.push(row(format!("{name} of labels"), &[(&[3, 4], of)], move |g, x| {
+                let target = g.input_u32("labels3", [3])?;
+                this.record_mean(g, x[0], target, None)
+            }));
+            let this = loss.clone();
+            rows.push(row(
+                format!("{name} of labels, rows weighted"),
+                &[(&[3, 4], of), (&[3], USUAL)],
+                move |g, x| {
+                    let target = g.input_u32("labels3", [3])?;
+                    this.record_mean(g, x[0], target, Some(x[1]))
+                },
+            ));
+        }
+        if loss != Loss::NllLoss {
+            let this = loss.clone();
+            rows.push(row(format!("{name} of probabilities"), &[(&[3, 4], of)], move |g, x| {
+                let target = probabilities(g)?;
+                let target = g.add_constant(target, 0.125)?;
+                this.record_rows(g, x[0], target)
+            }));
+        }
+        if !loss.includes_softmax() && !matches!(loss, Loss::NllLoss | Loss::MeanAbsolutePercentageError) {
+            rows.push(row(format!("{name} of one output"), &[(&[3, 1], of)], move |g, x| {
+                let target = g.input_u32("labels3", [3])?;
+                loss.record_rows(g, x[0], target)
+            }));
+        }
+    }
+    rows
+}
+
 fn dropout_rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for rate in [0.0, 0.25, 0.9] {
         rows.push(row(format!("dropout {rate}"), &[(&[4, 9], USUAL)], move |g, x| g.dropout(x[0], rate)));
+        let name = format!("spatial_dropout2d {rate}");
+        rows.push(row(name, &[(&[4, 3, 3, 2], USUAL)], move |g, x| g.spatial_dropout2d(x[0], rate)));
     }
     rows
+}
+
+fn custom_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for shape in SHAPES {
+        rows.push(row(format!("custom squared_relu {shape:?}"), &[(shape, USUAL)], |g, x| {
+            g.custom(Arc::new(SquaredRelu(0.75)), &[x[0]])
+        }));
+        rows.push(row(
+            format!("custom of two inputs {shape:?}"),
+            &[(shape, USUAL), (shape, USUAL)],
+            |g, x| g.custom(Arc::new(SquaredReluBackward(0.75)), x),
+        ));
+    }
+    rows.push(row("custom blur", &[(&[2, 3, 4, 5], USUAL)], |g, x| g.custom(Arc::new(Blur), x)));
+    rows.push(row("custom pick", &[(&[5, 7], USUAL)], |g, x| {
+        let labels = g.input_u32("labels5", [5])?;
+        g.custom(Arc::new(Pick), &[x[0], labels])
+    }));
+    rows
+}
+
+fn noise_rows() -> Vec<Row> {
+    vec![
+        row("gaussian_noise", &[(&[4, 9], USUAL)], |g, x| {
+            let y = g.gaussian_noise(x[0], 0.5)?;
+            g.square(y)
+        }),
+        row("product with random numbers", &[(&[3, 3], USUAL)], |g, x| {
+            let noise = g.random_normal([3, 3])?;
+            g.mul(x[0], noise)
+        }),
+    ]
 }
 
 /// Gradients of gradients, where a function has a second derivative; and compositions.
@@ -503,12 +809,19 @@ fn table() -> Vec<Row> {
         binary_rows(),
         reduce_rows(),
         layout_rows(),
+        rearranged_rows(),
+        embedding_rows(),
+        normalize_rows(),
         matmul_rows(),
         conv2d_rows(),
         pool2d_rows(),
         softmax_rows(),
         cross_entropy_rows(),
+        label_rows(),
+        loss_rows(),
         dropout_rows(),
+        custom_rows(),
+        noise_rows(),
         composed_rows(),
     ]
     .into_iter()
@@ -517,7 +830,7 @@ fn table() -> Vec<Row> {
 }
 
 /// Operations whose gradient is an error, each with a test of that below; constants have no inputs.
-const WITHOUT_GRADIENT: [&str; 3] = ["Fill", "Gather", "MaxPool2dBackward"];
+const WITHOUT_GRADIENT: [&str; 4] = ["Fill", "Gather", "MaxPool2dBackward", "ToIndices"];
 
 #[test]
 fn every_rule_agrees_with_differences_and_no_operation_is_left_out() {
@@ -621,6 +934,48 @@ fn data_sets_and_integers_have_no_gradient() {
     // cursor 2: items 3, 1, and 1 again past the end
     let want = ndarray::array![[14.0, 16.0], [6.0, 8.0], [6.0, 8.0]].into_dyn();
     assert_eq!(run.value(dy).unwrap(), want);
+}
+
+#[test]
+fn indices_have_no_gradient() {
+    let mut g = Graph::new();
+    let x = g.input("x", [3]).unwrap();
+    let weight = g.input("weight", [4, 2]).unwrap();
+    let indices = g.scoped("embed", |g| g.to_indices(x)).unwrap();
+    let y = g.embedding(weight, indices).unwrap();
+    match g.gradients(y, &[x]) {
+        Err(GraphError::NoGradient { op, input: 1, .. }) => assert_eq!(op, "embedding"),
+        other => panic!("expected no gradient, got {other:?}"),
+    }
+}
+
+/// What is not chosen may be anything.
+#[test]
+fn masks_keep_infinities_and_what_is_no_number_out() {
+    let mut g = Graph::new();
+    let (c, a) = (g.input("c", [4]).unwrap(), g.input("a", [4]).unwrap());
+    let zero = g.fill([4], 0.0).unwrap();
+    let y = g.where_(c, a, zero).unwrap();
+    let da = g.gradients(y, &[a]).unwrap()[0];
+    let mut run = Interpreter::new(&g);
+    run.feed("c", arr1(&[0.0, 1.0, 0.0, -2.0]).into_dyn());
+    run.feed("a", arr1(&[f64::INFINITY, 3.0, f64::NAN, 4.0]).into_dyn());
+    assert_eq!(run.value(y).unwrap(), arr1(&[0.0, 3.0, 0.0, 4.0]).into_dyn());
+    assert_eq!(run.value(da).unwrap(), arr1(&[0.0, 1.0, 0.0, 1.0]).into_dyn());
+}
+
+/// The slope of PyTorch's PReLU at 0 is that of the negative side.
+#[test]
+fn prelu_at_zero_follows_the_slope() {
+    let mut g = Graph::new();
+    let (x, slope) = (g.input("x", [3]).unwrap(), g.input("slope", [1]).unwrap());
+    let y = g.prelu(x, slope).unwrap();
+    let d = g.gradients(y, &[x, slope]).unwrap();
+    let mut run = Interpreter::new(&g);
+    run.feed("x", arr1(&[0.0, -2.0, 3.0]).into_dyn());
+    run.feed("slope", arr1(&[0.25]).into_dyn());
+    assert_eq!(run.value(d[0]).unwrap(), arr1(&[0.25, 0.25, 1.0]).into_dyn());
+    assert_eq!(run.value(d[1]).unwrap(), arr1(&[-2.0]).into_dyn());
 }
 
 #[test]

@@ -7,6 +7,9 @@
 //! With `KILN_REQUIRE_ADAPTER=1` a missing adapter is a failure, else the tests say that they are skipped. The adapter
 //! is the one that `gpu` names.
 
+#[path = "common/devices.rs"]
+#[allow(dead_code)]
+mod devices;
 #[path = "common/kernels.rs"]
 mod kernels;
 
@@ -23,18 +26,8 @@ const FLOOR: f64 = 0.1;
 fn device(checked: bool, portable: bool) -> Option<&'static Device> {
     static DEVICES: [OnceLock<Option<Device>>; 4] = [const { OnceLock::new() }; 4];
     let slot = &DEVICES[usize::from(checked) + 2 * usize::from(portable)];
-    slot.get_or_init(|| open(DeviceOptions { checked, portable, ..DeviceOptions::default() })).as_ref()
-}
-
-fn open(options: DeviceOptions) -> Option<Device> {
-    match Device::open_with("gpu", options) {
-        Ok(device) => Some(device),
-        Err(e) if std::env::var("KILN_REQUIRE_ADAPTER").is_ok_and(|v| v == "1") => panic!("{e}"),
-        Err(e) => {
-            eprintln!("skipped: {e}");
-            None
-        }
-    }
+    slot.get_or_init(|| devices::open(DeviceOptions { checked, portable, ..DeviceOptions::default() }))
+        .as_ref()
 }
 
 /// Runs a kernel on a backend from these inputs; all of its arguments afterwards.
@@ -157,7 +150,9 @@ fn a_wrong_kernel_is_noticed() {
         )
     };
     let replace_shader = Some(ReplaceShader { kernel: "elementwise", edit });
-    let Some(device) = open(DeviceOptions { replace_shader, ..DeviceOptions::default() }) else { return };
+    let Some(device) = devices::open(DeviceOptions { replace_shader, ..DeviceOptions::default() }) else {
+        return;
+    };
     let table = kernels::table();
     let find = |name: &str| &table.iter().find(|c| c.name == name).expect("a case of the table").kernel;
     let wrong = compare(&**device.backend(), find("unary neg"), 2).expect("it runs");

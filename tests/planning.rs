@@ -20,10 +20,10 @@ use common::{
     random::Random,
 };
 use kiln_graph::{
-    Array, Conv2dOptions, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS, Padding, ParameterStore,
-    Place, Plan, Pool2dOptions, Request, Segments, Session, TOTALS, Tensor,
+    Array, Conv2dOptions, ConvTranspose2dOptions, GRADIENTS, Graph, GraphError, Interpreter, PARAMETERS,
+    Padding, ParameterStore, Place, Plan, Pool2dOptions, Request, Segments, Session, TOTALS, Tensor,
 };
-use kiln_kernel::{Access, DType, Kernel, Launch};
+use kiln_kernel::{Access, DType, HostRef, Kernel, Launch};
 
 /// What a run gave, by what it is.
 type Results = Vec<(String, Vec<f64>)>;
@@ -416,6 +416,197 @@ fn a_gradient_of_two_parameters_is_copied_to_both() {
     let request = Request { gradients: vec![("a".into(), d[0]), ("b".into(), d[1])], ..Request::default() };
     let plan = plan(&g, &request);
     assert!(!plan.launches.iter().any(reads_what_it_writes), "{plan}");
+}
+
+/// A slice of a permutation is read through strides.
+#[test]
+fn slices_cost_nothing() {
+    let mut g = Graph::new();
+    let x = g.input("x", [4, 6]).unwrap();
+    let y = g.permute(x, &[1, 0]).unwrap();
+    let y = g.slice(y, 0, 2, 5).unwrap();
+    let z = g.slice(x, 1, 0, 1).unwrap();
+    let z = g.reshape(z, [4]).unwrap();
+    let y = g.mul(y, z).unwrap();
+    let c = g.fill([5], 2.0).unwrap();
+    let c = g.slice(c, 0, 1, 2).unwrap();
+    let y = g.add(y, c).unwrap();
+    let both = plan(&g, &fetch(&[("y", y)]));
+    // the reshape of a slice is written out once, the slices themselves are not, and the constant's is a constant
+    assert_eq!(kernels(&both), ["elementwise", "elementwise > mul > add 2"], "{both}");
+}
+
+/// Batch normalisation in training: the activation joins the launch that writes its result, and each line of the
+/// gradient is one launch.
+#[test]
+fn batch_norm_forward_and_backward_in_full() {
+    let mut g = Graph::new();
+    let x = g.input("x", [16, 3, 8, 8]).unwrap();
+    let (w, gamma) = (g.parameter("w", [4, 3, 3, 3]).unwrap(), g.parameter("gamma", [4]).unwrap());
+    let beta = g.parameter("beta", [4]).unwrap();
+    let skip = g.input("skip", [16, 4, 6, 6]).unwrap();
+    let y = g.conv2d(x, w, Conv2dOptions::default()).unwrap();
+    let (y, mean, variance) = g.scoped("bn", |g| g.batch_norm(y, gamma, beta, 1e-5).unwrap());
+    for name in ["running_mean", "running_var"] {
+        g.parameter(name, [4]).unwrap();
+    }
+    g.batch_norm_averages(y, (mean, variance), ("running_mean", "running_var"), 0.1).unwrap();
+    let y = g.add(y, skip).unwrap();
+    let y = g.relu(y).unwrap();
+    let loss = g.mean_all(y).unwrap();
+    let d = g.gradients(loss, &[w, gamma, beta]).unwrap();
+    let names = ["w", "gamma", "beta"].map(String::from);
+    let request = Request {
+        gradients: names.into_iter().zip(d).collect(),
+        averages: g.averages().to_vec(),
+        ..Request::default()
+    };
+    let plan = plan(&g, &request);
+    let want = [
+        "conv2d",
+        "moments",
+        "elementwise > sub > mul > mul > add > add > relu",
+        "elementwise > mul 1.0017391",
+        "fill > relu_backward",
+        "elementwise > sub > mul > mul",
+        "reduce",
+        "reduce",
+        "elementwise > mul",
+        "elementwise > sub > mul > mul > add > mul -0.0017361111 > add > mul",
+        "conv2d_backward_weight",
+        "sum_splits",
+        "moving_average2",
+    ];
+    assert_eq!(kernels(&plan), want, "\n{plan}");
+}
+
+/// What a tail reads beside the normalised value is not computed from the statistics that its own launch follows.
+#[test]
+fn a_tail_does_not_wait_for_its_own_statistics() {
+    let mut g = Graph::new();
+    let x = g.input("x", [6, 3]).unwrap();
+    let (gamma, beta) = (g.input("gamma", [3]).unwrap(), g.input("beta", [3]).unwrap());
+    let (y, mean, _) = g.batch_norm(x, gamma, beta, 1e-5).unwrap();
+    let scale = g.tanh(mean).unwrap();
+    let y = g.mul(y, scale).unwrap();
+    let names = kernels(&plan(&g, &fetch(&[("y", y)])));
+    let normalised = "elementwise > sub > mul > mul > add";
+    assert_eq!(names, ["moments", normalised, "elementwise > tanh", "elementwise > mul"]);
+}
+
+/// Five averages take two launches; one that follows two values moves twice, and one that follows a parameter reads a
+/// copy; what the graph computes sees the values before.
+#[test]
+fn averages_follow_their_values() {
+    let mut g = Graph::new();
+    let start: HashMap<String, f64> = (0..5).map(|i| (format!("p{i}"), f64::from(i))).collect();
+    for i in 0..5 {
+        g.parameter(&format!("p{i}"), [3]).unwrap();
+    }
+    let x = g.input("x", [3]).unwrap();
+    let twice = g.scale(x, 2.0).unwrap();
+    let parameters = g.parameter_tensors();
+    let before = g.add(parameters[0], twice).unwrap();
+    for (i, value) in [x, twice, parameters[4], x, twice].into_iter().enumerate() {
+        g.running_average(&format!("p{i}"), value, 0.25).unwrap();
+    }
+    g.running_average("p0", twice, 0.5).unwrap();
+    let mut request = fetch(&[("before", before), ("p4", parameters[4])]);
+    request.averages = g.averages().to_vec();
+    let listed = plan(&g, &request);
+    let names = kernels(&listed);
+    let averages: Vec<&String> = names.iter().filter(|n| n.starts_with("moving_average")).collect();
+    assert_eq!(averages, ["moving_average4", "moving_average2"], "{listed}");
+    assert!(!listed.launches.iter().any(reads_what_it_writes), "{listed}");
+    for target in backends::all() {
+        let backend = &*target.backend;
+        let store = ParameterStore::new(backend, &g.parameters(), &[]).unwrap();
+        for (name, value) in &start {
+            store.write(backend, PARAMETERS, name, HostRef::F64(&[*value; 3])).unwrap();
+        }
+        let session = Session::new(target.backend.clone(), &store, &listed, &HashMap::new()).unwrap();
+        session.write("x", HostRef::F64(&[1.0, 2.0, -4.0])).unwrap();
+        session.poison().unwrap();
+        session.run(1).unwrap();
+        assert_eq!(session.read("before").unwrap().into_f64(), [2.0, 4.0, -8.0], "{}", target.name);
+        let moved = |p: f64, value: f64, momentum: f64| p + momentum * (value - p);
+        for (element, x) in [1.0, 2.0, -4.0].into_iter().enumerate() {
+            let want = [
+                moved(moved(0.0, x, 0.25), 2.0 * x, 0.5),
+                moved(1.0, 2.0 * x, 0.25),
+                moved(2.0, 4.0, 0.25),
+                moved(3.0, x, 0.25),
+                moved(4.0, 2.0 * x, 0.25),
+            ];
+            for (i, want) in want.into_iter().enumerate() {
+                let got = store.read(backend, PARAMETERS, &format!("p{i}")).unwrap().into_f64();
+                assert_eq!(got[element], want, "p{i} on {}", target.name);
+            }
+        }
+        assert_eq!(session.read("p4").unwrap().into_f64(), [3.5, 4.0, 1.0], "{}", target.name);
+    }
+}
+
+/// Settings that do not fit are refused when they are recorded, with the numbers.
+#[test]
+fn what_does_not_fit_is_refused_with_its_numbers() {
+    let mut g = Graph::new();
+    let x = g.input("x", [2, 6, 5, 4]).unwrap();
+    let (v, w) = (g.input("v", [6]).unwrap(), g.input("w", [5]).unwrap());
+    let labels = g.input_u32("labels", [3]).unwrap();
+    let weight = g.input("weight", [6, 2, 3, 3]).unwrap();
+    let mut errors = Vec::new();
+    let mut fails = |result: Result<(), GraphError>| errors.push(result.unwrap_err().to_string());
+    fails(g.scoped("cut", |g| g.slice(x, 2, 3, 7)).map(drop));
+    fails(g.slice(x, 4, 0, 1).map(drop));
+    fails(g.pad(x, &[(1, 1)], 0.0).map(drop));
+    fails(g.crop2d(x, 3, 2, 0, 0).map(drop));
+    fails(g.crop2d(v, 0, 0, 0, 0).map(drop));
+    fails(g.concat(&[x, v], 0).map(drop));
+    fails(g.concat(&[], 0).map(drop));
+    fails(g.concat(&[v], 1).map(drop));
+    fails(g.embedding(v, labels).map(drop));
+    fails(g.embedding(x, v).map(drop));
+    fails(g.scoped("norm", |g| g.group_norm(x, 4, v, v, 1e-5)).map(drop));
+    fails(g.batch_norm(x, w, v, 1e-5).map(drop));
+    fails(g.layer_norm(x, v, v, 1e-5).map(drop));
+    fails(g.batch_norm(x, v, v, -1.0).map(drop));
+    fails(g.prelu(x, w).map(drop));
+    fails(g.spatial_dropout2d(x, 1.5).map(drop));
+    fails(g.gaussian_noise(x, -1.0).map(drop));
+    fails(g.upsample_nearest2d(x, (0, 1)).map(drop));
+    fails(g.running_average("running_mean", v, 0.1));
+    let options = ConvTranspose2dOptions { output_padding: (1, 0), ..ConvTranspose2dOptions::default() };
+    fails(g.conv_transpose2d(x, weight, options).map(drop));
+    fails(g.matmul(x, weight, false, false).map(drop));
+    let want = [
+        "slice \"cut\": elements 3..7 of axis 2 of [2, 6, 5, 4]: needs start < end <= 5",
+        "slice: axis 4 does not exist in [2, 6, 5, 4]",
+        "pad: 1 amounts for [2, 6, 5, 4]: needs one pair (before, behind) for each axis",
+        "crop2d: cutting 3 rows above and 2 below, 0 columns left and 0 right leaves nothing of [2, 6, 5, 4]",
+        "crop2d: needs images [batch, channels, height, width], got [6]",
+        "concat: [2, 6, 5, 4] and [6] differ in more than axis 0, along which they are joined",
+        "concat: needs at least one tensor",
+        "concat: axis 1 does not exist in [6]",
+        "embedding: needs a table [entries, width], got [6]",
+        "embedding: input 1 is F32, must be U32",
+        "group_norm \"norm\": 4 groups do not divide the 6 channels of [2, 6, 5, 4]",
+        "batch_norm: [2, 6, 5, 4] has 6 channels, [5] is not one number for each",
+        "layer_norm: gamma [6] and beta [6] must both have the last axes of [2, 6, 5, 4]",
+        "normalize: eps must be at least 0 and finite, is -1",
+        "prelu: slope [5] is neither one number nor one for each channel of [2, 6, 5, 4]",
+        "dropout: rate must be in [0, 1), is 1.5",
+        "gaussian_noise: the standard deviation must be at least 0 and finite, is -1",
+        "upsample_nearest2d: factors must be at least 1, are 0 and 1",
+        "running_average: there is no parameter \"running_mean\"; record it first",
+        "conv_transpose2d: output padding 1 along the height must be less than the stride 1",
+        "matmul: inner dimensions differ, [2, 6, 5, 4] x [6, 2, 3, 3] (4 != 3)",
+    ];
+    assert_eq!(errors, want);
+    // and batches that do not broadcast
+    let (a, b) = (g.input("a", [2, 3, 4]).unwrap(), g.input("b", [3, 4, 5]).unwrap());
+    let error = g.matmul(a, b, false, false).unwrap_err().to_string();
+    assert_eq!(error, "matmul: batches do not broadcast, [2, 3, 4] x [3, 4, 5]");
 }
 
 /// A training step of a small convolutional network, launch by launch: the list of a change to planning shows here.

@@ -2,29 +2,19 @@
 //!
 //! The CPU and, where there is one, the adapter. With `KILN_DATA` also real MNIST.
 
-use std::{fs, path::Path, sync::OnceLock};
+#[path = "common/devices.rs"]
+#[allow(dead_code)]
+mod devices;
+
+use std::{fs, path::Path};
+
+use devices::{data_dir, devices};
 
 use kiln::{
     data::Dataset,
     device::Device,
     nn::{Fit, ModelFile, Progress, Recipe, bench_step},
 };
-
-/// The CPU, and the adapter if there is one; opened once.
-fn devices() -> &'static [Device] {
-    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
-    DEVICES.get_or_init(|| {
-        let mut devices = vec![Device::cpu()];
-        match Device::open("gpu") {
-            Ok(device) => devices.push(device),
-            Err(error) if std::env::var("KILN_REQUIRE_ADAPTER").is_ok_and(|v| v == "1") => {
-                panic!("KILN_REQUIRE_ADAPTER is set: {error}")
-            }
-            Err(error) => println!("skipped on an adapter: {error}"),
-        }
-        devices
-    })
-}
 
 fn digits() -> Dataset {
     Dataset::digits(1, 300, 100).unwrap()
@@ -148,7 +138,11 @@ fn settings_that_do_not_fit_are_refused_by_name() {
             Loss::CrossEntropy,
             "the network's output is [9], the data have 10 classes",
         ),
-        (images().add(Flatten).add(Dense::new(10)), Loss::MeanSquaredError, "use the loss cross_entropy"),
+        (
+            images().add(Flatten).add(Dense::new(10)),
+            Loss::MeanAbsolutePercentageError,
+            "divides by the targets, which of class labels are 0; use cross_entropy",
+        ),
         (
             Sequential::new([5]).add(Dense::new(10)),
             Loss::CrossEntropy,
@@ -242,8 +236,7 @@ fn damaged_model_files_are_refused() {
 /// Real MNIST for a moment: the loss falls on every device.
 #[test]
 fn mnist_is_learned() {
-    if std::env::var_os("KILN_DATA").is_none() {
-        println!("skipped: KILN_DATA does not name the folder of data sets");
+    if data_dir().is_none() {
         return;
     }
     let recipe = Recipe::open("mnist-cnn").unwrap();

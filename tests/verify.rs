@@ -1,30 +1,20 @@
 //! `kiln verify` on every recipe: right on right devices, and not on a kernel that is broken on purpose.
 
+#[path = "common/devices.rs"]
+#[allow(dead_code)]
+mod devices;
+
 use kiln::{
-    device::{Device, DeviceOptions, ReplaceShader},
+    device::{DeviceOptions, ReplaceShader},
     nn::{Recipe, verify},
 };
 
-/// The adapter; or a failure or a message, as `KILN_REQUIRE_ADAPTER` says.
-fn adapter(options: DeviceOptions) -> Option<Device> {
-    match Device::open_with("gpu", options) {
-        Ok(device) => Some(device),
-        Err(error) if std::env::var("KILN_REQUIRE_ADAPTER").is_ok_and(|v| v == "1") => {
-            panic!("KILN_REQUIRE_ADAPTER is set: {error}")
-        }
-        Err(error) => {
-            println!("skipped on an adapter: {error}");
-            None
-        }
-    }
-}
-
 #[test]
 fn every_recipe_passes() {
-    for device in [Some(Device::cpu()), adapter(DeviceOptions::default())].into_iter().flatten() {
+    for device in devices::devices() {
         for name in Recipe::names() {
             let recipe = Recipe::open(name).unwrap();
-            let found = verify(&recipe, &device, recipe.batch_size.min(5), 3, 1).unwrap();
+            let found = verify(&recipe, device, recipe.batch_size.min(5), 3, 1).unwrap();
             assert!(found.launches.len() >= 10 && found.tensors.len() >= 9, "{name}");
             for launch in &found.launches {
                 assert!(launch.passed, "{name} on {device}: {launch}");
@@ -49,7 +39,7 @@ fn a_broken_kernel_is_caught_by_name() {
             replace_shader: Some(ReplaceShader { kernel, edit }),
             ..DeviceOptions::default()
         };
-        let Some(device) = adapter(options) else { return };
+        let Some(device) = devices::open(options) else { return };
         let recipe = Recipe::open("digits-cnn").unwrap();
         let found = verify(&recipe, &device, 4, 1, 1).unwrap();
         assert!(!found.passed(), "{kernel}");

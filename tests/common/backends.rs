@@ -1,11 +1,7 @@
 //! The devices that a test runs on, and one planned run.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
-use kiln_device::Device;
 use kiln_graph::{GRADIENTS, Graph, GraphError, PARAMETERS, ParameterStore, Plan, Request, Session, Tensor};
 use kiln_kernel::{Backend, Host};
 use kiln_reference::Cpu;
@@ -29,18 +25,11 @@ pub fn cpu_f32() -> Target {
 /// The adapter of this machine: a GPU, or a software rasterizer where that is all there is. Without one the
 /// tests say that they were skipped, or fail if `KILN_REQUIRE_ADAPTER=1`.
 pub fn adapter() -> Option<Target> {
-    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    let device = DEVICE.get_or_init(|| match Device::open("gpu") {
-        Ok(device) => Some(device),
-        Err(error) if std::env::var("KILN_REQUIRE_ADAPTER").is_ok_and(|v| v == "1") => {
-            panic!("KILN_REQUIRE_ADAPTER is set: {error}")
-        }
-        Err(error) => {
-            println!("skipped on an adapter: {error}");
-            None
-        }
-    });
-    device.as_ref().map(|d| Target { name: d.to_string(), backend: d.backend().clone(), double: false })
+    super::devices::adapter().map(|d| Target {
+        name: d.to_string(),
+        backend: d.backend().clone(),
+        double: false,
+    })
 }
 
 /// Both CPU backends, and the adapter if there is one.
@@ -48,7 +37,7 @@ pub fn all() -> Vec<Target> {
     [cpu_f64(), cpu_f32()].into_iter().chain(adapter()).collect()
 }
 
-/// Plans a request and runs it once over a workspace full of NaN. `leaves` are inputs and parameters; the
+/// Plans a request, with the averages that the graph has recorded, and runs it once over a workspace full of NaN. `leaves` are inputs and parameters; the
 /// result holds the fetches by name, and the gradients under their parameters' names.
 pub fn run_planned(
     target: &Target,
@@ -65,7 +54,12 @@ pub fn run_planned(
             store.write(backend, PARAMETERS, name, value.as_ref())?;
         }
     }
-    let request = Request { fetch: fetch.to_vec(), gradients: gradients.to_vec(), ..Request::default() };
+    let request = Request {
+        fetch: fetch.to_vec(),
+        gradients: gradients.to_vec(),
+        averages: graph.averages().to_vec(),
+        ..Request::default()
+    };
     let plan = Plan::new(graph, store.segments(), &request)?;
     let session = Session::new(target.backend.clone(), &store, &plan, &HashMap::new())?;
     for (name, value) in leaves {

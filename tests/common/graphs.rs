@@ -1,6 +1,6 @@
 //! Random graphs over all operations, from a seed.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use kiln_graph::{
     Array, Conv2dOptions, GatherOptions, Graph, GraphError, Interpreter, Padding, Pool2dOptions, Tensor,
@@ -8,7 +8,10 @@ use kiln_graph::{
 use kiln_kernel::{Binary, CLOCK_WORDS, DType, GatherType, Host, Unary};
 use ndarray::IxDyn;
 
-use super::random::Random;
+use super::{
+    custom::{Blur, Pick, SquaredRelu},
+    random::Random,
+};
 
 /// A graph with what is asked of it.
 pub struct Generated {
@@ -74,7 +77,7 @@ pub fn generate(seed: u64) -> Generated {
         b.real_leaf(&shape);
     }
     for _ in 0..4 + b.random.below(18) {
-        let kind = b.random.below(19);
+        let kind = b.random.below(26);
         let made = b.operation(kind);
         match made {
             Ok(tensors) => b.keep(&tensors),
@@ -190,10 +193,19 @@ impl Builder {
             14 => self.pool2d(),
             15 => self.softmax(),
             16 => self.cross_entropy(),
-            17 => {
-                let x = self.any().0;
-                let rate = self.random.pick(&[0.0, 0.5, 0.75]);
-                Ok(vec![self.g.dropout(x, rate)?])
+            17 => self.noise(),
+            18 => self.slice(),
+            19 => self.pad(),
+            20 => self.concat(),
+            21 => self.embedding(),
+            22 => self.normalize(),
+            23 => self.custom(),
+            24 => {
+                if self.random.chance(0.5) {
+                    self.one_hot()
+                } else {
+                    self.literal()
+                }
             }
             _ => {
                 if self.random.chance(0.5) {
@@ -203,6 +215,116 @@ impl Builder {
                 }
             }
         }
+    }
+
+    fn noise(&mut self) -> Made {
+        let (x, value) = self.any();
+        let rate = self.random.pick(&[0.0, 0.5, 0.75]);
+        Ok(vec![match self.random.below(3) {
+            0 if value.ndim() == 4 => self.g.spatial_dropout2d(x, rate)?,
+            0 | 1 => self.g.dropout(x, rate)?,
+            _ => self.g.gaussian_noise(x, 0.5)?,
+        }])
+    }
+
+    fn slice(&mut self) -> Made {
+        let (x, value) = self.any();
+        let axis = self.random.below(value.ndim().max(1));
+        let size = value.shape().get(axis).copied().unwrap_or(1);
+        let start = self.random.below(size);
+        let end = start + 1 + self.random.below(size - start);
+        Ok(vec![if value.ndim() == 4 && self.random.chance(0.3) {
+            self.g.crop2d(x, self.random.below(2), 1, self.random.below(2), 0)?
+        } else {
+            self.g.slice(x, axis, start, end)?
+        }])
+    }
+
+    fn pad(&mut self) -> Made {
+        let (x, value) = self.any();
+        if value.ndim() == 4 && self.random.chance(0.3) {
+            return Ok(vec![self.g.upsample_nearest2d(x, (2, 1))?]);
+        }
+        let amounts: Vec<(usize, usize)> = (0..value.ndim())
+            .map(|_| if self.random.chance(0.4) { self.pair(&[0, 1, 2]) } else { (0, 0) })
+            .collect();
+        let border = self.random.pick(&CONSTANTS);
+        Ok(vec![self.g.pad(x, &amounts, border)?])
+    }
+
+    fn concat(&mut self) -> Made {
+        let (x, value) = self.any();
+        let axis = self.random.below(value.ndim().max(1));
+        let mut parts = vec![x];
+        for _ in 0..self.random.below(6) {
+            let mut shape = value.shape().to_vec();
+            let fits = |other: &Array| {
+                other.ndim() == shape.len()
+                    && (0..shape.len()).all(|a| a == axis || other.shape()[a] == shape[a])
+            };
+            let known: Vec<usize> = (0..self.pool.len()).filter(|&i| fits(&self.pool[i].1)).collect();
+            parts.push(if self.random.chance(0.6) {
+                self.pool[self.random.pick(&known)].0
+            } else {
+                if let Some(size) = shape.get_mut(axis) {
+                    *size = self.random.pick(&SIZES);
+                }
+                self.real_leaf(&shape)
+            });
+        }
+        Ok(vec![self.g.concat(&parts, axis)?])
+    }
+
+    fn embedding(&mut self) -> Made {
+        let (weight, value) = self.of_rank(2);
+        let shape = self.random.pick(&[vec![], vec![5], vec![2, 3], vec![3, 1]]);
+        let indices = if self.random.chance(0.5) {
+            // some past the table
+            self.integer_leaf(&shape, value.shape()[0] + 1)
+        } else {
+            let (x, _) = self.any();
+            let x = self.g.scale(x, 2.0)?;
+            self.g.to_indices(x)?
+        };
+        Ok(vec![self.g.embedding(weight, indices)?])
+    }
+
+    fn normalize(&mut self) -> Made {
+        let rank = self.random.pick(&[2, 3, 4, 4]);
+        let (x, value) = self.of_rank(rank);
+        let shape = value.shape().to_vec();
+        let eps = 0.25;
+        let kind = self.random.below(4);
+        let own = if kind == 0 { shape[shape.len() - 1..].to_vec() } else { vec![shape[1]] };
+        let (gamma, beta) = (self.real_leaf(&own), self.real_leaf(&own));
+        // the mean is by a number that is no power of two
+        self.exact = false;
+        Ok(match kind {
+            0 => vec![self.g.layer_norm(x, gamma, beta, eps)?],
+            1 => {
+                let groups = if shape[1].is_multiple_of(2) { 2 } else { 1 };
+                vec![self.g.group_norm(x, groups, gamma, beta, eps)?]
+            }
+            2 => {
+                let (mean, variance) = (self.real_leaf(&own), self.real_leaf(&own));
+                let variance = self.g.abs(variance)?;
+                vec![self.g.batch_norm_eval(x, (gamma, beta), (mean, variance), eps)?]
+            }
+            _ => {
+                let (y, mean, variance) = self.g.batch_norm(x, gamma, beta, eps)?;
+                match self.random.below(4) {
+                    0 => vec![y, mean, variance],
+                    1 => {
+                        // a tail that depends on the statistics
+                        let twice = self.g.tanh(mean)?;
+                        let y = self.g.add_channels(y, twice)?;
+                        vec![self.activation(y)?]
+                    }
+                    2 => vec![self.activation(y)?],
+                    _ => vec![y],
+                }
+            }
+        })
     }
 
     fn unary(&mut self) -> Made {
@@ -282,9 +404,10 @@ impl Builder {
         let (x, value) = self.any();
         let axes = self.axes(value.ndim());
         let keepdim = self.random.chance(0.5);
-        Ok(vec![match self.random.below(3) {
+        Ok(vec![match self.random.below(4) {
             0 => self.g.sum(x, &axes, keepdim)?,
             1 => self.g.max(x, &axes, keepdim)?,
+            2 => self.g.min(x, &axes, keepdim)?,
             _ => {
                 let terms: usize = axes.iter().map(|&a| value.shape()[a]).product();
                 self.exact &= terms.is_power_of_two();
@@ -349,6 +472,12 @@ impl Builder {
         let mut other = if tb { vec![n, k] } else { vec![k, n] };
         if rank == 3 && self.random.chance(0.6) {
             other.insert(0, shape[0]);
+        } else if rank == 3 && self.random.chance(0.5) {
+            // batches that broadcast, on one side or both
+            other.insert(0, if shape[0] == 1 { 3 } else { 1 });
+            if self.random.chance(0.5) {
+                other.insert(0, 2);
+            }
         } else if rank == 2 && self.random.chance(0.2) {
             other.insert(0, 3);
         }
@@ -442,6 +571,21 @@ impl Builder {
         Ok(if self.random.chance(0.3) { vec![losses, correct] } else { vec![losses] })
     }
 
+    fn one_hot(&mut self) -> Made {
+        let (rows, classes) = (self.random.pick(&SIZES), self.random.pick(&SIZES));
+        // a label past the classes is a row of zeros
+        let labels = self.integer_leaf(&[rows], classes + 1);
+        let hot = self.g.one_hot(labels, classes)?;
+        Ok(vec![if self.random.chance(0.5) { hot } else { self.activation(hot)? }])
+    }
+
+    fn literal(&mut self) -> Made {
+        let shape = self.shape();
+        let len = shape.iter().product();
+        let values: Vec<f32> = (0..len).map(|_| self.random.pick(&CONSTANTS)).collect();
+        Ok(vec![self.g.literal(shape, &values)?])
+    }
+
     fn gather(&mut self) -> Made {
         let (items, rows) = (2 + self.random.below(4), 1 + self.random.below(4));
         let item = self.random.pick(&[vec![3], vec![2, 3, 3], vec![1, 5, 4], vec![]]);
@@ -463,6 +607,26 @@ impl Builder {
             shift: (0..channels).map(|c| 0.25 * c as f32).collect(),
         };
         Ok(vec![self.g.gather(data, order, options)?])
+    }
+
+    /// What a user might bring.
+    fn custom(&mut self) -> Made {
+        Ok(vec![match self.random.below(3) {
+            0 => {
+                let x = self.any().0;
+                let factor = self.random.pick(&[0.5, 1.0]);
+                self.g.scoped("custom", |g| g.custom(Arc::new(SquaredRelu(factor)), &[x]))?
+            }
+            1 => {
+                let x = self.of_rank(4).0;
+                self.g.custom(Arc::new(Blur), &[x])?
+            }
+            _ => {
+                let (x, value) = self.of_rank(2);
+                let labels = self.integer_leaf(&[value.shape()[0]], value.shape()[1]);
+                self.g.custom(Arc::new(Pick), &[x, labels])?
+            }
+        }])
     }
 
     /// A gradient as a tensor to build upon.

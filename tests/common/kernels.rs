@@ -1,12 +1,17 @@
 //! A table of kernels at awkward shapes: every variant and every option, odd sizes, sizes of one, grids of more
 //! than 65,535 workgroups and reductions of more than 65,535 terms. With the inputs to try each on.
 
+use std::{any::TypeId, sync::Arc};
+
 use kiln_kernel::{
-    Access, Accumulate, Adam, Advance, AvgPool2d, AvgPool2dBackward, Binary, CLOCK_WORDS, Conv2d,
-    Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, DType, Dropout,
-    Elementwise, Gather, GatherType, HYPER_COLUMNS, Host, Kernel, Layout, Matmul, MaxPool2d,
-    MaxPool2dBackward, Operand, PoolShape, Real, Reduce, ReduceOp, Sgd, Softmax, SoftmaxBackward, Source,
-    Step, SumSplits, Tail, Unary, random::Stream, splits_for,
+    Access, Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AvgPool2d, AvgPool2dBackward, Binary,
+    CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight,
+    ConvShape, CrossEntropy, CrossEntropyBackward, Custom, CustomFunction, CustomInput, CustomValue, DType,
+    Dropout, Elementwise, Embedding, EmbeddingBackward, Gather, GatherType, HYPER_COLUMNS, Host, Kernel,
+    Lamb, LambApply, Layout, Lion, Literal, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish,
+    MovingAverage, Nadam, OneHot, Operand, Pad, PoolShape, RandomNormal, RankRows, Real, Reduce, ReduceOp,
+    Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, Source, Step, SumSplits, SumSquares, Tail, Tally,
+    ToIndices, Unary, random::Stream, splits_for,
 };
 
 /// A kernel of the table.
@@ -27,7 +32,12 @@ pub fn table() -> Vec<Case> {
     convolutions(&mut add);
     pooling(&mut add);
     rows(&mut add);
+    rearranged(&mut add);
+    embeddings(&mut add);
+    moments(&mut add);
+    labelled(&mut add);
     training(&mut add);
+    custom(&mut add);
     cases
 }
 
@@ -417,13 +427,144 @@ fn rows(add: Add<'_>) {
     }
 }
 
+fn rearranged(add: Add<'_>) {
+    let pad = |sizes: [u32; 5], [row_before, row_after, column_before, column_after]: [u32; 4], value| {
+        let [outer, rows, middle, columns, inner] = sizes;
+        Pad {
+            outer,
+            rows,
+            middle,
+            columns,
+            inner,
+            row_before,
+            row_after,
+            column_before,
+            column_after,
+            value: Real(value),
+            tail: no_tail(),
+        }
+    };
+    for (sizes, amounts) in [
+        ([6, 5, 1, 7, 1], [1, 2, 3, 0]),
+        ([2, 3, 4, 5, 6], [0, 1, 2, 0]),
+        ([1, 1, 1, 1, 1], [0, 0, 0, 0]),
+        ([1, 1, 1, 1, 1], [9, 0, 0, 8]),
+        ([1, 70_001, 1, 1, 1], [65, 1, 0, 0]),
+        ([3, 4, 1, 1, 11], [0, 5, 0, 0]),
+        ([64, 26, 1, 26, 3], [1, 1, 1, 1]),
+    ] {
+        let name = format!("pad {sizes:?} {amounts:?}");
+        add(name, Kernel::Pad(pad(sizes, amounts, -1.25)));
+    }
+    let mut kernel = pad([2, 3, 1, 4, 1], [1, 0, 2, 1], 0.0);
+    kernel.tail = channel_tail(2, 4, 7);
+    add("pad with a tail".into(), Kernel::Pad(kernel));
+
+    for (outer, widths) in [
+        (1, vec![1, 1]),
+        (5, vec![3, 8]),
+        (70_001, vec![1, 2]),
+        (3, vec![65, 1, 7]),
+        (7, vec![1, 2, 3, 4]),
+        (1, vec![20_000, 64, 1, 5]),
+    ] {
+        let name = format!("concat {outer} x {widths:?}");
+        add(name, Kernel::Concat(Concat { outer, widths, tail: no_tail() }));
+    }
+    let kernel = Concat { outer: 2, widths: vec![21, 14], tail: channel_tail(2, 5, 7) };
+    add("concat with a tail".into(), Kernel::Concat(kernel));
+    let kernel = Concat { outer: 2, widths: vec![7, 14, 7, 7], tail: channel_tail(2, 5, 7) };
+    add("concat of four with a tail".into(), Kernel::Concat(kernel));
+}
+
+fn embeddings(add: Add<'_>) {
+    for (rows, entries, width) in [(1, 1, 1), (6, 5, 4), (130, 7, 65), (64, 1000, 3), (20_000, 2, 1)] {
+        let name = format!("{rows} rows of {entries} x {width}");
+        let kernel = Embedding { rows, entries, width, tail: no_tail() };
+        add(format!("embedding {name}"), Kernel::Embedding(kernel));
+        let splits = rows.div_ceil(EmbeddingBackward::MAX_ROWS as u32);
+        let kernel = EmbeddingBackward { rows, entries, width, splits };
+        add(format!("embedding_backward {name}"), Kernel::EmbeddingBackward(kernel));
+    }
+    // every row names one entry: the longest sum of one invocation
+    let kernel = EmbeddingBackward { rows: 16_384, entries: 1, width: 2, splits: 1 };
+    add("embedding_backward of 16,384 equal rows".into(), Kernel::EmbeddingBackward(kernel));
+    let kernel = EmbeddingBackward { rows: 131, entries: 9, width: 130, splits: 3 };
+    add("embedding_backward in parts".into(), Kernel::EmbeddingBackward(kernel));
+    let kernel = Embedding { rows: 10, entries: 6, width: 7, tail: channel_tail(2, 5, 7) };
+    add("embedding with a tail".into(), Kernel::Embedding(kernel));
+    for len in [1, 99, 20_001] {
+        add(format!("to_indices {len}"), Kernel::ToIndices(ToIndices { len }));
+    }
+}
+
+fn moments(add: Add<'_>) {
+    let eps = Real(1e-3);
+    let mut push = |name: &str, kept: &[(usize, usize)], reduced: &[(usize, usize)], len: usize, splits| {
+        let (kept, reduced) = (Layout::new(0, kept.iter().copied()), Layout::new(0, reduced.iter().copied()));
+        let (outputs, terms) = (kept.len() as u32, reduced.len() as u32);
+        let kernel = Moments { kept, reduced, len: len as u32, splits, eps };
+        add(format!("moments {name}, {splits} parts"), Kernel::Moments(kernel));
+        let splits = splits.max(2).min(terms);
+        if (splits - 1) * terms.div_ceil(splits) < terms {
+            let kernel = MomentsFinish { outputs, terms, splits, eps };
+            add(format!("moments_finish {name}, {splits} parts"), Kernel::MomentsFinish(kernel));
+        }
+    };
+    push("of rows", &[(13, 17)], &[(17, 1)], 221, 1);
+    push("of columns", &[(17, 1)], &[(13, 17)], 221, 1);
+    push("of columns, in parts", &[(70, 1)], &[(130, 70)], 9100, 4);
+    push("of channels", &[(5, 7)], &[(3, 35), (7, 1)], 105, 1);
+    push("of channels, in parts", &[(5, 7)], &[(3, 35), (7, 1)], 105, 3);
+    push("of one term", &[(9, 1)], &[(1, 9)], 9, 1);
+    push("of all", &[], &[(2000, 1)], 2000, 1);
+    push("of many short rows", &[(5000, 3)], &[(3, 1)], 15_000, 1);
+    push("of rows of 300", &[(70, 300)], &[(300, 1)], 21_000, 1);
+    push("of conv1 of mnist-cnn", &[(32, 676)], &[(4, 32 * 676), (676, 1)], 4 * 32 * 676, 3);
+    let long = 200_003;
+    push("past 65,535", &[], &[(long, 1)], long, splits_for(long, 1));
+    push("past 65,535 in parts of 20,001", &[(6, 1)], &[(100_001, 6)], 600_006, 5);
+}
+
+fn labelled(add: Add<'_>) {
+    let shapes = [(1, 1), (7, 3), (64, 10), (300, 65), (5, 1000), (2, 16_384), (70_000, 2)];
+    for (rows, classes) in shapes {
+        let kernel = OneHot { rows, classes, tail: no_tail() };
+        add(format!("one_hot {rows}x{classes}"), Kernel::OneHot(kernel));
+        add(format!("rank_rows {rows}x{classes}"), Kernel::RankRows(RankRows { rows, classes }));
+    }
+    let tail = channel_tail(9, 7, 1);
+    add("one_hot with a tail".into(), Kernel::OneHot(OneHot { rows: 9, classes: 7, tail }));
+    for len in [1usize, 10, 65, 1000, Literal::MAX_LEN] {
+        let values = (0..len).map(|i| Real(0.5 - 0.375 * i as f32)).collect();
+        add(format!("literal {len}"), Kernel::Literal(Literal { values }));
+    }
+    for (rows, classes) in [(1, 1), (7, 3), (256, 10), (300, 65), (32_768, 10), (64, 1000)] {
+        add(format!("tally {rows}x{classes}"), Kernel::Tally(Tally { rows, classes }));
+    }
+    // the clock's cursor is 2
+    for (rows, width, capacity) in [(1, 1, 3), (5, 3, 7), (5, 3, 6), (5, 3, 2), (4, 1, 1), (256, 10, 1000)] {
+        let kernel = Collect { rows, width, capacity };
+        add(format!("collect {rows}x{width} of {capacity}"), Kernel::Collect(kernel));
+    }
+    add("collect 70,000 rows".into(), Kernel::Collect(Collect { rows: 70_000, width: 1, capacity: 69_999 }));
+}
+
 fn training(add: Add<'_>) {
     for (len, rate) in [(1, 0.5), (1003, 0.2), (70_001, 0.75), (64, 0.0)] {
-        let kernel = Dropout { len, rate: Real(rate), stream: 5, tail: no_tail() };
-        add(format!("dropout {len} {rate}"), Kernel::Dropout(kernel));
+        for group in [1, 3, 4, 49] {
+            let kernel = Dropout { len, rate: Real(rate), group, stream: 5, tail: no_tail() };
+            add(format!("dropout {len} {rate} in groups of {group}"), Kernel::Dropout(kernel));
+        }
     }
+    for len in [1, 2, 1003, 70_001] {
+        let kernel = RandomNormal { len, stream: 7, tail: no_tail() };
+        add(format!("random_normal {len}"), Kernel::RandomNormal(kernel));
+    }
+    let kernel = RandomNormal { len: 131, stream: u32::MAX, tail: gradient_tail(131) };
+    add("random_normal with a tail".into(), Kernel::RandomNormal(kernel));
     let tail = gradient_tail(131);
-    let kernel = Dropout { len: 131, rate: Real(0.4), stream: u32::MAX, tail };
+    let kernel = Dropout { len: 131, rate: Real(0.4), group: 1, stream: u32::MAX, tail };
     add("dropout with a tail".into(), Kernel::Dropout(kernel));
 
     let gather = |rows, items, row_len, dtype, channels: usize| {
@@ -445,23 +586,105 @@ fn training(add: Add<'_>) {
         let sources = lens.iter().zip([0.25f32, 1.0, -2.0, 0.125]).map(|(&l, s)| (l, Real(s))).collect();
         add(format!("accumulate {lens:?}"), Kernel::Accumulate(Accumulate { sources }));
     }
-    for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
-        for (len, hyper_rows, weight_decay) in [(1, 1, 0.0), (1001, 5, 0.01), (93_322, 2, 0.0)] {
-            let (momentum, weight_decay) = (Real(momentum), Real(weight_decay));
-            let kernel = Sgd { len, hyper_rows, momentum, nesterov, weight_decay };
-            add(format!("sgd {len} {momentum:?} {nesterov} {weight_decay:?}"), Kernel::Sgd(kernel));
-        }
+    for lens in [&[1u32][..], &[64, 65], &[3, 1000, 1], &[70_000, 1, 64, 7]] {
+        let pairs = lens.iter().zip([0.1f32, 1.0, 0.0, 0.5]).map(|(&l, m)| (l, Real(m))).collect();
+        add(format!("moving_average {lens:?}"), Kernel::MovingAverage(MovingAverage { pairs }));
     }
-    for (len, hyper_rows) in [(1, 1), (1001, 5), (93_322, 2)] {
-        for (weight_decay, decoupled) in [(0.0, false), (0.01, false), (0.01, true)] {
-            let (beta1, beta2, eps) = (Real(0.9), Real(0.999), Real(1e-8));
-            let weight_decay = Real(weight_decay);
-            let kernel = Adam { len, hyper_rows, beta1, beta2, eps, weight_decay, decoupled };
-            add(format!("adam {len} {weight_decay:?} {decoupled}"), Kernel::Adam(kernel));
-        }
-    }
+    optimizers(add);
+    norms(add);
     for steps in [0, 1] {
         add(format!("advance {steps}"), Kernel::Advance(Advance { batch: 64, steps }));
+    }
+}
+
+/// A user's operation: neighbours, an input of integers, and each generated constant.
+fn custom(add: Add<'_>) {
+    let source: Arc<str> = "
+fn neighbours(i: u32) -> f32 {
+    let columns = X_SHAPE[1];
+    let column = i % columns;
+    let left = select(0.0, x[max(i, 1u) - 1u], column > 0u);
+    let right = select(0.0, x[min(i + 1u, X_LEN - 1u)], column + 1u < columns);
+    let weight = f32(weights[i / RESULT_SHAPE[1]] % 5u) * f32(WEIGHTS_LEN) / f32(RESULT_LEN) * scale[0];
+    return weight * (left - 2.0 * x[i] + right);
+}"
+    .into();
+    fn neighbours(inputs: &[CustomValue<'_>], i: usize) -> f64 {
+        let (x, weights, scale) = (&inputs[0], &inputs[1], &inputs[2]);
+        let columns = x.shape[1];
+        let left = if i.is_multiple_of(columns) { 0.0 } else { x[i - 1] };
+        let right = if i % columns + 1 < columns { x[i + 1] } else { 0.0 };
+        let weight = weights[i / columns] % 5.0 / columns as f64 * scale[0];
+        weight * (left - 2.0 * x[i] + right)
+    }
+    let input =
+        |name: &str, dtype, shape: &[usize]| CustomInput { name: name.into(), dtype, shape: shape.into() };
+    for (rows, columns) in [(1, 1), (3, 7), (257, 65)] {
+        let kernel = Custom {
+            name: "neighbours".into(),
+            source: source.clone(),
+            inputs: vec![
+                input("x", DType::F32, &[rows, columns]),
+                input("weights", DType::U32, &[rows]),
+                input("scale", DType::F32, &[]),
+            ],
+            shape: [rows, columns].into(),
+            function: CustomFunction::new(TypeId::of::<Case>(), neighbours),
+        };
+        add(format!("custom {rows} x {columns}"), Kernel::Custom(kernel));
+    }
+}
+
+/// Every rule at lengths that fill no block, more than one, and more than a workgroup has.
+fn optimizers(add: Add<'_>) {
+    for (len, hyper_rows) in [(1, 1), (1001, 5), (93_322, 2)] {
+        for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+            let kernel = Sgd { len, hyper_rows, momentum: Real(momentum), nesterov };
+            add(format!("sgd {len} {momentum} {nesterov}"), Kernel::Sgd(kernel));
+        }
+        for (momentum, centered) in [(0.0, false), (0.9, false), (0.0, true), (0.9, true)] {
+            let (alpha, eps) = (Real(0.99), Real(1e-8));
+            let kernel = Rmsprop { len, hyper_rows, alpha, eps, momentum: Real(momentum), centered };
+            add(format!("rmsprop {len} {momentum} {centered}"), Kernel::Rmsprop(kernel));
+        }
+        for initial in [0.0, 0.1] {
+            let kernel = Adagrad { len, hyper_rows, initial: Real(initial), eps: Real(1e-10) };
+            add(format!("adagrad {len} {initial}"), Kernel::Adagrad(kernel));
+        }
+        let kernel = Adadelta { len, hyper_rows, rho: Real(0.9), eps: Real(1e-6) };
+        add(format!("adadelta {len}"), Kernel::Adadelta(kernel));
+        let (beta1, beta2, eps) = (Real(0.9), Real(0.999), Real(1e-8));
+        for (decoupled, amsgrad) in [(false, false), (true, false), (false, true), (true, true)] {
+            let kernel = Adam { len, hyper_rows, beta1, beta2, eps, decoupled, amsgrad };
+            add(format!("adam {len} {decoupled} {amsgrad}"), Kernel::Adam(kernel));
+        }
+        add(format!("adamax {len}"), Kernel::Adamax(Adamax { len, hyper_rows, beta1, beta2, eps }));
+        add(format!("nadam {len}"), Kernel::Nadam(Nadam { len, hyper_rows, beta1, beta2, eps }));
+        add(format!("lamb {len}"), Kernel::Lamb(Lamb { len, hyper_rows, beta1, beta2, eps }));
+        // with these betas no rounding decides about a sign
+        let kernel = Lion { len, hyper_rows, beta1: Real(0.75), beta2: Real(0.5) };
+        add(format!("lion {len}"), Kernel::Lion(kernel));
+        for segments in [1, 3] {
+            let kernel = LambApply { len, hyper_rows, segments };
+            add(format!("lamb_apply {len} of {segments}"), Kernel::LambApply(kernel));
+        }
+    }
+}
+
+fn norms(add: Add<'_>) {
+    for len in [1, 64, 1001, 93_322] {
+        add(format!("clip_value {len}"), Kernel::ClipValue(ClipValue { len, limit: Real(0.75) }));
+        add(format!("sum_squares {len}"), Kernel::SumSquares(SumSquares { len }));
+        for segments in [None, Some(1), Some(3)] {
+            let kernel = ClipNorm { len, segments, limit: Real(1.0) };
+            add(format!("clip_norm {len} of {segments:?}"), Kernel::ClipNorm(kernel));
+        }
+    }
+    for blocks in [1, 257, 70_001, 1_000_003] {
+        for segments in [None, Some(1), Some(5)] {
+            let kernel = SegmentNorms { blocks, segments };
+            add(format!("segment_norms {blocks} of {segments:?}"), Kernel::SegmentNorms(kernel));
+        }
     }
 }
 
@@ -478,11 +701,31 @@ pub fn inputs(kernel: &Kernel, seed: u64) -> Vec<Host> {
             match (binding.dtype, &*binding.name) {
                 (DType::U32, "clock") => Host::U32(clock()),
                 (DType::U32, "order") => Host::U32(random.permutation(len)),
+                (DType::U32, "indices") => Host::U32(indices(kernel, &random, len)),
                 (DType::U32, "labels") => Host::U32(labels(kernel, &random, len)),
+                (DType::U32, "predicted" | "ranks") if binding.access == Access::Read => {
+                    Host::U32(labels(kernel, &random, len))
+                }
+
+                (DType::U32, "segments") => Host::U32(segments(kernel, len / 2)),
+                (DType::U32, "block_segments") => {
+                    // the last is past the parameters
+                    Host::U32((0..len as u32).map(|i| random.below(i, 4)).collect())
+                }
                 (DType::U32, _) => Host::U32((0..len as u32).map(|i| random.word(i)).collect()),
                 _ if binding.access == Access::Write => Host::F32(vec![f32::NAN; len]),
                 (DType::F32, "hyper") => Host::F32(hyper(len)),
-                (DType::F32, "moment2") => Host::F32((0..len as u32).map(|i| random.uniform(i)).collect()),
+                (DType::F32, "group_settings") => Host::F32(group_settings(len)),
+                (
+                    DType::F32,
+                    "moment2" | "largest_moment2" | "norm" | "square_sum" | "square_average"
+                    | "update_average" | "block_sums",
+                ) => {
+                    // a centred average is far from the root of this one, where the difference cancels
+                    let is_centred = matches!(kernel, Kernel::Rmsprop(k) if k.centered);
+                    let least = if is_centred { 5.0 } else { 0.0 };
+                    Host::F32((0..len as u32).map(|i| least + random.uniform(i)).collect())
+                }
                 (DType::F32, name) => {
                     let mut values: Vec<f32> = (0..len as u32).map(|i| number(&random, i)).collect();
                     if positive.contains(&name) {
@@ -490,6 +733,14 @@ pub fn inputs(kernel: &Kernel, seed: u64) -> Vec<Host> {
                     }
                     if name == "x" {
                         extremes(kernel, &mut values);
+                    }
+                    if matches!(kernel, Kernel::Moments(_)) {
+                        // a variance that is small beside the square of the mean
+                        values.iter_mut().for_each(|v| *v += 40.0);
+                    }
+                    if let (Kernel::MomentsFinish(_), "partial") = (kernel, name) {
+                        // sums of squares follow the means
+                        values[len / 2..].iter_mut().for_each(|v| *v = v.abs());
                     }
                     Host::F32(values)
                 }
@@ -516,9 +767,41 @@ fn hyper(len: usize) -> Vec<f32> {
     (0..len / HYPER_COLUMNS)
         .flat_map(|row| {
             let t = row as i32 + 1;
-            [0.01 * t as f32, 1.0 - 0.9f32.powi(t), 1.0 - 0.999f32.powi(t), 0.0]
+            [0.01 * t as f32, 1.0 - 0.9f32.powi(t), 1.0 - 0.999f32.powi(t), 0.25]
         })
         .collect()
+}
+
+/// Indices of a table's entries, but for the last, which is past them.
+fn indices(kernel: &Kernel, random: &Stream, len: usize) -> Vec<u32> {
+    let entries = match kernel {
+        Kernel::Embedding(k) => k.entries,
+        Kernel::EmbeddingBackward(k) => k.entries,
+        _ => 10,
+    };
+    let mut indices: Vec<u32> = (0..len as u32).map(|i| random.below(i, entries)).collect();
+    if let Some(last) = indices.last_mut() {
+        *last = entries + 7;
+    }
+    indices
+}
+
+/// Blocks that learn fast, slowly and not at all, with and without weight decay.
+fn group_settings(len: usize) -> Vec<f32> {
+    (0..len / 2).flat_map(|block| [[1.0, 0.0], [0.5, 0.01], [0.0, 0.5], [2.0, 0.125]][block % 4]).collect()
+}
+
+/// First block and number of blocks of each of `count` parameters; the last begins and ends past the arena.
+fn segments(kernel: &Kernel, count: usize) -> Vec<u32> {
+    let Kernel::SegmentNorms(SegmentNorms { blocks, .. }) = *kernel else {
+        panic!("{kernel} binds segments")
+    };
+    let each = blocks.div_ceil(count as u32);
+    let mut table: Vec<u32> = (0..count as u32).flat_map(|s| [s * each, each]).collect();
+    if let Some(last) = table.last_mut() {
+        *last = u32::MAX;
+    }
+    table
 }
 
 /// Labels below the number of classes, but for the last, which is past them.
@@ -526,6 +809,9 @@ fn labels(kernel: &Kernel, random: &Stream, len: usize) -> Vec<u32> {
     let classes = match kernel {
         Kernel::CrossEntropy(k) => k.classes,
         Kernel::CrossEntropyBackward(k) => k.classes,
+        Kernel::OneHot(k) => k.classes,
+        Kernel::RankRows(k) => k.classes,
+        Kernel::Tally(k) => k.classes,
         _ => 10,
     };
     let mut labels: Vec<u32> = (0..len as u32).map(|i| random.below(i, classes)).collect();
@@ -552,6 +838,15 @@ fn needs_positive(kernel: &Kernel) -> Vec<&'static str> {
 
 /// Arguments at which careless formulas overflow or cancel, in front of a unary function's input.
 fn extremes(kernel: &Kernel, values: &mut [f32]) {
+    if let Kernel::ToIndices(_) = kernel {
+        let set =
+            [0.5, 1.5, 2.5, -0.0, -3.0, 1e9, 3e9, 5e9, 1e30, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+        for (to, from) in values.iter_mut().zip(set) {
+            *to = from;
+        }
+        values.iter_mut().skip(set.len()).for_each(|v| *v *= 1000.3);
+        return;
+    }
     let Kernel::Elementwise(Elementwise { tail, .. }) = kernel else { return };
     let [Step::Unary(unary)] = tail.steps[..] else { return };
     let small = [1e-7f32, 1e-4, 0.01, 0.1, 0.39, 0.41, 0.62, 0.63, 1.0, 2.9, 3.1, 4.5, 6.1, 9.0, 13.0, 20.0];

@@ -2,6 +2,9 @@
 #![allow(dead_code)]
 
 pub mod backends;
+pub mod custom;
+pub mod devices;
 pub mod golden;
 pub mod graphs;
+pub mod optimizers;
 pub mod random;

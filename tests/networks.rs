@@ -63,7 +63,9 @@ fn the_residual_network_learns_clothes() {
     let recipe = Recipe::open("fashion-resnet").unwrap();
     let mut trainer = recipe.trainer(&Device::cpu(), &data.classes, 42).unwrap();
     let train = data.train.limit(10_000).unwrap();
-    trainer.fit(&train, Fit { epochs: 3, batch_size: 64, ..Fit::default() }).unwrap();
+    assert_eq!(recipe.epochs, 3);
+    let fit = Fit { epochs: recipe.epochs, batch_size: recipe.batch_size, ..Fit::default() };
+    trainer.fit(&train, fit).unwrap();
     let accuracy = trainer.evaluate(&data.test).unwrap().accuracy.unwrap();
     println!("fashion-resnet after three epochs on 10,000: {:.2} %", 100.0 * accuracy);
     assert!(accuracy > 0.85, "test accuracy {accuracy}");

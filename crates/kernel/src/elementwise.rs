@@ -70,6 +70,31 @@ pub enum Unary {
     Mish,
 }
 
+/// Calls a macro with the functions that layers take as activations: the variants of [`Unary`], in brackets the usual
+/// setting, and after `|` another name that recipes understand.
+#[macro_export]
+macro_rules! for_each_activation {
+    ($callback:ident) => {
+        $callback! {
+            Relu,
+            Relu6,
+            LeakyRelu(0.01),
+            Elu(1.0),
+            Selu,
+            Gelu,
+            GeluTanh,
+            Sigmoid,
+            HardSigmoid,
+            Tanh,
+            Softplus,
+            Softsign,
+            Silu | "swish",
+            HardSwish,
+            Mish,
+        }
+    };
+}
+
 /// Which value a derivative is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Saved {

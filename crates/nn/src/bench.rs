@@ -134,7 +134,7 @@ pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
         0 => TargetKind::Real([1].into()),
         n => TargetKind::Classes(n),
     };
-    let form = Form { items: rows, bytes: item.len() == 3, item: item.into(), targets };
+    let form = Form { items: rows, bytes: item.len() == 3, item: item.into(), targets, weighted: false };
     let model = recipe.model()?;
     step::check_targets(&model, &recipe.loss, &form)?;
     step::record_training(&model, &recipe.loss, &recipe.optimizer, &recipe.preprocess, &form, rows)?;

@@ -61,5 +61,5 @@ pub use preprocess::{Numbers, Preprocess};
 pub use recipe::{DataSpec, Recipe};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
-pub use trainer::{EpochReport, Fit, History, OnProgress, Progress, Scores, Trainer};
+pub use trainer::{EpochReport, Fit, History, OnProgress, Progress, Scored, Scores, Trainer};
 pub use verify::{Verification, verify};

@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use crate::{
     Loss, Network, NnError, Node, Optimizer, Output, Preprocess, Scheduled, Trainer, file::read_regular,
+    metrics::Metric,
 };
 
 /// Which data a recipe trains on.
@@ -46,6 +47,8 @@ pub struct Recipe {
     pub optimizer: Optimizer,
     /// How the learning rate changes over time; none leaves it as it is.
     pub schedule: Option<Scheduled>,
+    /// Scores of the test rows after each epoch, beside loss and accuracy.
+    pub metrics: Vec<Metric>,
     /// The network.
     pub layers: Vec<Node>,
     /// The results that are compared with the target; the last layer's if empty.
@@ -67,6 +70,8 @@ struct RecipeFile {
     loss: Loss,
     optimizer: Spanned<toml::Table>,
     schedule: Option<Spanned<toml::Table>>,
+    #[serde(default)]
+    metrics: Vec<Metric>,
     layers: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     outputs: Vec<Output>,
@@ -218,6 +223,7 @@ impl Recipe {
             loss: file.loss,
             optimizer,
             schedule,
+            metrics: file.metrics,
             layers,
             outputs: file.outputs,
         };

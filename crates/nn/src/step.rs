@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kiln_data::{Features, Split, Targets};
-use kiln_graph::{GatherOptions, Graph, GraphError, Request, Tensor};
+use kiln_graph::{Collect, GatherOptions, Graph, GraphError, Request, Tensor};
 use kiln_kernel::{Advance, Backend, Buffer, DType, GatherType, HostRef, Shape};
 
 use crate::{
@@ -17,6 +17,9 @@ pub(crate) const HYPER_ROWS: usize = 1024;
 pub(crate) const FEATURES: &str = "features";
 pub(crate) const TARGETS: &str = "targets";
 pub(crate) const ORDER: &str = "order";
+pub(crate) const SAMPLE_WEIGHTS: &str = "sample_weights";
+/// Name of the buffer that an evaluation's outputs are kept in.
+pub(crate) const OUTPUTS: &str = "outputs";
 
 /// The form of a resident split: all that its plans depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +28,8 @@ pub(crate) struct Form {
     pub(crate) item: Shape,
     pub(crate) bytes: bool,
     pub(crate) targets: TargetKind,
+    /// Whether each item has a weight in the loss.
+    pub(crate) weighted: bool,
 }
 
 impl Form {
@@ -37,6 +42,7 @@ impl Form {
                 Targets::Classes { classes, .. } => TargetKind::Classes(*classes),
                 Targets::Real { shape, .. } => TargetKind::Real(shape.clone()),
             },
+            weighted: false,
         }
     }
 
@@ -88,6 +94,25 @@ impl Form {
     }
 }
 
+impl Form {
+    fn record_weights(&self, g: &mut Graph, rows: usize) -> Result<Option<Tensor>, GraphError> {
+        if !self.weighted {
+            return Ok(None);
+        }
+        let order = g.input_u32(ORDER, [self.items])?;
+        let data = g.input(SAMPLE_WEIGHTS, [self.items])?;
+        let options = GatherOptions {
+            rows,
+            items: self.items,
+            item: Shape::scalar(),
+            dtype: GatherType::F32,
+            scale: vec![1.0],
+            shift: vec![0.0],
+        };
+        g.scoped("batch", |g| g.gather(data, order, options)).map(Some)
+    }
+}
+
 /// A split on the device.
 pub(crate) struct Resident {
     pub(crate) form: Form,
@@ -116,6 +141,25 @@ impl Resident {
         }
         upload(ORDER, HostRef::U32(&kiln_data::order(0, 0, split.len(), false)))?;
         Ok(Self { form, buffers })
+    }
+
+    /// With a weight for each row.
+    pub(crate) fn weighted(mut self, backend: &dyn Backend, weights: &[f32]) -> Result<Self, NnError> {
+        if weights.len() != self.form.items {
+            let (got, items) = (weights.len(), self.form.items);
+            return Err(NnError::Settings(format!("{got} sample weights for {items} rows")));
+        }
+        if let Some((row, weight)) = weights.iter().enumerate().find(|(_, w)| !(w.is_finite() && **w >= 0.0))
+        {
+            return Err(NnError::Settings(format!(
+                "sample weights must be finite and at least 0, that of row {row} is {weight}"
+            )));
+        }
+        let buffer = backend.allocate(DType::F32, weights.len(), SAMPLE_WEIGHTS)?;
+        backend.write(&buffer.view(), HostRef::F32(weights))?;
+        self.buffers.insert(SAMPLE_WEIGHTS.into(), buffer);
+        self.form.weighted = true;
+        Ok(self)
     }
 }
 
@@ -153,24 +197,33 @@ pub(crate) fn check_targets(model: &Network, loss: &Loss, form: &Form) -> Result
     Ok(())
 }
 
-/// Records the network and its loss: the sum over the outputs, each with its weight, and the layers' penalties. Beside
-/// it the trainable parameters.
+/// A network recorded with its loss.
+struct RecordedNetwork {
+    loss: RecordedLoss,
+    /// The main result.
+    output: Tensor,
+    /// The trainable parameters.
+    trained: Vec<(String, Tensor)>,
+}
+
+/// Records the network and its loss: the sum over the outputs, each with its weight, and the layers' penalties.
 fn record_loss(
     model: &Network,
     loss: &Loss,
     g: &mut Graph,
     mode: Mode,
-    (x, target): (Tensor, Tensor),
     form: &Form,
-) -> Result<(RecordedLoss, Vec<(String, Tensor)>), GraphError> {
+    (x, target): (Tensor, Tensor),
+) -> Result<RecordedNetwork, GraphError> {
+    let rows = g.shape(x)?[0];
+    let weights = form.record_weights(g, rows)?;
     let mut to = Recording::new(g, mode);
     let loss_of = |i: usize| model.outputs().get(i).and_then(|output| output.loss.as_ref()).unwrap_or(loss);
     let outputs = model.record(&mut to, x, |i| loss_of(i).includes_softmax())?;
-    let rows = to.shape(x)?[0];
     let (specs, penalties) = (to.parameters().to_vec(), to.penalties().to_vec());
     let weight_of = |i: usize| model.outputs().get(i).map_or(1.0, |output| output.weight);
     let classifies = loss.is_classification(&form.targets);
-    let mut recorded = loss_of(0).record(g, outputs[0], target, rows, classifies)?;
+    let mut recorded = loss_of(0).record(g, outputs[0], target, weights, classifies)?;
     let main = recorded.mean;
     g.scoped("loss", |g| {
         let mut mean = g.scale(main, weight_of(0))?;
@@ -178,7 +231,7 @@ fn record_loss(
         let mut extra: Option<Tensor> = None;
         let mut summands = penalties;
         for (i, &output) in outputs.iter().enumerate().skip(1) {
-            let other = loss_of(i).record_mean(g, output, target, None)?;
+            let other = loss_of(i).record_mean(g, output, target, weights)?;
             summands.push(g.scale(other, weight_of(i))?);
         }
         for summand in summands {
@@ -200,7 +253,7 @@ fn record_loss(
         let tensor = g.parameter(&spec.name, spec.shape)?;
         trained.push((spec.name, tensor));
     }
-    Ok((recorded, trained))
+    Ok(RecordedNetwork { loss: recorded, output: outputs[0], trained })
 }
 
 /// One training step on `rows` rows: batch, loss, gradients, update, clock.
@@ -215,14 +268,15 @@ pub(crate) fn record_training(
     let mut g = Graph::new();
     let x = form.record_features(&mut g, rows, preprocess)?;
     let target = form.record_targets(&mut g, rows)?;
-    let (recorded, trained) = record_loss(model, loss, &mut g, Mode::Train, (x, target), form)?;
+    let RecordedNetwork { loss, trained, .. } =
+        record_loss(model, loss, &mut g, Mode::Train, form, (x, target))?;
     let tensors: Vec<Tensor> = trained.iter().map(|(_, tensor)| *tensor).collect();
-    let gradients = g.gradients(recorded.mean, &tensors)?;
+    let gradients = g.gradients(loss.mean, &tensors)?;
     let segments = kiln_graph::Segments::new(&g.parameters());
     let request = Request {
         gradients: trained.into_iter().map(|(name, _)| name).zip(gradients).collect(),
         averages: g.averages().to_vec(),
-        totals: recorded.totals,
+        totals: loss.totals,
         updates: optimizer.launches(&segments, HYPER_ROWS),
         advance: Some(Advance { batch: rows as u32, steps: 1 }),
         ..Request::default()
@@ -230,20 +284,41 @@ pub(crate) fn record_training(
     Ok(Recorded { graph: g, request })
 }
 
-/// The loss of `rows` rows, summed into the totals.
+/// What an evaluation keeps on the device beside the sums of losses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Keep {
+    /// Counts of what was predicted as what.
+    pub(crate) tally: bool,
+    /// The outputs of this many rows.
+    pub(crate) outputs: Option<usize>,
+}
+
+/// The loss of `rows` rows, summed into the totals, and what else is kept.
 pub(crate) fn record_evaluation(
     model: &Network,
     loss: &Loss,
     preprocess: &Preprocess,
     form: &Form,
+    keep: Keep,
     rows: usize,
 ) -> Result<Recorded, GraphError> {
     let mut g = Graph::new();
     let x = form.record_features(&mut g, rows, preprocess)?;
     let target = form.record_targets(&mut g, rows)?;
-    let totals = record_loss(model, loss, &mut g, Mode::Eval, (x, target), form)?.0.totals;
-    let advance = Some(Advance { batch: rows as u32, steps: 0 });
-    Ok(Recorded { graph: g, request: Request { totals, advance, ..Request::default() } })
+    let recorded = record_loss(model, loss, &mut g, Mode::Eval, form, (x, target))?;
+    let mut request = Request {
+        totals: recorded.loss.totals,
+        advance: Some(Advance { batch: rows as u32, steps: 0 }),
+        ..Request::default()
+    };
+    if keep.tally {
+        request.tally = Some((recorded.output, target));
+    }
+    if let Some(capacity) = keep.outputs {
+        let tensor = loss.record_probabilities(&mut g, recorded.output)?;
+        request.collect.push(Collect { buffer: OUTPUTS.into(), tensor, capacity });
+    }
+    Ok(Recorded { graph: g, request })
 }
 
 /// The network's results on `rows` rows, to be fetched as `output`: probabilities where the loss takes logits.

@@ -1,22 +1,26 @@
 //! Fitting, evaluating and predicting.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use kiln_data::{Features, Split, Targets};
 use kiln_device::Device;
-use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
-use kiln_kernel::{Backend, BackendError, DType, HostRef};
+use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TALLY, TOTALS};
+use kiln_kernel::{Backend, BackendError, Buffer, DType, Host, HostRef};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Loss, Network, NnError, Optimizer, Plateau, PlateauMode, Preprocess, Scheduled,
+    Loss, Network, NnError, Optimizer, Plateau, PlateauMode, Preprocess, Scheduled, TargetKind,
+    metrics::{Accumulator, Metric, Truth},
     state::State,
-    step::{self, HYPER_ROWS, ORDER, Recorded, Resident},
+    step::{self, HYPER_ROWS, Keep, ORDER, OUTPUTS, Recorded, Resident},
 };
 
 /// Rows of a batch in evaluation and prediction, unless there are fewer or that many do not fit on the device.
 const EVALUATION_ROWS: usize = 256;
+
+/// Most outputs that an evaluation keeps on the device for metrics that need them: 128 MiB.
+const MOST_KEPT_OUTPUTS: usize = 32 << 20;
 
 /// Steps between two readings of the running sums. A fixed number, so that the sums, and with them the reported
 /// losses, are rounded alike in every run.
@@ -42,6 +46,9 @@ pub struct EpochReport {
     /// Over the validation rows after the epoch, if any were given.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub validation: Option<Scores>,
+    /// The metrics that were asked for, over the validation rows; none where one is not defined.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub metrics: BTreeMap<String, Option<f64>>,
     /// Seconds of training, without evaluation.
     pub seconds: f64,
     /// Training rows per second.
@@ -100,6 +107,10 @@ pub struct Fit<'a> {
     pub shuffle: bool,
     /// Rows to evaluate after each epoch.
     pub validation: Option<&'a Split>,
+    /// Scores of the validation rows beside loss and accuracy.
+    pub metrics: &'a [Metric],
+    /// A factor for the loss of each training row, as many as there are; the mean divides by the rows, as in Keras.
+    pub sample_weights: Option<&'a [f32]>,
     /// Called now and then.
     pub progress: Option<OnProgress<'a>>,
 }
@@ -107,7 +118,15 @@ pub struct Fit<'a> {
 impl Default for Fit<'_> {
     /// One epoch of shuffled batches of 32: Keras' defaults.
     fn default() -> Self {
-        Self { epochs: 1, batch_size: 32, shuffle: true, validation: None, progress: None }
+        Self {
+            epochs: 1,
+            batch_size: 32,
+            shuffle: true,
+            validation: None,
+            metrics: &[],
+            sample_weights: None,
+            progress: None,
+        }
     }
 }
 
@@ -283,9 +302,12 @@ impl Trainer {
     /// # Errors
     /// If the data do not fit the network or the loss, a setting is out of range, or the device fails.
     pub fn fit(&mut self, train: &Split, fit: Fit<'_>) -> Result<History, NnError> {
-        let Fit { epochs, batch_size, shuffle, validation, mut progress } = fit;
+        let Fit { epochs, batch_size, shuffle, validation, metrics, sample_weights, mut progress } = fit;
         if batch_size == 0 {
             return Err(NnError::Settings("batch size must be at least 1".into()));
+        }
+        if validation.is_none() && !metrics.is_empty() {
+            return Err(NnError::Settings("metrics need validation rows to score".into()));
         }
         let mut tell = |p: &Progress<'_>| {
             if let Some(progress) = &mut progress {
@@ -294,7 +316,10 @@ impl Trainer {
         };
         tell(&Progress::Preparing);
         let started = Instant::now();
-        let data = Resident::new(&**self.backend(), train)?;
+        let mut data = Resident::new(&**self.backend(), train)?;
+        if let Some(weights) = sample_weights {
+            data = data.weighted(&**self.backend(), weights)?;
+        }
         step::check_targets(&self.model, &self.loss, &data.form)?;
         let mode = self.plateau.as_ref().map(Plateau::mode);
         if mode == Some(PlateauMode::Max) && !self.loss.is_classification(&data.form.targets) {
@@ -313,7 +338,7 @@ impl Trainer {
                 rows,
             )
         })?;
-        let evaluation = validation.map(|split| self.evaluation(split)).transpose()?;
+        let evaluation = validation.map(|split| self.evaluation(split, metrics)).transpose()?;
         let launches = passes.first().map_or(0, |p| p.session.launches());
         tell(&Progress::Ready { seconds: started.elapsed().as_secs_f64(), launches });
 
@@ -329,7 +354,9 @@ impl Trainer {
             })?;
             let seconds = started.elapsed().as_secs_f64();
             self.epoch += 1;
-            let validation = evaluation.as_ref().map(|e| self.run_evaluation(e)).transpose()?;
+            let validated = evaluation.as_ref().map(|e| self.run_evaluation(e)).transpose()?;
+            let metrics = validated.as_ref().map_or_else(BTreeMap::new, Scored::values);
+            let validation = validated.map(|v| v.scores);
             if let Some(plateau) = &mut self.plateau {
                 let scores = validation.unwrap_or(train_scores);
                 plateau.observe(match plateau.mode() {
@@ -338,7 +365,8 @@ impl Trainer {
                 });
             }
             let images_per_second = train.len() as f64 / seconds;
-            let report = EpochReport { epoch, train: train_scores, validation, seconds, images_per_second };
+            let train = train_scores;
+            let report = EpochReport { epoch, train, validation, metrics, seconds, images_per_second };
             tell(&Progress::Epoch(&report));
             history.epochs.push(report);
         }
@@ -350,7 +378,16 @@ impl Trainer {
     /// # Errors
     /// If the data do not fit the network or the loss, or the device fails.
     pub fn evaluate(&self, split: &Split) -> Result<Scores, NnError> {
-        self.run_evaluation(&self.evaluation(split)?)
+        Ok(self.evaluate_with(split, &[])?.scores)
+    }
+
+    /// As [`Trainer::evaluate`], with metrics. Their counts, and the outputs that some need, gather on the device and
+    /// are read once at the end.
+    ///
+    /// # Errors
+    /// As [`Trainer::evaluate`], and where a metric does not fit the network or its targets.
+    pub fn evaluate_with(&self, split: &Split, metrics: &[Metric]) -> Result<Scored, NnError> {
+        self.run_evaluation(&self.evaluation(split, metrics)?)
     }
 
     /// The network's output for each row, [rows, ...]: class probabilities where it classifies.
@@ -489,25 +526,90 @@ impl Trainer {
         Ok(scores(passes, &totals, items))
     }
 
-    fn evaluation(&self, split: &Split) -> Result<Vec<Pass>, NnError> {
-        let data = Resident::new(&**self.backend(), split)?;
+    fn evaluation<'s>(&self, split: &'s Split, metrics: &[Metric]) -> Result<Evaluation<'s>, NnError> {
+        let backend = self.backend();
+        let mut data = Resident::new(&**backend, split)?;
         step::check_targets(&self.model, &self.loss, &data.form)?;
-        self.fitting_passes(&data, |rows| {
-            step::record_evaluation(&self.model, &self.loss, &self.preprocess, &data.form, rows)
-        })
+        let output = self.model.output_shape()?;
+        let metrics = Accumulator::new(metrics, &output, &data.form.targets)?;
+        let mut keep = Keep { tally: metrics.needs_tally(), outputs: None };
+        if let (true, TargetKind::Classes(classes)) = (keep.tally, &data.form.targets) {
+            let words = (classes + 1) * classes;
+            data.buffers.insert(TALLY.into(), backend.allocate(DType::U32, words, TALLY)?);
+        }
+        let kept = split.len().saturating_mul(output.elements());
+        if metrics.needs_outputs() && kept <= MOST_KEPT_OUTPUTS {
+            keep.outputs = Some(split.len());
+            data.buffers.insert(OUTPUTS.into(), backend.allocate(DType::F32, kept, OUTPUTS)?);
+        }
+        let passes = self.fitting_passes(&data, |rows| {
+            step::record_evaluation(&self.model, &self.loss, &self.preprocess, &data.form, keep, rows)
+        })?;
+        let buffer = |name: &str| data.buffers.get(name).cloned();
+        Ok(Evaluation { passes, metrics, tally: buffer(TALLY), outputs: buffer(OUTPUTS), split })
     }
 
-    fn run_evaluation(&self, passes: &[Pass]) -> Result<Scores, NnError> {
+    fn run_evaluation(&self, evaluation: &Evaluation<'_>) -> Result<Scored, NnError> {
+        let Evaluation { passes, tally, outputs, split, .. } = evaluation;
+        let backend = self.backend();
         self.take_totals()?;
         self.write_clock(0)?;
+        if let Some(tally) = tally {
+            backend.write(&tally.view(), HostRef::U32(&vec![0; tally.len()]))?;
+        }
         for pass in passes {
             for _ in 0..pass.times {
                 pass.session.run(1)?;
             }
         }
         let rows = passes.iter().map(|p| p.rows * p.times).sum();
-        Ok(scores(passes, &self.take_totals()?, rows))
+        let scores = scores(passes, &self.take_totals()?, rows);
+        let mut metrics = evaluation.metrics.clone();
+        if let Some(tally) = tally {
+            if let Host::U32(words) = pollster::block_on(backend.read(&tally.view()))? {
+                metrics.add_tally(&words)?;
+            }
+        }
+        if metrics.needs_outputs() {
+            let outputs = match outputs {
+                Some(outputs) => pollster::block_on(backend.read(&outputs.view()))?.into_f32(),
+                // more than a device should keep beside the network: batch by batch
+                None => self.predict_split(split)?.into_iter().collect(),
+            };
+            let truth = match split.targets() {
+                Targets::Classes { labels, .. } => Truth::Labels(labels),
+                Targets::Real { values, .. } => Truth::Real(values),
+            };
+            metrics.add_outputs(&outputs, truth)?;
+        }
+        Ok(Scored { scores, metrics })
     }
+}
+
+/// What an evaluation with metrics gave. See [`Trainer::evaluate_with`].
+#[derive(Clone, Debug)]
+pub struct Scored {
+    /// Loss and accuracy.
+    pub scores: Scores,
+    /// The metrics, with counts and outputs where they were needed.
+    pub metrics: Accumulator,
+}
+
+impl Scored {
+    /// The metrics' values by name; none where one is not defined.
+    pub fn values(&self) -> BTreeMap<String, Option<f64>> {
+        self.metrics.values().into_iter().collect()
+    }
+}
+
+/// An evaluation that is ready to run.
+struct Evaluation<'s> {
+    passes: Vec<Pass>,
+    /// Empty; each run fills a copy.
+    metrics: Accumulator,
+    tally: Option<Buffer>,
+    outputs: Option<Buffer>,
+    split: &'s Split,
 }
 
 /// The means of the sums that passes have added to.

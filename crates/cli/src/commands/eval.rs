@@ -2,7 +2,7 @@
 
 use kiln_data::Targets;
 use kiln_device::Device;
-use kiln_nn::metrics::{ClassScores, Classification, classification};
+use kiln_nn::metrics::{ClassScores, Classification, Metric};
 use serde::Serialize;
 
 use super::model::Model;
@@ -56,7 +56,10 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
     ));
     let report = {
         let _spinner = Spinner::new(ui, "evaluating");
-        let test_loss = trainer.evaluate(&data.test)?.loss;
+        let classes = matches!(data.test.targets(), Targets::Classes { .. });
+        let metrics: &[Metric] = if classes { &[Metric::Accuracy, Metric::RocAuc] } else { &[] };
+        let scored = trainer.evaluate_with(&data.test, metrics)?;
+        let test_loss = scored.scores.loss;
         if !test_loss.is_finite() {
             return Err(Failure::Message(format!(
                 "{}: the loss is {test_loss}: the network's parameters or preprocessing are too large or no \
@@ -64,13 +67,10 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
                 args.model.display()
             )));
         }
-        let scores = match data.test.targets() {
-            Targets::Real { .. } => None,
-            Targets::Classes { labels, .. } => {
-                let probabilities: Vec<f32> = trainer.predict_split(&data.test)?.into_iter().collect();
-                Some(classification(&probabilities, labels, &data.classes)?.into())
-            }
-        };
+        let scores = classes.then(|| {
+            let area = scored.values().remove("roc_auc").flatten();
+            Classification::of(scored.metrics.counts(), area, &data.classes).into()
+        });
         Report { test_loss, scores }
     };
     show(&report, ui)?;

@@ -60,6 +60,8 @@ struct Run<'a> {
     optimizer: &'a Optimizer,
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<&'a kiln_nn::Scheduled>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    metrics: &'a [kiln_nn::metrics::Metric],
     layers: &'a [kiln_nn::Node],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     outputs: &'a [kiln_nn::Output],
@@ -196,6 +198,7 @@ fn describe<'a>(
         loss: recipe.loss.clone(),
         optimizer: &recipe.optimizer,
         schedule: recipe.schedule.as_ref(),
+        metrics: &recipe.metrics,
         layers: &recipe.layers,
         outputs: &recipe.outputs,
         preprocess: &recipe.preprocess,
@@ -221,6 +224,7 @@ fn fit(
             epochs: recipe.epochs,
             batch_size: recipe.batch_size,
             validation,
+            metrics: &recipe.metrics,
             progress: Some(&mut on_progress),
             ..Fit::default()
         },
@@ -299,6 +303,9 @@ fn epoch_line(report: &EpochReport) -> String {
     if let Some(test) = &report.validation {
         parts.push(format!("test loss {:.4}", test.loss));
         parts.extend(test.accuracy.map(|a| format!("test accuracy {}", percent(a))));
+    }
+    for (name, value) in &report.metrics {
+        parts.push(value.map_or(format!("{name} undefined"), |value| format!("{name} {value:.4}")));
     }
     parts.push(format!("{} images/s", count(report.images_per_second as u64)));
     parts.push(duration(Duration::from_secs_f64(report.seconds.max(0.0))));

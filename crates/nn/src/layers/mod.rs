@@ -60,6 +60,10 @@ macro_rules! layers {
             /// The names that `type` may have, in the order of [`Layer`].
             pub const TYPES: &'static [&'static str] = &[$($name),*];
 
+            /// Each of [`Layer::TYPES`] with the other names that are understood.
+            pub const NAMES: &'static [(&'static str, &'static [&'static str])] =
+                &[$(($name, &[$($alias),*])),*];
+
             /// What `type` says; `module` for a user's own.
             pub fn type_name(&self) -> &'static str {
                 match self {

@@ -115,21 +115,23 @@ impl Loss {
         }
     }
 
-    /// Records the loss of a batch of `rows`, with hits if it `classifies`.
+    /// Records the loss of a batch, its rows weighted or not, with hits if it `classifies`.
     pub(crate) fn record(
         &self,
         g: &mut Graph,
         output: Tensor,
         target: Tensor,
-        rows: usize,
+        sample_weights: Option<Tensor>,
         classifies: bool,
     ) -> Result<RecordedLoss, GraphError> {
         g.scoped("loss", |g| {
+            let rows = g.shape(output)?.dims().first().copied().unwrap_or(1);
             let terms = self.terms(g, output, target)?;
             let (losses, hits) = (terms.losses, terms.hits);
             // where each row counts alike, its loss is summed as it is: one launch with the hits
-            let plain = terms.divisor.is_none() && g.shape(losses)?.rank() == 1;
-            let mean = reduce(g, terms, None)?;
+            let alike = terms.divisor.is_none() && sample_weights.is_none();
+            let plain = alike && g.shape(losses)?.rank() == 1;
+            let mean = reduce(g, terms, sample_weights)?;
             let mut totals = vec![if plain { (losses, 1.0) } else { (mean, rows as f32) }];
             if classifies {
                 let hits = match hits {

@@ -51,21 +51,28 @@ pub fn classification(
 ) -> Result<Classification, NnError> {
     let mut counts = Counts::new(names.len());
     counts.add(probabilities, labels)?;
-    let per_class = names.iter().enumerate().map(|(c, name)| ClassScores {
-        class: name.clone(),
-        precision: counts.class_precision(c),
-        recall: counts.class_recall(c),
-        f1: counts.class_f1(c),
-        support: counts.support(c) as usize,
-    });
-    Ok(Classification {
-        accuracy: counts.accuracy(),
-        top_3_accuracy: counts.top_k_accuracy(3),
-        macro_f1: counts.f1(Average::Macro),
-        roc_auc: roc_auc_one_vs_rest(probabilities, labels, names.len()),
-        confusion: counts.confusion(),
-        per_class: per_class.collect(),
-    })
+    Ok(Classification::of(&counts, roc_auc_one_vs_rest(probabilities, labels, names.len()), names))
+}
+
+impl Classification {
+    /// The scores that follow from counts, beside an area under the ROC curve.
+    pub fn of(counts: &Counts, roc_auc: Option<f64>, names: &[String]) -> Self {
+        let per_class = names.iter().enumerate().map(|(c, name)| ClassScores {
+            class: name.clone(),
+            precision: counts.class_precision(c),
+            recall: counts.class_recall(c),
+            f1: counts.class_f1(c),
+            support: counts.support(c) as usize,
+        });
+        Self {
+            accuracy: counts.accuracy(),
+            top_3_accuracy: counts.top_k_accuracy(3),
+            macro_f1: counts.f1(Average::Macro),
+            roc_auc,
+            confusion: counts.confusion(),
+            per_class: per_class.collect(),
+        }
+    }
 }
 
 #[cfg(test)]

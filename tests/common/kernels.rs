@@ -8,7 +8,7 @@ use kiln_kernel::{
     CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight,
     ConvShape, CrossEntropy, CrossEntropyBackward, Custom, CustomFunction, CustomInput, CustomValue, DType,
     Dropout, Elementwise, Embedding, EmbeddingBackward, Gather, GatherType, HYPER_COLUMNS, Host, Kernel,
-    Lamb, LambApply, Layout, Lion, Literal, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish,
+    Lamb, LambApply, Layout, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish,
     MovingAverage, Nadam, OneHot, Operand, Pad, PoolShape, RandomNormal, RankRows, Real, Reduce, ReduceOp,
     Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, Source, Step, SumSplits, SumSquares, Tail, Tally,
     ToIndices, Unary, random::Stream, splits_for,
@@ -535,10 +535,6 @@ fn labelled(add: Add<'_>) {
     }
     let tail = channel_tail(9, 7, 1);
     add("one_hot with a tail".into(), Kernel::OneHot(OneHot { rows: 9, classes: 7, tail }));
-    for len in [1usize, 10, 65, 1000, Literal::MAX_LEN] {
-        let values = (0..len).map(|i| Real(0.5 - 0.375 * i as f32)).collect();
-        add(format!("literal {len}"), Kernel::Literal(Literal { values }));
-    }
     for (rows, classes) in [(1, 1), (7, 3), (256, 10), (300, 65), (32_768, 10), (64, 1000)] {
         add(format!("tally {rows}x{classes}"), Kernel::Tally(Tally { rows, classes }));
     }

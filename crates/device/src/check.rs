@@ -4,7 +4,7 @@
 //! constants alone. What a shader does not guard itself is refused here, before anything is compiled.
 
 use kiln_kernel::{
-    Accumulate, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType, Kernel, Layout, Literal,
+    Accumulate, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType, Kernel, Layout,
     MovingAverage, PoolShape, SegmentNorms, Softmax, Source, Tail, Tally,
 };
 
@@ -98,9 +98,6 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
             "sizes are zero or too large, or scale and shift do not fit the rows",
         ),
         Kernel::OneHot(k) => need(product(k.rows, k.classes), "sizes are zero or too large"),
-        Kernel::Literal(k) => {
-            need((1..=Literal::MAX_LEN).contains(&k.values.len()), "there are 1 to 4,096 numbers")
-        }
         Kernel::RankRows(k) => rows(k.classes, k.rows > 0)
             .and_then(|()| need(product(k.rows, k.classes), "there are too many rows")),
         Kernel::Tally(k) => need(

@@ -144,12 +144,6 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             choice
         }
         Kernel::OneHot(k) => flat(facts, &[INDEX, part!("one_hot.wgsl")], k.rows * k.classes),
-        Kernel::Literal(k) => {
-            // One element to an invocation on every device: each holds all of the numbers.
-            let mut choice = flat(facts, &[INDEX, part!("literal.wgsl")], 1);
-            choice.workgroups = k.values.len().div_ceil(FLAT as usize) as u64;
-            choice
-        }
         Kernel::RankRows(k) => rows_of(facts, part!("rank_rows.wgsl"), k.rows.into(), k.classes as usize, 2),
         Kernel::Tally(k) => {
             // One class to an invocation on every device: it walks all rows.

@@ -129,9 +129,9 @@ impl Graph {
     }
 
     fn leaf(&mut self, op: Op, name: &str, shape: Shape, dtype: DType) -> Result<Tensor, GraphError> {
-        if [PARAMETERS, GRADIENTS].contains(&name) {
+        if [PARAMETERS, GRADIENTS].contains(&name) || name.starts_with(crate::plan::LITERAL) {
             return Err(GraphError::Name(format!(
-                "the name \"{name}\" is taken by an arena; choose another"
+                "the name \"{name}\" is taken by a buffer of the plan; choose another"
             )));
         }
         let other = self.nodes.iter().find(|n| match (&n.op, &op) {

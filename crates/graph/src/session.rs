@@ -50,6 +50,12 @@ impl Session {
     ) -> Result<Self, GraphError> {
         let mut externals = HashMap::new();
         for (name, external) in &plan.externals {
+            if let Some(values) = plan.literals.get(name) {
+                let buffer = backend.allocate(external.dtype, external.len, name)?;
+                backend.write(&buffer.view(), HostRef::F32(values))?;
+                externals.insert(name.to_string(), buffer);
+                continue;
+            }
             let known = store.arena(name).or_else(|| shared.get(&**name));
             let buffer = match known {
                 Some(buffer) => buffer.clone(),

@@ -98,6 +98,9 @@ impl State {
                 }
                 reference.write(&view, rounded(value.clone()).as_ref())?;
             }
+            if let Some(values) = plan.literals.get(name) {
+                reference.write(&buffer.view(), HostRef::F32(values))?;
+            }
             externals.insert(name.clone(), buffer);
         }
         if let Some(arena) = externals.get(PARAMETERS) {

@@ -142,7 +142,6 @@ pub enum Kernel {
     MomentsFinish(MomentsFinish),
     MovingAverage(MovingAverage),
     OneHot(OneHot),
-    Literal(Literal),
     RankRows(RankRows),
     Tally(Tally),
     Collect(Collect),
@@ -195,7 +194,6 @@ impl Kernel {
             Kernel::MomentsFinish(k) => k,
             Kernel::MovingAverage(k) => k,
             Kernel::OneHot(k) => k,
-            Kernel::Literal(k) => k,
             Kernel::RankRows(k) => k,
             Kernel::Tally(k) => k,
             Kernel::Collect(k) => k,
@@ -280,7 +278,6 @@ impl Kernel {
             | Kernel::Moments(_)
             | Kernel::MomentsFinish(_)
             | Kernel::MovingAverage(_)
-            | Kernel::Literal(_)
             | Kernel::RankRows(_)
             | Kernel::Tally(_)
             | Kernel::Collect(_)

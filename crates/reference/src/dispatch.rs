@@ -29,7 +29,7 @@ use crate::{
     max_pool2d::{max_pool2d, max_pool2d_backward},
     moments::{moments, moments_finish, moments_partial, moving_average},
     nadam::nadam,
-    one_hot::{literal, one_hot},
+    one_hot::one_hot,
     pad::pad,
     random_normal::random_normal,
     reduce::reduce,
@@ -205,7 +205,6 @@ fn call<'a: 'b, 'b, T: Real>(
             GatherType::U32 => gather_u32(k, args.uint()?, args.uint()?, args.uint()?, args.uint_mut()?),
         },
         Kernel::OneHot(k) => one_hot(k, args.uint()?, args.real_mut()?, &args.tail(&k.tail)?),
-        Kernel::Literal(k) => literal(k, args.real_mut()?),
         Kernel::RankRows(k) => {
             rank_rows(k, args.real()?, args.uint()?, args.uint_mut()?, args.uint_mut()?);
         }

@@ -1,4 +1,4 @@
-use kiln_kernel::{Literal, OneHot};
+use kiln_kernel::OneHot;
 
 use crate::{
     parallel::{BLOCK, for_blocks},
@@ -15,11 +15,4 @@ pub(crate) fn one_hot<T: Real>(kernel: &OneHot, labels: &[u32], y: &mut [T], tai
         }
         tail.apply(start, y);
     });
-}
-
-/// `y[i] = values[i]`.
-pub(crate) fn literal<T: Real>(kernel: &Literal, y: &mut [T]) {
-    for (y, value) in y.iter_mut().zip(&kernel.values) {
-        *y = T::from_f32(value.0);
-    }
 }

@@ -1,6 +1,8 @@
 //! Tensors of given numbers.
 
-use kiln_kernel::{self as kernel, DType, Kernel, Real, Shape};
+use std::sync::Arc;
+
+use kiln_kernel::{DType, Shape};
 use ndarray::IxDyn;
 
 use super::{Op, Rule, real};
@@ -10,7 +12,7 @@ use crate::{Graph, GraphError, Tensor, graph::Node, interpret::Array, plan::Lowe
 #[derive(Clone, Debug)]
 pub(crate) struct Literal {
     shape: Shape,
-    values: Vec<f32>,
+    pub(crate) values: Arc<[f32]>,
 }
 
 impl Rule for Literal {
@@ -19,10 +21,10 @@ impl Rule for Literal {
     }
 
     fn infer(&self, _: &[&Shape]) -> Result<Vec<(Shape, DType)>, String> {
-        let (len, most) = (self.values.len(), kernel::Literal::MAX_LEN);
-        if len != self.shape.elements() || len > most {
+        let len = self.values.len();
+        if len != self.shape.elements() {
             return Err(format!(
-                "{len} numbers for shape {}; they must be as many, at most {most}",
+                "{len} numbers for shape {}; they must be as many as its elements",
                 self.shape
             ));
         }
@@ -51,21 +53,19 @@ impl Rule for Literal {
         Ok(Vec::new())
     }
 
-    fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
-        let y = to.result(node.outputs[0]);
-        let values = self.values.iter().map(|&v| Real(v)).collect();
-        to.emit(Kernel::Literal(kernel::Literal { values }), vec![y]);
+    /// Written when a session is made, read as inputs are.
+    fn lower(&self, _: &mut Lowering<'_>, _: &Node) -> Result<(), GraphError> {
         Ok(())
     }
 }
 
 impl Graph {
-    /// A tensor of given numbers in row-major order, at most 4,096, which become part of the plan; for one number
-    /// everywhere there is [`Graph::fill`].
+    /// A tensor of given numbers in row-major order; they are part of the plan, and lie on the device from the making of
+    /// the session on. For one number everywhere there is [`Graph::fill`].
     ///
     /// # Errors
-    /// If there are not as many numbers as elements, too many, or one that is not finite.
+    /// If there are not as many numbers as elements, or one is not finite.
     pub fn literal(&mut self, shape: impl Into<Shape>, values: &[f32]) -> Result<Tensor, GraphError> {
-        self.record1(Op::Literal(Literal { shape: shape.into(), values: values.to_vec() }), &[])
+        self.record1(Op::Literal(Literal { shape: shape.into(), values: values.into() }), &[])
     }
 }

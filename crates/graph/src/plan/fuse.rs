@@ -57,7 +57,9 @@ pub(crate) fn fuse(r: &Rewritten, sinks: &[Tensor]) -> Vec<Unit> {
     let mut ending: Vec<Option<usize>> = vec![None; r.graph.nodes.len()];
     for index in r.nodes() {
         let node = &r.graph.nodes[index];
-        if node.op.rule().view() != ViewKind::None || matches!(node.op, Op::Input(_) | Op::Parameter(_)) {
+        if node.op.rule().view() != ViewKind::None
+            || matches!(node.op, Op::Input(_) | Op::Parameter(_) | Op::Literal(_))
+        {
             continue;
         }
         let home = running_inputs(&node.op)

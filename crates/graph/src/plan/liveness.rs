@@ -10,7 +10,7 @@ use kiln_kernel::Launch;
 use crate::plan::{External, Fetch, Place, Plan, Slot, lower::Lowered};
 
 pub(crate) fn assign(lowered: Lowered) -> Plan {
-    let Lowered { launches, storages, fetches } = lowered;
+    let Lowered { launches, storages, fetches, literals } = lowered;
     // first and last launch that touch each storage
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; storages.len()];
     for (at, launch) in launches.iter().enumerate() {
@@ -67,5 +67,5 @@ pub(crate) fn assign(lowered: Lowered) -> Plan {
             label: l.label,
         })
         .collect();
-    Plan { launches, slots, externals, fetches, naive_bytes }
+    Plan { launches, slots, externals, fetches, literals, naive_bytes }
 }

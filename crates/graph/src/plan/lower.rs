@@ -1,6 +1,9 @@
 //! From units to launches over storages: buffers that do not yet share memory.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use kiln_kernel::{
     self as kernel, Accumulate, Binary, CLOCK_WORDS, DType, Elementwise, Kernel, Launch, Layout,
@@ -12,7 +15,7 @@ use crate::{
     graph::Node,
     ops::{Op, ViewKind, is_right_identity},
     plan::{
-        CLOCK, GRADIENTS, HYPER, PARAMETERS, Place, Request, TALLY, TOTALS,
+        CLOCK, GRADIENTS, HYPER, LITERAL, PARAMETERS, Place, Request, TALLY, TOTALS,
         fuse::{Unit, is_elementwise, root},
         rewrite::Rewritten,
     },
@@ -37,6 +40,8 @@ pub(crate) struct Lowered {
     pub(crate) storages: Vec<StorageInfo>,
     /// Storage and shape of each fetch.
     pub(crate) fetches: Vec<(String, Storage, Shape)>,
+    /// Given numbers, by the buffer that holds them.
+    pub(crate) literals: BTreeMap<Arc<str>, Arc<[f32]>>,
 }
 
 /// The state of lowering, and what a [`crate::ops::Rule`] needs to emit its launches.
@@ -49,6 +54,7 @@ pub(crate) struct Lowering<'a> {
     of: HashMap<Tensor, Storage>,
     /// Storages of external buffers, by place.
     externals: HashMap<Place, Storage>,
+    literals: BTreeMap<Arc<str>, Arc<[f32]>>,
     /// The core's result, which the attached tail writes under another tensor.
     redirect: Option<(Tensor, Tensor)>,
     label: Arc<str>,
@@ -81,6 +87,7 @@ pub(crate) fn lower(
         storages: Vec::new(),
         of: HashMap::new(),
         externals: HashMap::new(),
+        literals: BTreeMap::new(),
         redirect: None,
         label: "".into(),
     };
@@ -119,7 +126,7 @@ pub(crate) fn lower(
             i32::MAX
         )));
     }
-    Ok(Lowered { launches: to.launches, storages: to.storages, fetches })
+    Ok(Lowered { launches: to.launches, storages: to.storages, fetches, literals: to.literals })
 }
 
 impl Lowering<'_> {
@@ -160,6 +167,15 @@ impl Lowering<'_> {
             Op::Input(name) => {
                 let info = self.r.graph.tensors[tensor.index()].clone();
                 let storage = self.external(Place::external(name, info.shape.elements()), info.dtype);
+                self.of.insert(tensor, storage);
+                Ok(storage)
+            }
+            Op::Literal(literal) => {
+                let place = Place::external(&format!("{LITERAL}{}", tensor.index()), literal.values.len());
+                if let Place::External { name, .. } = &place {
+                    self.literals.insert(name.clone(), literal.values.clone());
+                }
+                let storage = self.external(place, DType::F32);
                 self.of.insert(tensor, storage);
                 Ok(storage)
             }

@@ -30,6 +30,9 @@ pub const TOTALS: &str = "totals";
 /// Name of the buffer of a classifier's counts; see [`Request::tally`].
 pub const TALLY: &str = "tally";
 
+/// What the names of buffers of given numbers begin with; see [`Plan::literals`].
+pub(crate) const LITERAL: &str = "literal ";
+
 /// Where an argument of a planned launch lies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
@@ -132,6 +135,8 @@ pub struct Plan {
     pub slots: Vec<Slot>,
     /// Buffers that must exist, by name.
     pub externals: BTreeMap<Arc<str>, External>,
+    /// What some of the externals hold from the start: numbers that were given when the graph was recorded.
+    pub literals: BTreeMap<Arc<str>, Arc<[f32]>>,
     /// Results that can be read.
     pub fetches: Vec<Fetch>,
     /// Bytes that the workspace would take if each intermediate value had a buffer of its own.

@@ -1,7 +1,7 @@
-//! Class labels as numbers, given numbers, and the counts that classifiers are scored by.
+//! Class labels as numbers, and the counts that classifiers are scored by.
 
 use super::Constants;
-use crate::{Binding, CLOCK_WORDS, Constant, DType, Real, Spec, Tail};
+use crate::{Binding, CLOCK_WORDS, DType, Spec, Tail};
 
 /// `y[r, c] = tail(1 if labels[r] = c else 0)`. A label of `classes` or more gives a row of zeros.
 ///
@@ -32,35 +32,6 @@ impl Spec for OneHot {
 
     fn tail(&self) -> Option<&Tail> {
         Some(&self.tail)
-    }
-}
-
-/// `y[i] = values[i]`: numbers that are known when the kernel is compiled, as the weights of classes.
-///
-/// Bindings: `y`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Literal {
-    /// The numbers, at most [`Literal::MAX_LEN`] and all finite.
-    pub values: Vec<Real>,
-}
-
-impl Literal {
-    /// Most numbers of one launch: a shader holds them as one constant.
-    pub const MAX_LEN: usize = 4096;
-}
-
-impl Spec for Literal {
-    fn name(&self) -> &'static str {
-        "literal"
-    }
-
-    fn core_bindings(&self) -> Vec<Binding> {
-        vec![Binding::write("y", self.values.len())]
-    }
-
-    fn constants(&self) -> Constants {
-        let values = self.values.iter().map(|v| v.0).collect();
-        vec![("LEN", self.values.len().into()), ("VALUES", Constant::F32Array(values))]
     }
 }
 

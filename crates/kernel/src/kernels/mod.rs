@@ -23,7 +23,7 @@ pub use conv2d::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape};
 pub use custom::{Custom, CustomFunction, CustomInput, CustomValue};
 pub use elementwise::Elementwise;
 pub use embedding::{Embedding, EmbeddingBackward, ToIndices};
-pub use labels::{Collect, Literal, OneHot, RankRows, Tally};
+pub use labels::{Collect, OneHot, RankRows, Tally};
 pub use layout::{Concat, Pad};
 pub use matmul::Matmul;
 pub use moments::{Moments, MomentsFinish, MovingAverage};

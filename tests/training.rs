@@ -251,3 +251,73 @@ fn mnist_is_learned() {
         assert!(after.accuracy > Some(0.65), "{device}: {after:?}");
     }
 }
+
+/// Metrics from counts and outputs that lie on the device, against the same from predictions on the host; and no
+/// reading back batch by batch.
+#[test]
+fn metrics_gather_on_the_device() {
+    use kiln::nn::metrics::{Average, Metric, classification};
+    let recipe = Recipe::open("digits-cnn").unwrap();
+    let data = Dataset::digits(1, 300, 600).unwrap();
+    let kiln::data::Targets::Classes { labels, .. } = data.test.targets() else { panic!("classes") };
+    let metrics = [
+        Metric::Accuracy,
+        Metric::TopKAccuracy { k: 3 },
+        Metric::F1 { average: Average::Macro },
+        Metric::RocAuc,
+    ];
+    for device in devices() {
+        let mut trainer = recipe.trainer(device, &data.classes, 3).unwrap();
+        let fit = Fit { batch_size: 64, validation: Some(&data.test), metrics: &metrics, ..Fit::default() };
+        let history = trainer.fit(&data.train, fit).unwrap();
+        let scored = trainer.evaluate_with(&data.test, &metrics).unwrap();
+        let values = scored.values();
+        assert_eq!(history.epochs[0].metrics, values, "{device}");
+        let probabilities: Vec<f32> = trainer.predict_split(&data.test).unwrap().into_iter().collect();
+        let want = classification(&probabilities, labels, &data.classes).unwrap();
+        assert_eq!(scored.metrics.counts().confusion(), want.confusion, "{device}");
+        for (name, want) in [
+            ("accuracy", Some(want.accuracy)),
+            ("top_3_accuracy", Some(want.top_3_accuracy)),
+            ("macro_f1", Some(want.macro_f1)),
+            ("roc_auc", want.roc_auc),
+        ] {
+            assert_eq!(values[name], want, "{device}: {name}");
+        }
+        assert_eq!(scored.scores.accuracy, Some(want.accuracy), "{device}");
+        let wrong = trainer.evaluate_with(&data.test, &[Metric::R2]).unwrap_err().to_string();
+        assert!(wrong.contains("r2"), "{wrong}");
+    }
+}
+
+/// A weight of 2 is a row twice, a weight of 0 none: on sums, since the mean divides by the rows.
+#[test]
+fn sample_weights_are_factors_of_the_rows_losses() {
+    use kiln::{
+        data::{Features, Split, Targets},
+        nn::{Dense, Loss, Network, Sgd, Trainer},
+    };
+    let rows = |x: &[f32], y: &[f32]| {
+        let targets = Targets::Real { values: y.to_vec(), shape: [1].into() };
+        Split::new(Features::Real(x.to_vec()), [1], targets).unwrap()
+    };
+    let fitted = |split: &Split, weights: Option<&[f32]>, lr: f64| {
+        let model = Network::new([1]).add(Dense::new(1));
+        let mut trainer = Trainer::new(&Device::cpu(), model, Sgd::new(lr), Loss::MeanSquaredError).unwrap();
+        let fit = Fit { epochs: 3, batch_size: 9, sample_weights: weights, ..Fit::default() };
+        trainer.fit(split, fit).map(|_| trainer.parameter("fc1.weight").unwrap()[0])
+    };
+    // 2 · first + third, over three rows: as the first twice and the third, over as many
+    let all = rows(&[1.0, 2.0, 3.0], &[2.0, -1.0, 0.5]);
+    let repeated = rows(&[1.0, 1.0, 3.0], &[2.0, 2.0, 0.5]);
+    let weighted = fitted(&all, Some(&[2.0, 0.0, 1.0]), 0.05).unwrap();
+    let plain = fitted(&repeated, None, 0.05).unwrap();
+    assert!((weighted - plain).abs() < 1e-6, "{weighted} against {plain}");
+    assert_ne!(weighted, fitted(&all, None, 0.05).unwrap());
+    for (weights, want) in
+        [(&[1.0, 2.0][..], "2 sample weights for 3 rows"), (&[1.0, -1.0, 0.0], "row 1 is -1")]
+    {
+        let message = fitted(&all, Some(weights), 0.05).unwrap_err().to_string();
+        assert!(message.contains(want), "{message}");
+    }
+}

@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use kiln_kernel::{CLOCK_WORDS, DType, Shape};
@@ -47,6 +50,8 @@ pub struct Graph {
     id: u32,
     pub(crate) nodes: Vec<Node>,
     pub(crate) tensors: Vec<TensorInfo>,
+    /// Inputs and parameters by name.
+    leaves: HashMap<String, Tensor>,
     scopes: Vec<String>,
     streams: u32,
     averages: Vec<(String, Tensor, f32)>,
@@ -66,6 +71,7 @@ impl Graph {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             nodes: Vec::new(),
             tensors: Vec::new(),
+            leaves: HashMap::new(),
             scopes: Vec::new(),
             streams: 0,
             averages: Vec::new(),
@@ -134,20 +140,13 @@ impl Graph {
                 "the name \"{name}\" is taken by a buffer of the plan; choose another"
             )));
         }
-        let other = self.nodes.iter().find(|n| match (&n.op, &op) {
-            (Op::Input(a), Op::Parameter(b)) | (Op::Parameter(a), Op::Input(b)) => a == b,
-            _ => false,
-        });
-        if other.is_some() {
-            return Err(GraphError::Name(format!("\"{name}\" is the name of an input and of a parameter")));
-        }
-        let known = self.nodes.iter().find(|n| match (&n.op, &op) {
-            (Op::Input(a), Op::Input(b)) | (Op::Parameter(a), Op::Parameter(b)) => a == b,
-            _ => false,
-        });
-        if let Some(node) = known {
-            let tensor = node.outputs[0];
+        if let Some(&tensor) = self.leaves.get(name) {
             let info = &self.tensors[tensor.index()];
+            if std::mem::discriminant(&self.nodes[info.node].op) != std::mem::discriminant(&op) {
+                return Err(GraphError::Name(format!(
+                    "\"{name}\" is the name of an input and of a parameter"
+                )));
+            }
             if info.shape != shape || info.dtype != dtype {
                 return Err(GraphError::Name(format!(
                     "\"{name}\" was recorded with shape {} {:?} and again with {shape} {dtype:?}",
@@ -157,7 +156,9 @@ impl Graph {
             return Ok(tensor);
         }
         self.check_size(&op, &shape)?;
-        Ok(self.push(op, Vec::new(), vec![(shape, dtype)])[0])
+        let tensor = self.push(op, Vec::new(), vec![(shape, dtype)])[0];
+        self.leaves.insert(name.into(), tensor);
+        Ok(tensor)
     }
 
     /// Asks that parameter `name` follow `value` from training step to training step: after each it becomes
@@ -172,9 +173,11 @@ impl Graph {
         let fail = |message: String| {
             Err(GraphError::Shape { op: "running_average".into(), scope: self.scope(), message })
         };
-        match self.parameters().iter().find(|(n, _)| n == name) {
+        let known = self.leaves.get(name).map(|t| &self.tensors[t.index()]);
+        match known.filter(|info| matches!(self.nodes[info.node].op, Op::Parameter(_))) {
             None => return fail(format!("there is no parameter \"{name}\"; record it first")),
-            Some((_, own)) if own.elements() != shape.elements() => {
+            Some(own) if own.shape.elements() != shape.elements() => {
+                let own = &own.shape;
                 return fail(format!(
                     "parameter \"{name}\" is {own}, the value that it is to follow {shape}"
                 ));

@@ -126,12 +126,11 @@ fn example() -> Example {
         label: "sgd".into(),
     };
     let request = Request {
-        averages: Vec::new(),
         fetch: vec![("loss".into(), loss)],
         gradients: names.iter().map(|(name, _)| name.clone()).zip(gradients).collect(),
-        totals: Vec::new(),
         updates: vec![update],
         advance: Some(Advance { batch: 4, steps: 1 }),
+        ..Request::default()
     };
     let mut stream = Stream { seed: 5, stream: 0, step: 0 };
     let mut draw = |len: usize| -> Vec<f32> {

@@ -21,6 +21,7 @@
 mod activation;
 mod bench;
 mod error;
+mod evaluation;
 mod file;
 mod graph_trainer;
 mod init;
@@ -29,6 +30,7 @@ mod loss;
 pub mod metrics;
 mod named;
 mod network;
+mod node;
 mod optimizer;
 mod preprocess;
 mod recipe;
@@ -42,6 +44,7 @@ mod verify;
 pub use activation::Activation;
 pub use bench::{BenchReport, bench_step, training_plan};
 pub use error::NnError;
+pub use evaluation::{Scored, Scores};
 pub use file::{ModelFile, write_atomically};
 pub use graph_trainer::{GraphTrainer, Objective};
 pub use init::{Initializer, parameter_stream};
@@ -52,7 +55,8 @@ pub use layers::{
     Permute, Prelu, Reshape, Sides, Slice, SpatialDropout2d, Subtract, Upsample2d, ZeroPad2d,
 };
 pub use loss::{CrossEntropyOptions, Loss, LossNames, TargetKind};
-pub use network::{INPUT, LayerExt, LayerSummary, Network, Node, Output, Sequential, Summary};
+pub use network::{INPUT, LayerSummary, Network, Sequential, Summary};
+pub use node::{LayerExt, Node, Output};
 pub use optimizer::{
     Adadelta, Adagrad, Adam, Adamax, Clip, Lamb, Lion, Nadam, Optimizer, ParameterGroup, Rmsprop, Rule, Sgd,
     Update,
@@ -61,5 +65,5 @@ pub use preprocess::{Numbers, Preprocess};
 pub use recipe::{DataSpec, Recipe};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
-pub use trainer::{EpochReport, Fit, History, OnProgress, Progress, Scored, Scores, Trainer};
+pub use trainer::{EpochReport, Fit, History, OnProgress, Progress, Trainer};
 pub use verify::{Verification, verify};

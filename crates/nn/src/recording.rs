@@ -1,5 +1,7 @@
 //! What a layer is given to record itself on a graph.
 
+use std::collections::HashSet;
+
 use kiln_graph::{Graph, GraphError, Tensor};
 use kiln_kernel::Shape;
 
@@ -108,26 +110,26 @@ impl Penalty {
 pub struct Recording<'g> {
     graph: &'g mut Graph,
     mode: Mode,
-    /// What the names of parameters begin with.
-    path: Vec<String>,
     trainable: bool,
     weight_penalty: Penalty,
+    asked: Asked,
+}
+
+/// What the layers ask for beside the graph.
+#[derive(Debug, Default)]
+struct Asked {
+    /// What the names of parameters begin with.
+    path: Vec<String>,
     parameters: Vec<ParameterSpec>,
+    /// Their names.
+    names: HashSet<String>,
     penalties: Vec<Tensor>,
 }
 
 impl<'g> Recording<'g> {
     /// Records on `graph`.
     pub fn new(graph: &'g mut Graph, mode: Mode) -> Self {
-        Self {
-            graph,
-            mode,
-            path: Vec::new(),
-            trainable: true,
-            weight_penalty: Penalty::default(),
-            parameters: Vec::new(),
-            penalties: Vec::new(),
-        }
+        Self { graph, mode, trainable: true, weight_penalty: Penalty::default(), asked: Asked::default() }
     }
 
     /// The graph.
@@ -147,12 +149,12 @@ impl<'g> Recording<'g> {
 
     /// All parameters so far, each once, in the order of recording.
     pub fn parameters(&self) -> &[ParameterSpec] {
-        &self.parameters
+        &self.asked.parameters
     }
 
     /// Scalars that are added to the loss.
     pub fn penalties(&self) -> &[Tensor] {
-        &self.penalties
+        &self.asked.penalties
     }
 
     /// Shape of a tensor.
@@ -187,24 +189,17 @@ impl<'g> Recording<'g> {
         module: &dyn Module,
         inputs: &[Tensor],
     ) -> Result<Tensor, GraphError> {
-        self.path.push(of.to_string());
-        let Self { graph, mode, path, trainable, weight_penalty, parameters, penalties } = self;
+        self.asked.path.push(of.to_string());
+        let Self { graph, mode, trainable, weight_penalty, asked } = self;
         let (mode, trainable, weight_penalty) = (*mode, *trainable, *weight_penalty);
         let result = graph.scoped(name, |graph| {
-            let mut inner = Recording {
-                graph,
-                mode,
-                path: std::mem::take(path),
-                trainable,
-                weight_penalty,
-                parameters: std::mem::take(parameters),
-                penalties: std::mem::take(penalties),
-            };
+            let taken = std::mem::take(asked);
+            let mut inner = Recording { graph, mode, trainable, weight_penalty, asked: taken };
             let result = module.record(&mut inner, inputs);
-            (*path, *parameters, *penalties) = (inner.path, inner.parameters, inner.penalties);
+            *asked = inner.asked;
             result
         });
-        self.path.pop();
+        self.asked.path.pop();
         result
     }
 
@@ -226,7 +221,7 @@ impl<'g> Recording<'g> {
 
     /// The name of a parameter of the layer under recording: `conv1.weight` for `weight`.
     pub fn full_name(&self, name: &str) -> String {
-        match self.path.join(".") {
+        match self.asked.path.join(".") {
             path if path.is_empty() => name.to_string(),
             path => format!("{path}.{name}"),
         }
@@ -267,14 +262,14 @@ impl<'g> Recording<'g> {
     ) -> Result<Tensor, GraphError> {
         let name = self.full_name(name);
         let tensor = self.graph.parameter(&name, shape.clone())?;
-        if self.parameters.iter().any(|p| p.name == name) {
+        if !self.asked.names.insert(name.clone()) {
             return Ok(tensor);
         }
         if trainable && shape.rank() >= 2 && !self.weight_penalty.is_none() {
             self.penalise(tensor, self.weight_penalty, 1.0)?;
         }
         let Start { initializer, fan_in, fan_out } = start;
-        self.parameters.push(ParameterSpec { name, shape, initializer, fan_in, fan_out, trainable });
+        self.asked.parameters.push(ParameterSpec { name, shape, initializer, fan_in, fan_out, trainable });
         Ok(tensor)
     }
 
@@ -303,7 +298,7 @@ impl<'g> Recording<'g> {
             if weight > 0.0 {
                 let terms = if squared { g.square(tensor)? } else { g.abs(tensor)? };
                 let sum = g.sum(terms, &axes, false)?;
-                self.penalties.push(g.scale(sum, weight * factor)?);
+                self.asked.penalties.push(g.scale(sum, weight * factor)?);
             }
         }
         Ok(())

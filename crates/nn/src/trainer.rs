@@ -2,39 +2,22 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use kiln_data::{Features, Split, Targets};
+use kiln_data::Split;
 use kiln_device::Device;
-use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TALLY, TOTALS};
-use kiln_kernel::{Backend, BackendError, Buffer, DType, Host, HostRef};
-use ndarray::ArrayD;
+use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
+use kiln_kernel::{Backend, DType, HostRef};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Loss, Network, NnError, Optimizer, Plateau, PlateauMode, Preprocess, Scheduled, TargetKind,
-    metrics::{Accumulator, Metric, Truth},
+    Loss, Network, NnError, Optimizer, Plateau, PlateauMode, Preprocess, Scheduled, Scored, Scores,
+    metrics::Metric,
     state::State,
-    step::{self, HYPER_ROWS, Keep, ORDER, OUTPUTS, Recorded, Resident},
+    step::{self, HYPER_ROWS, ORDER, Recorded, Resident},
 };
-
-/// Rows of a batch in evaluation and prediction, unless there are fewer or that many do not fit on the device.
-const EVALUATION_ROWS: usize = 256;
-
-/// Most outputs that an evaluation keeps on the device for metrics that need them: 128 MiB.
-const MOST_KEPT_OUTPUTS: usize = 32 << 20;
 
 /// Steps between two readings of the running sums. A fixed number, so that the sums, and with them the reported
 /// losses, are rounded alike in every run.
 const STEPS_PER_READING: usize = 50;
-
-/// Loss, and for classification accuracy, over some rows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
-    /// The mean loss of a row.
-    pub loss: f64,
-    /// The part of rows whose largest output is at the label; none in regression.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub accuracy: Option<f64>,
-}
 
 /// What an epoch gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -151,10 +134,10 @@ pub struct Trainer {
 }
 
 /// The plans of one pass over a split: whole batches, then the rest.
-struct Pass {
-    session: Session,
-    rows: usize,
-    times: usize,
+pub(crate) struct Pass {
+    pub(crate) session: Session,
+    pub(crate) rows: usize,
+    pub(crate) times: usize,
     /// Sums that it adds to: the loss, the hits where it classifies, and what is added to the loss.
     totals: usize,
     classifies: bool,
@@ -242,7 +225,7 @@ impl Trainer {
         self
     }
 
-    fn backend(&self) -> &Arc<dyn Backend> {
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
         self.device.backend()
     }
 
@@ -373,64 +356,8 @@ impl Trainer {
         Ok(history)
     }
 
-    /// Loss and accuracy over a split, without training.
-    ///
-    /// # Errors
-    /// If the data do not fit the network or the loss, or the device fails.
-    pub fn evaluate(&self, split: &Split) -> Result<Scores, NnError> {
-        Ok(self.evaluate_with(split, &[])?.scores)
-    }
-
-    /// As [`Trainer::evaluate`], with metrics. Their counts, and the outputs that some need, gather on the device and
-    /// are read once at the end.
-    ///
-    /// # Errors
-    /// As [`Trainer::evaluate`], and where a metric does not fit the network or its targets.
-    pub fn evaluate_with(&self, split: &Split, metrics: &[Metric]) -> Result<Scored, NnError> {
-        self.run_evaluation(&self.evaluation(split, metrics)?)
-    }
-
-    /// The network's output for each row, [rows, ...]: class probabilities where it classifies.
-    ///
-    /// # Errors
-    /// If the rows do not fit the network, or the device fails.
-    pub fn predict(&self, features: Features) -> Result<ArrayD<f32>, NnError> {
-        let items = features.len() / self.model.input_shape().elements().max(1);
-        let targets = Targets::Classes { labels: vec![0; items], classes: 1 };
-        let split = Split::new(features, self.model.input_shape(), targets)?;
-        self.predict_split(&split)
-    }
-
-    /// The network's output for each row of a split, [rows, ...].
-    ///
-    /// # Errors
-    /// If the rows do not fit the network, or the device fails.
-    pub fn predict_split(&self, split: &Split) -> Result<ArrayD<f32>, NnError> {
-        let data = Resident::new(&**self.backend(), split)?;
-        if data.form.item != self.model.input_shape() {
-            let (want, got) = (self.model.input_shape(), data.form.item);
-            return Err(NnError::Settings(format!(
-                "the network takes items of shape {want}, the data have {got}"
-            )));
-        }
-        let passes = self.fitting_passes(&data, |rows| {
-            step::record_prediction(&self.model, &self.loss, &self.preprocess, &data.form, rows)
-        })?;
-        self.write_clock(0)?;
-        let mut outputs = Vec::new();
-        for pass in &passes {
-            for _ in 0..pass.times {
-                pass.session.run(1)?;
-                outputs.extend(pass.session.read("output")?.into_f32());
-            }
-        }
-        let mut dims = vec![split.len()];
-        dims.extend(self.model.output_shape()?.dims());
-        ArrayD::from_shape_vec(dims, outputs).map_err(|e| NnError::Settings(e.to_string()))
-    }
-
     /// Sessions for whole batches of `rows` and for the rest.
-    fn passes(
+    pub(crate) fn passes(
         &self,
         data: &Resident,
         rows: usize,
@@ -451,24 +378,6 @@ impl Trainer {
         Ok(passes)
     }
 
-    /// [`Trainer::passes`] in batches of [`EVALUATION_ROWS`], or of half as many, and so on, where the device has no
-    /// room for more.
-    fn fitting_passes(
-        &self,
-        data: &Resident,
-        record: impl Fn(usize) -> Result<Recorded, GraphError>,
-    ) -> Result<Vec<Pass>, NnError> {
-        let mut rows = EVALUATION_ROWS.min(data.form.items);
-        loop {
-            match self.passes(data, rows, &record) {
-                Err(NnError::Graph(GraphError::Backend(
-                    BackendError::OutOfMemory { .. } | BackendError::Limit { .. },
-                ))) if rows > 1 => rows /= 2,
-                result => return result,
-            }
-        }
-    }
-
     /// A plan over the trainer's parameters and a resident split.
     pub(crate) fn session(&self, plan: &Plan, data: &Resident) -> Result<Session, NnError> {
         let mut shared = self.state.shared.clone();
@@ -476,7 +385,7 @@ impl Trainer {
         Ok(Session::new(self.backend().clone(), &self.state.store, plan, &shared)?)
     }
 
-    fn write_clock(&self, cursor: usize) -> Result<(), NnError> {
+    pub(crate) fn write_clock(&self, cursor: usize) -> Result<(), NnError> {
         self.state.write_clock(&**self.backend(), self.seed, self.step, cursor)
     }
 
@@ -525,95 +434,10 @@ impl Trainer {
         }
         Ok(scores(passes, &totals, items))
     }
-
-    fn evaluation<'s>(&self, split: &'s Split, metrics: &[Metric]) -> Result<Evaluation<'s>, NnError> {
-        let backend = self.backend();
-        let mut data = Resident::new(&**backend, split)?;
-        step::check_targets(&self.model, &self.loss, &data.form)?;
-        let output = self.model.output_shape()?;
-        let metrics = Accumulator::new(metrics, &output, &data.form.targets)?;
-        let mut keep = Keep { tally: metrics.needs_tally(), outputs: None };
-        if let (true, TargetKind::Classes(classes)) = (keep.tally, &data.form.targets) {
-            let words = (classes + 1) * classes;
-            data.buffers.insert(TALLY.into(), backend.allocate(DType::U32, words, TALLY)?);
-        }
-        let kept = split.len().saturating_mul(output.elements());
-        if metrics.needs_outputs() && kept <= MOST_KEPT_OUTPUTS {
-            keep.outputs = Some(split.len());
-            data.buffers.insert(OUTPUTS.into(), backend.allocate(DType::F32, kept, OUTPUTS)?);
-        }
-        let passes = self.fitting_passes(&data, |rows| {
-            step::record_evaluation(&self.model, &self.loss, &self.preprocess, &data.form, keep, rows)
-        })?;
-        let buffer = |name: &str| data.buffers.get(name).cloned();
-        Ok(Evaluation { passes, metrics, tally: buffer(TALLY), outputs: buffer(OUTPUTS), split })
-    }
-
-    fn run_evaluation(&self, evaluation: &Evaluation<'_>) -> Result<Scored, NnError> {
-        let Evaluation { passes, tally, outputs, split, .. } = evaluation;
-        let backend = self.backend();
-        self.take_totals()?;
-        self.write_clock(0)?;
-        if let Some(tally) = tally {
-            backend.write(&tally.view(), HostRef::U32(&vec![0; tally.len()]))?;
-        }
-        for pass in passes {
-            for _ in 0..pass.times {
-                pass.session.run(1)?;
-            }
-        }
-        let rows = passes.iter().map(|p| p.rows * p.times).sum();
-        let scores = scores(passes, &self.take_totals()?, rows);
-        let mut metrics = evaluation.metrics.clone();
-        if let Some(tally) = tally {
-            if let Host::U32(words) = pollster::block_on(backend.read(&tally.view()))? {
-                metrics.add_tally(&words)?;
-            }
-        }
-        if metrics.needs_outputs() {
-            let outputs = match outputs {
-                Some(outputs) => pollster::block_on(backend.read(&outputs.view()))?.into_f32(),
-                // more than a device should keep beside the network: batch by batch
-                None => self.predict_split(split)?.into_iter().collect(),
-            };
-            let truth = match split.targets() {
-                Targets::Classes { labels, .. } => Truth::Labels(labels),
-                Targets::Real { values, .. } => Truth::Real(values),
-            };
-            metrics.add_outputs(&outputs, truth)?;
-        }
-        Ok(Scored { scores, metrics })
-    }
-}
-
-/// What an evaluation with metrics gave. See [`Trainer::evaluate_with`].
-#[derive(Clone, Debug)]
-pub struct Scored {
-    /// Loss and accuracy.
-    pub scores: Scores,
-    /// The metrics, with counts and outputs where they were needed.
-    pub metrics: Accumulator,
-}
-
-impl Scored {
-    /// The metrics' values by name; none where one is not defined.
-    pub fn values(&self) -> BTreeMap<String, Option<f64>> {
-        self.metrics.values().into_iter().collect()
-    }
-}
-
-/// An evaluation that is ready to run.
-struct Evaluation<'s> {
-    passes: Vec<Pass>,
-    /// Empty; each run fills a copy.
-    metrics: Accumulator,
-    tally: Option<Buffer>,
-    outputs: Option<Buffer>,
-    split: &'s Split,
 }
 
 /// The means of the sums that passes have added to.
-fn scores(passes: &[Pass], totals: &[f64], rows: usize) -> Scores {
+pub(crate) fn scores(passes: &[Pass], totals: &[f64], rows: usize) -> Scores {
     let (count, classifies) = passes.first().map_or((1, false), |p| (p.totals, p.classifies));
     let extra = if count > 1 + usize::from(classifies) { totals[count - 1] } else { 0.0 };
     let accuracy = classifies.then(|| totals[1] / rows as f64);

@@ -84,7 +84,9 @@ pub fn verify(
     let base = recipe.optimizer.learning_rate();
     let rate = |step: u64| recipe.schedule.as_ref().map_or(base, |s| s.learning_rate(base, step, 0));
     let hyper = recipe.optimizer.hyper_table(0, HYPER_ROWS, &rate);
-    for (name, table) in recipe.optimizer.tables(segments, &|_| true) {
+    let specs = trainer.model().parameters()?;
+    let learns = |name: &str| specs.iter().any(|p| p.trainable && p.name == name);
+    for (name, table) in recipe.optimizer.tables(segments, &learns) {
         inputs.insert(name.into(), table);
     }
     inputs.insert(FEATURES.into(), features);

@@ -105,39 +105,9 @@ impl Conv2d {
         }
     }
 
-    /// With this activation.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// With this stride.
-    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
-        self.stride = stride.into();
-        self
-    }
-
     /// Padded so that stride 1 keeps the size.
     pub fn same(mut self) -> Self {
         self.padding = PaddingSpec::SAME;
-        self
-    }
-
-    /// With this padding.
-    pub fn padding(mut self, padding: impl Into<PaddingSpec>) -> Self {
-        self.padding = padding.into();
-        self
-    }
-
-    /// With this distance between taps.
-    pub fn dilation(mut self, dilation: impl Into<Pair>) -> Self {
-        self.dilation = dilation.into();
-        self
-    }
-
-    /// With this many independent groups of channels.
-    pub fn groups(mut self, groups: usize) -> Self {
-        self.groups = groups;
         self
     }
 
@@ -146,13 +116,22 @@ impl Conv2d {
         self.bias = false;
         self
     }
-
-    /// With this start of the weight.
-    pub fn initializer(mut self, initializer: Initializer) -> Self {
-        self.initializer = initializer;
-        self
-    }
 }
+
+settings!(Conv2d {
+    /// With this activation.
+    activation: Activation,
+    /// With this stride.
+    stride: impl Into<Pair>,
+    /// With this padding.
+    padding: impl Into<PaddingSpec>,
+    /// With this distance between taps.
+    dilation: impl Into<Pair>,
+    /// With this many independent groups of channels.
+    groups: usize,
+    /// With this start of the weight.
+    initializer: Initializer,
+});
 
 impl Module for Conv2d {
     fn record(&self, to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<Tensor, GraphError> {
@@ -234,24 +213,25 @@ impl Conv1d {
         }
     }
 
-    /// With this activation.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// With this stride.
-    pub fn stride(mut self, stride: usize) -> Self {
-        self.stride = stride;
-        self
-    }
-
     /// Padded so that stride 1 keeps the length.
     pub fn same(mut self) -> Self {
         self.padding = PaddingSpec::SAME;
         self
     }
 }
+
+settings!(Conv1d {
+    /// With this activation.
+    activation: Activation,
+    /// With this stride.
+    stride: usize,
+    /// With this distance between taps.
+    dilation: usize,
+    /// With this many independent groups of channels.
+    groups: usize,
+    /// With this start of the weight.
+    initializer: Initializer,
+});
 
 impl Module for Conv1d {
     fn record(&self, to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<Tensor, GraphError> {
@@ -353,36 +333,29 @@ impl ConvTranspose2d {
         }
     }
 
-    /// With this activation.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// With this stride.
-    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
-        self.stride = stride.into();
-        self
-    }
-
     /// So that the result has `size · stride` pixels.
     pub fn same(mut self) -> Self {
         self.padding = PaddingSpec::SAME;
         self
     }
-
-    /// With this much cut from the result's sides.
-    pub fn padding(mut self, padding: impl Into<PaddingSpec>) -> Self {
-        self.padding = padding.into();
-        self
-    }
-
-    /// With this many pixels added at the bottom and right.
-    pub fn output_padding(mut self, output_padding: impl Into<Pair>) -> Self {
-        self.output_padding = output_padding.into();
-        self
-    }
 }
+
+settings!(ConvTranspose2d {
+    /// With this activation.
+    activation: Activation,
+    /// With this stride.
+    stride: impl Into<Pair>,
+    /// With this much cut from the result's sides.
+    padding: impl Into<PaddingSpec>,
+    /// With this many pixels added at the bottom and right.
+    output_padding: impl Into<Pair>,
+    /// With this distance between taps.
+    dilation: impl Into<Pair>,
+    /// With this many independent groups of channels.
+    groups: usize,
+    /// With this start of the weight.
+    initializer: Initializer,
+});
 
 impl Module for ConvTranspose2d {
     fn record(&self, to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<Tensor, GraphError> {

@@ -42,24 +42,19 @@ impl Dense {
         }
     }
 
-    /// With this activation.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
     /// Without bias.
     pub fn no_bias(mut self) -> Self {
         self.bias = false;
         self
     }
-
-    /// With this start of the weight.
-    pub fn initializer(mut self, initializer: Initializer) -> Self {
-        self.initializer = initializer;
-        self
-    }
 }
+
+settings!(Dense {
+    /// With this activation.
+    activation: Activation,
+    /// With this start of the weight.
+    initializer: Initializer,
+});
 
 impl Module for Dense {
     fn record(&self, to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<Tensor, GraphError> {

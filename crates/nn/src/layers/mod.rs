@@ -3,6 +3,22 @@
 //! Each is a struct with its settings that implements [`Module`]. Adding one: the struct in the file of its
 //! family, and a line in the list below.
 
+/// Declares methods that change one setting of a layer each.
+macro_rules! settings {
+    ($layer:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
+        impl $layer {
+            $(
+                $(#[$doc])*
+                #[allow(clippy::useless_conversion)] // some settings are taken as they are
+                pub fn $field(mut self, $field: $type) -> Self {
+                    self.$field = $field.into();
+                    self
+                }
+            )*
+        }
+    };
+}
+
 mod convolution;
 mod dense;
 mod layout;

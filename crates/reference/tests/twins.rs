@@ -745,8 +745,8 @@ fn pad_puts_a_border_around_two_axes() {
                     for k in 0..inner {
                         let (r, c) = (r.wrapping_sub(top as usize), c.wrapping_sub(left as usize));
                         let inside = r < rows && c < columns;
-                        let at = (((o * rows + r) * middle + m) * columns + c) * inner + k;
-                        want.push(if inside { -x[at] } else { -0.5 });
+                        let at = || (((o * rows + r) * middle + m) * columns + c) * inner + k;
+                        want.push(if inside { -x[at()] } else { -0.5 });
                     }
                 }
             }

@@ -22,7 +22,7 @@ fn rank_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     var ahead = 0.0;
     for (var c = lane; c < CLASSES; c += LANES) {
         let score = scores[base + c];
-        largest = max(largest, score);
+        largest = select(largest, score, largest < score || largest != largest);
         // Not the same as score > chosen: what is no number ranks its label last.
         let behind = score < chosen || (score == chosen && c >= label);
         ahead += select(1.0, 0.0, behind || c == label);

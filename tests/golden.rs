@@ -312,9 +312,9 @@ fn operations_agree_with_pytorch() {
     for (device, (cases, worst)) in &passed {
         println!("{cases} cases passed on {device}, worst error {worst:.3} of what is allowed");
     }
-    let names: Vec<String> = missing.iter().map(|(op, n)| format!("{op} ({n})")).collect();
-    println!("{} cases not yet: {}", missing.values().sum::<usize>(), names.join(", "));
-    assert!(passed["interpreter"].0 >= 200, "only {} cases ran", passed["interpreter"].0);
+    assert!(missing.is_empty(), "no operation for the cases {missing:?}");
+    // of 254 cases 13 are optimizers', 6 schedules', 2 metrics' and 2 training runs', each with a test of its own
+    assert!(passed.values().all(|device| device.0 == 231), "{passed:?}");
 }
 
 /// The optimizer of a case, read from its settings as a recipe's would be.

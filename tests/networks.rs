@@ -281,6 +281,74 @@ fn several_outputs_are_summed_with_their_weights() {
     assert_eq!(trainer.predict_split(&data).unwrap().shape(), [12, 3]);
 }
 
+/// A softmax whose result is compared with the target and read on: the readers get probabilities in training as in
+/// prediction, and the loss its logits.
+#[test]
+fn readers_of_a_softmax_get_probabilities() {
+    let data = rows(12, &[6], 3);
+    let network = Network::new([6])
+        .add(Dense::new(3).activation(Softmax).named("early"))
+        .add(Dense::new(3).named("late"))
+        .output(Output { layer: "late".into(), weight: 1.0, loss: None })
+        .output(Output { layer: "early".into(), weight: 0.5, loss: None });
+    let trainer = Trainer::new(&Device::cpu(), network, Sgd::new(0.1), Loss::CrossEntropy).unwrap();
+    let Features::Real(x) = data.features() else { panic!("real features") };
+    let Targets::Classes { labels, .. } = data.targets() else { panic!("classes") };
+    let get = |name: &str| trainer.parameter(name).unwrap();
+    let linear = |x: &[f64], w: &[f32], b: &[f32]| -> Vec<f64> {
+        let row = |o: usize| x.iter().zip(&w[o * x.len()..]).map(|(x, &w)| x * f64::from(w)).sum::<f64>();
+        (0..b.len()).map(|o| row(o) + f64::from(b[o])).collect()
+    };
+    let softmax = |x: &[f64]| -> Vec<f64> {
+        let sum: f64 = x.iter().map(|x| x.exp()).sum();
+        x.iter().map(|x| x.exp() / sum).collect()
+    };
+    let mut want = 0.0;
+    for (row, &label) in x.chunks(6).zip(labels) {
+        let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+        let early = softmax(&linear(&row, &get("early.weight"), &get("early.bias")));
+        let late = softmax(&linear(&early, &get("late.weight"), &get("late.bias")));
+        want -= (late[label as usize].ln() + 0.5 * early[label as usize].ln()) / 12.0;
+    }
+    let got = trainer.evaluate(&data).unwrap().loss;
+    assert!((got - want).abs() < 1e-5, "{got} against {want}");
+}
+
+/// The main result's own loss decides what is predicted and whether it is scored as a classification.
+#[test]
+fn an_output_may_have_a_loss_of_its_own() {
+    let data = rows(12, &[6], 2);
+    let network = |loss: Loss| {
+        let main = Output { layer: "main".into(), weight: 1.0, loss: Some(loss) };
+        Network::new([6]).add(Dense::new(1).named("main")).output(main)
+    };
+    let logits = network(Loss::BinaryCrossEntropyWithLogits);
+    let trainer = Trainer::new(&Device::cpu(), logits, Sgd::new(0.1), Loss::MeanSquaredError).unwrap();
+    assert!(trainer.predict_split(&data).unwrap().iter().all(|p| (0.0..=1.0).contains(p)));
+    let plain = network(Loss::MeanSquaredError);
+    let trainer =
+        Trainer::new(&Device::cpu(), plain, Sgd::new(0.1), Loss::BinaryCrossEntropyWithLogits).unwrap();
+    let weight = trainer.parameter("main.weight").unwrap();
+    let Features::Real(x) = data.features() else { panic!("real features") };
+    let first: f32 = x[..6].iter().zip(&weight).map(|(x, w)| x * w).sum();
+    assert!((trainer.predict_split(&data).unwrap()[[0, 0]] - first).abs() < 1e-6);
+    let wrong = network(Loss::CrossEntropy);
+    let mut trainer = Trainer::new(&Device::cpu(), wrong, Sgd::new(0.1), Loss::MeanSquaredError).unwrap();
+    let message = trainer.fit(&data, Fit::default()).unwrap_err().to_string();
+    assert!(message.contains("output \"main\""), "{message}");
+}
+
+/// The hinges decide at 0, in the accuracy as in the metrics.
+#[test]
+fn hinges_have_one_accuracy() {
+    use kiln::nn::metrics::Metric;
+    let data = rows(40, &[6], 2);
+    let network = Network::new([6]).add(Dense::new(1));
+    let trainer = Trainer::new(&Device::cpu(), network, Sgd::new(0.1), Loss::Hinge).unwrap();
+    let scored = trainer.evaluate_with(&data, &[Metric::Accuracy]).unwrap();
+    assert_eq!(scored.values()["accuracy"], scored.scores.accuracy);
+}
+
 /// Two inputs, one shared tower, two results: a siamese network, which no list of layers describes.
 #[test]
 fn any_graph_trains() {
@@ -367,7 +435,15 @@ fn what_does_not_fit_is_refused_by_name_and_number() {
     refused(image().add(Flatten.named("a")).add(Flatten.named("a")), &["\"a\"", "taken"]);
     refused(image().add(Flatten.named("no good")), &["no good"]);
     refused(image().add(Conv2d::new(4, 1).sharing("conv9")), &["conv1", "conv9"]);
-    refused(image().add(Flatten.activity_penalty(-1.0, 0.0)), &["-1"]);
+    refused(image().add(Flatten.activity_penalty(-1.0, 0.0)), &["flatten1", "-1"]);
+    refused(image().add(Conv2d::new(4, 1).weight_penalty(0.0, f32::NAN)), &["conv1", "NaN"]);
+    refused(image().add(BatchNorm::default().weight_penalty(0.0, 0.1)), &["bn1", "no weights"]);
+    let shared = |node: Node| image().add(Conv2d::new(4, 1).named("a")).add(node.sharing("a"));
+    refused(shared(Conv2d::new(4, 1).frozen()), &["conv1", "\"a\"", "trainable"]);
+    refused(shared(Conv2d::new(4, 1).weight_penalty(0.0, 0.1)), &["conv1", "\"a\"", "weight_l2"]);
+    refused(shared(Flatten.into()), &["flatten1", "\"a\""]);
+    let nowhere = Output { layer: "b".into(), weight: 1.0, loss: None };
+    refused(image().add(Flatten).output(nowhere), &["\"b\"", "no layer"]);
     let slope = ActivationLayer { slope: Some(0.2), ..Activation::Relu.into() };
     refused(image().add(slope), &["activation1", "slope", "relu"]);
 }

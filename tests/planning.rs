@@ -494,6 +494,31 @@ fn a_tail_does_not_wait_for_its_own_statistics() {
     assert_eq!(names, ["moments", normalised, "elementwise > tanh", "elementwise > mul"]);
 }
 
+/// Two normalisations of which each one's tail wants the other's statistics: only one of the tails can be attached.
+#[test]
+fn launches_do_not_wait_for_each_other() {
+    let mut g = Graph::new();
+    let mut normalised = |name: &str| {
+        let x = g.input(name, [6, 3]).unwrap();
+        let (gamma, beta) = (g.fill([3], 1.0).unwrap(), g.fill([3], 0.0).unwrap());
+        g.batch_norm(x, gamma, beta, 1e-5).unwrap()
+    };
+    let ((y1, mean1, _), (y2, mean2, _)) = (normalised("a"), normalised("b"));
+    let first = g.add_channels(y1, mean2).unwrap();
+    let second = g.add_channels(y2, mean1).unwrap();
+    let names = kernels(&plan(&g, &fetch(&[("first", first), ("second", second)])));
+    assert_eq!(names.iter().filter(|name| name.starts_with("moments")).count(), 2, "{names:?}");
+    let values: Vec<f64> = (0..18).map(|i| f64::from(i * i % 7)).collect();
+    let mut run = Interpreter::new(&g);
+    for (name, factor) in [("a", 1.0), ("b", -3.0)] {
+        let fed = values.iter().map(|v| factor * v).collect();
+        run.feed(name, Array::from_shape_vec(vec![6, 3], fed).unwrap());
+    }
+    for tensor in [first, second] {
+        assert!(run.value(tensor).unwrap().iter().all(|v| v.is_finite()));
+    }
+}
+
 /// Five averages take two launches; one that follows two values moves twice, and one that follows a parameter reads a
 /// copy; what the graph computes sees the values before.
 #[test]

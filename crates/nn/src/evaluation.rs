@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_data::{Features, Split, Targets};
 use kiln_graph::{GraphError, TALLY};
-use kiln_kernel::{BackendError, Buffer, DType, Host, HostRef};
+use kiln_kernel::{BackendError, Buffer, DType, HostRef};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +141,8 @@ impl Trainer {
         let mut data = Resident::new(&**backend, split)?;
         step::check_targets(self.model(), self.loss(), &data.form)?;
         let output = self.model().output_shape()?;
-        let metrics = Accumulator::new(metrics, &output, &data.form.targets)?;
+        let metrics = Accumulator::new(metrics, &output, &data.form.targets)?
+            .with_threshold(self.main_loss().decision_threshold());
         let mut keep = Keep { tally: metrics.needs_tally(), outputs: None };
         if let (true, TargetKind::Classes(classes)) = (keep.tally, &data.form.targets) {
             let words = (classes + 1) * classes;
@@ -176,9 +177,7 @@ impl Trainer {
         let scores = scores(passes, &self.take_totals()?, rows);
         let mut metrics = evaluation.metrics.clone();
         if let Some(tally) = tally {
-            if let Host::U32(words) = pollster::block_on(backend.read(&tally.view()))? {
-                metrics.add_tally(&words)?;
-            }
+            metrics.add_tally(&pollster::block_on(backend.read(&tally.view()))?.into_u32())?;
         }
         if metrics.needs_outputs() {
             let outputs = match outputs {

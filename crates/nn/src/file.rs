@@ -39,7 +39,8 @@ impl Description {
         self.preprocess.check()?;
         let output = self.model.output_shape().map_err(|e| e.to_string())?;
         let classes = self.classes.len();
-        if self.loss.includes_softmax() && classes > 0 && output != Shape::from([classes]) {
+        let one_of_two = classes == 2 && output.elements() == 1;
+        if classes > 0 && output != Shape::from([classes]) && !one_of_two {
             return Err(format!("{classes} class names for an output of {output}"));
         }
         Ok(())

@@ -93,6 +93,11 @@ impl GraphTrainer {
         let state = State::new(&**backend, &optimizer, &parameters)?;
         state.draw(&**backend, &parameters, seed)?;
         let mut fetch = objective.fetch;
+        if fetch.iter().any(|(name, _)| name == LOSS) {
+            return Err(NnError::Settings(format!(
+                "\"{LOSS}\" is the name of the loss; fetch under another"
+            )));
+        }
         fetch.push((LOSS.into(), loss));
         let request = Request {
             fetch,

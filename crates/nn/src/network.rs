@@ -6,7 +6,7 @@ use kiln_graph::{Graph, GraphError, Tensor};
 use kiln_kernel::Shape;
 use serde::{Deserialize, Serialize};
 
-use crate::{Layer, Mode, Module, Node, Output, ParameterSpec, Penalty, Recording};
+use crate::{Layer, Loss, Mode, Module, Node, Output, ParameterSpec, Penalty, Recording};
 
 /// What layers call the network's own input in `inputs`.
 pub const INPUT: &str = "input";
@@ -92,6 +92,8 @@ struct Recorded {
     name: String,
     inputs: Vec<String>,
     result: Tensor,
+    /// What its softmax was taken of, where it ends in one.
+    logits: Option<Tensor>,
     /// The parameters that it was the first to use.
     parameters: std::ops::Range<usize>,
 }
@@ -174,8 +176,13 @@ impl Network {
         main.is_some_and(|i| self.layers[i].layer.ends_in_softmax())
     }
 
+    /// The loss that the main result is compared with the target by, where `loss` is the network's.
+    pub fn main_loss<'a>(&'a self, loss: &'a Loss) -> &'a Loss {
+        self.outputs.first().and_then(|output| output.loss.as_ref()).unwrap_or(loss)
+    }
+
     /// Records the network on a batch `x` [rows, ...] and gives its results: the main one, then the others. Where
-    /// `logits` says so of a result, a softmax at its very end is left out, because the loss takes logits.
+    /// `logits` says so of a result, what its softmax is taken of is given instead, because the loss takes logits.
     ///
     /// # Errors
     /// If a layer does not fit what it reads, or names what is not before it; the layer is named.
@@ -185,38 +192,60 @@ impl Network {
         x: Tensor,
         logits: impl Fn(usize) -> bool,
     ) -> Result<Vec<Tensor>, GraphError> {
-        let layers = self.record_all(to, x, logits)?;
-        if self.outputs.is_empty() {
-            return Ok(vec![layers.last().map_or(x, |layer| layer.result)]);
-        }
-        self.outputs
-            .iter()
-            .map(|output| {
-                let layer = layers.iter().find(|layer| layer.name == output.layer);
-                layer.map(|layer| layer.result).ok_or_else(|| GraphError::Shape {
-                    op: "output".into(),
-                    scope: output.layer.clone(),
-                    message: "there is no layer of this name".into(),
-                })
-            })
-            .collect()
+        let layers = self.record_all(to, x)?;
+        self.results(&layers, x, logits)
     }
 
-    fn record_all(
+    /// The results that are compared with the target.
+    fn results(
         &self,
-        to: &mut Recording<'_>,
+        layers: &[Recorded],
         x: Tensor,
         logits: impl Fn(usize) -> bool,
-    ) -> Result<Vec<Recorded>, GraphError> {
-        let names = self.names();
-        let main = self.main_layer(&names);
-        let as_logits = |i: usize| {
-            let named = self.outputs.iter().position(|output| output.layer == names[i]);
-            match named {
-                Some(output) => logits(output),
-                None => self.outputs.is_empty() && main == Some(i) && logits(0),
+    ) -> Result<Vec<Tensor>, GraphError> {
+        let of = |i: usize, layer: &Recorded| layer.logits.filter(|_| logits(i)).unwrap_or(layer.result);
+        if self.outputs.is_empty() {
+            return Ok(vec![layers.last().map_or(x, |layer| of(0, layer))]);
+        }
+        let named = self.outputs.iter().enumerate().map(|(i, output)| {
+            let fail = |message: String| GraphError::Shape {
+                op: "output".into(),
+                scope: output.layer.clone(),
+                message,
+            };
+            if !(output.weight.is_finite() && output.weight >= 0.0) {
+                return Err(fail(format!("the weight must be a number of at least 0, is {}", output.weight)));
             }
+            let layer = layers.iter().find(|layer| layer.name == output.layer);
+            layer.map(|layer| of(i, layer)).ok_or_else(|| fail("there is no layer of this name".into()))
+        });
+        named.collect()
+    }
+
+    /// The layer whose parameters a layer uses: itself, unless it shares.
+    fn owner(&self, names: &[String], i: usize) -> Result<usize, String> {
+        let node = &self.layers[i];
+        let Some(share) = &node.share else { return Ok(i) };
+        let kind = node.layer.type_name();
+        let owner = names.iter().position(|name| name == share).filter(|&j| {
+            j != i && self.layers[j].layer.type_name() == kind && self.layers[j].share.is_none()
+        });
+        let Some(owner) = owner else {
+            return Err(format!(
+                "shares with \"{share}\", which is no other {kind} layer with parameters of its own"
+            ));
         };
+        if !node.trainable || node.weight_l1 != 0.0 || node.weight_l2 != 0.0 {
+            return Err(format!(
+                "shares the parameters of \"{share}\"; set trainable, weight_l1 and weight_l2 there"
+            ));
+        }
+        Ok(owner)
+    }
+
+    fn record_all(&self, to: &mut Recording<'_>, x: Tensor) -> Result<Vec<Recorded>, GraphError> {
+        let names = self.names();
+        let known_names: HashSet<&str> = names.iter().map(String::as_str).collect();
         let mut known: HashMap<&str, Tensor> = HashMap::from([(INPUT, x)]);
         let mut all: Vec<Recorded> = Vec::with_capacity(self.layers.len());
         for (i, (node, name)) in self.layers.iter().zip(&names).enumerate() {
@@ -233,31 +262,23 @@ impl Network {
             let inputs = node.inputs.clone().unwrap_or_else(|| vec![before.clone()]);
             let read = |input: &String| {
                 known.get(input.as_str()).copied().ok_or_else(|| {
-                    fail(match names.contains(input) {
+                    fail(match known_names.contains(input.as_str()) {
                         true => format!("reads \"{input}\", which comes after it; put it behind"),
                         false => format!("there is no layer \"{input}\" before it"),
                     })
                 })
             };
             let tensors = inputs.iter().map(read).collect::<Result<Vec<Tensor>, _>>()?;
-            let of = node.share.as_deref().unwrap_or(name);
-            if let Some(share) = &node.share
-                && names
-                    .iter()
-                    .position(|n| n == share)
-                    .is_none_or(|j| j == i || self.layers[j].layer.type_name() != node.layer.type_name())
-            {
-                let kind = node.layer.type_name();
-                return Err(fail(format!("shares with \"{share}\", which is no other {kind} layer")));
-            }
+            let owner = self.owner(&names, i).map_err(fail)?;
             let first = to.parameters().len();
-            let layer = if as_logits(i) { node.layer.without_softmax() } else { node.layer.clone() };
-            let result = record_node(node, &layer, to, name, of, &tensors)?;
+            let (result, logits) =
+                record_node(node, &self.layers[owner], to, [name, &names[owner]], &tensors)?;
             let plain = inputs == [before];
             all.push(Recorded {
                 name: name.clone(),
                 inputs: if plain { Vec::new() } else { inputs },
                 result,
+                logits,
                 parameters: first..to.parameters().len(),
             });
             known.insert(name, result);
@@ -275,28 +296,8 @@ impl Network {
         batch.extend(&self.input);
         let x = g.input("x", batch)?;
         let mut to = Recording::new(&mut g, Mode::Eval);
-        let layers = self.record_all(&mut to, x, |_| false)?;
-        let mut outputs = Vec::new();
-        for output in &self.outputs {
-            if !(output.weight.is_finite() && output.weight >= 0.0) {
-                let message = format!("the weight of an output must be at least 0, is {}", output.weight);
-                return Err(GraphError::Shape { op: "output".into(), scope: output.layer.clone(), message });
-            }
-            match layers.iter().find(|layer| layer.name == output.layer) {
-                Some(layer) => outputs.push(layer.result),
-                None => {
-                    let message = "there is no layer of this name".into();
-                    return Err(GraphError::Shape {
-                        op: "output".into(),
-                        scope: output.layer.clone(),
-                        message,
-                    });
-                }
-            }
-        }
-        if outputs.is_empty() {
-            outputs.push(layers.last().map_or(x, |layer| layer.result));
-        }
+        let layers = self.record_all(&mut to, x)?;
+        let outputs = self.results(&layers, x, |_| false)?;
         look(&to, &layers, &outputs)
     }
 
@@ -368,24 +369,44 @@ fn item_shape(to: &Recording<'_>, tensor: Tensor) -> Result<Shape, GraphError> {
     Ok(Shape::from(shape.dims().get(1..).unwrap_or_default()))
 }
 
-/// Records one layer with its penalties, frozen or not.
+/// Records one layer, with its penalties, by what its parameters' owner says of them. Its result, and what a softmax at
+/// its end was taken of.
 fn record_node(
     node: &Node,
-    layer: &Layer,
+    owner: &Node,
     to: &mut Recording<'_>,
-    name: &str,
-    of: &str,
+    [name, of]: [&str; 2],
     inputs: &[Tensor],
-) -> Result<Tensor, GraphError> {
-    let weights = Penalty { l1: node.weight_l1, l2: node.weight_l2 };
+) -> Result<(Tensor, Option<Tensor>), GraphError> {
+    let fail = |message: String| GraphError::Shape {
+        op: node.layer.type_name().into(),
+        scope: name.into(),
+        message,
+    };
+    let weights = Penalty { l1: owner.weight_l1, l2: owner.weight_l2 };
+    let activity = Penalty { l1: node.activity_l1, l2: node.activity_l2 };
+    weights.check().and_then(|()| activity.check()).map_err(fail)?;
+    let split = node.layer.without_softmax();
+    let layer = split.as_ref().map_or(&node.layer, |(layer, _)| layer);
+    let first = to.parameters().len();
     let record = |to: &mut Recording<'_>| {
         to.penalised(weights, |to| to.layer_sharing(name, of, layer as &dyn Module, inputs))
     };
-    let y = if node.trainable { record(to)? } else { to.frozen(record)? };
-    let activity = Penalty { l1: node.activity_l1, l2: node.activity_l2 };
+    let y = if owner.trainable { record(to)? } else { to.frozen(record)? };
+    let own = node.share.is_none();
+    if own && weights != Penalty::default() && !to.parameters()[first..].iter().any(|p| p.is_weight) {
+        return Err(fail("has no weights that weight_l1 and weight_l2 could penalise".into()));
+    }
+    let (y, logits) = match split {
+        None => (y, None),
+        Some((_, axis)) => {
+            let axis = axis.unwrap_or(to.shape(y)?.rank().saturating_sub(1));
+            (to.graph().scoped(name, |g| g.softmax(y, axis))?, Some(y))
+        }
+    };
     if activity != Penalty::default() {
         let rows = to.shape(y)?.dims().first().copied().unwrap_or(1);
         to.penalise(y, activity, 1.0 / rows as f32)?;
     }
-    Ok(y)
+    Ok((y, logits))
 }

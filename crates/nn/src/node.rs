@@ -16,7 +16,8 @@ pub struct Node {
     /// if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Vec<String>>,
-    /// The layer whose parameters it uses instead of its own: a shared layer.
+    /// The layer whose parameters it uses instead of its own: a shared layer. Whether they are trained and penalised is
+    /// said there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<String>,
     /// Whether training changes its parameters.

@@ -32,6 +32,8 @@ pub struct ParameterSpec {
     pub fan_out: usize,
     /// Whether training changes it by its gradient. Running statistics and frozen layers are not trainable.
     pub trainable: bool,
+    /// Whether it is a weight, which penalties take, rather than a bias or the scale and shift of a norm.
+    pub is_weight: bool,
 }
 
 /// Something that records itself on a graph: a layer, or a block of layers and operations of one's own.
@@ -81,12 +83,19 @@ pub struct Start {
     pub fan_in: usize,
     /// Outputs that one input connects.
     pub fan_out: usize,
+    /// Whether it is a weight, which penalties take, rather than a bias or the scale and shift of a norm.
+    pub is_weight: bool,
 }
 
 impl Start {
-    /// A start that does not depend on the connections.
+    /// The start of a weight between `fan_in` inputs and `fan_out` outputs.
+    pub fn weight(initializer: Initializer, fan_in: usize, fan_out: usize) -> Self {
+        Self { initializer, fan_in, fan_out, is_weight: true }
+    }
+
+    /// The start of a bias or a norm's parameter, which does not depend on the connections.
     pub fn plain(initializer: Initializer) -> Self {
-        Self { initializer, fan_in: 1, fan_out: 1 }
+        Self { initializer, fan_in: 1, fan_out: 1, is_weight: false }
     }
 }
 
@@ -102,6 +111,14 @@ pub struct Penalty {
 impl Penalty {
     fn is_none(self) -> bool {
         self.l1 == 0.0 && self.l2 == 0.0
+    }
+
+    pub(crate) fn check(self) -> Result<(), String> {
+        let Penalty { l1, l2 } = self;
+        if l1.is_finite() && l2.is_finite() && l1 >= 0.0 && l2 >= 0.0 {
+            return Ok(());
+        }
+        Err(format!("factors of a penalty must be finite and at least 0, are l1 = {l1} and l2 = {l2}"))
     }
 }
 
@@ -211,7 +228,7 @@ impl<'g> Recording<'g> {
         result
     }
 
-    /// The weights of the layers that `f` records (their parameters of two axes and more) are penalised.
+    /// The weights of the layers that `f` records ([`Start::weight`]) are penalised.
     pub fn penalised<R>(&mut self, weights: Penalty, f: impl FnOnce(&mut Self) -> R) -> R {
         let outer = std::mem::replace(&mut self.weight_penalty, weights);
         let result = f(self);
@@ -265,11 +282,19 @@ impl<'g> Recording<'g> {
         if !self.asked.names.insert(name.clone()) {
             return Ok(tensor);
         }
-        if trainable && shape.rank() >= 2 && !self.weight_penalty.is_none() {
+        if trainable && start.is_weight && !self.weight_penalty.is_none() {
             self.penalise(tensor, self.weight_penalty, 1.0)?;
         }
-        let Start { initializer, fan_in, fan_out } = start;
-        self.asked.parameters.push(ParameterSpec { name, shape, initializer, fan_in, fan_out, trainable });
+        let Start { initializer, fan_in, fan_out, is_weight } = start;
+        self.asked.parameters.push(ParameterSpec {
+            name,
+            shape,
+            initializer,
+            fan_in,
+            fan_out,
+            trainable,
+            is_weight,
+        });
         Ok(tensor)
     }
 
@@ -288,10 +313,7 @@ impl<'g> Recording<'g> {
     /// If the tensor belongs to another graph, or a factor is negative or no number.
     pub fn penalise(&mut self, tensor: Tensor, penalty: Penalty, factor: f32) -> Result<(), GraphError> {
         let Penalty { l1, l2 } = penalty;
-        if !(l1.is_finite() && l2.is_finite() && l1 >= 0.0 && l2 >= 0.0) {
-            let message = format!("factors of a penalty must be at least 0, are l1 = {l1} and l2 = {l2}");
-            return Err(self.fail("penalty", message));
-        }
+        penalty.check().map_err(|message| self.fail("penalty", message))?;
         let g = &mut *self.graph;
         let axes: Vec<usize> = (0..g.shape(tensor)?.rank()).collect();
         for (weight, squared) in [(l1, false), (l2, true)] {

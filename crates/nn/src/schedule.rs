@@ -95,8 +95,8 @@ pub enum Schedule {
     Warmup {
         /// How long it takes.
         steps: u64,
-        /// The first factor.
-        #[serde(default)]
+        /// The first factor; 1/3, PyTorch's, unless it is given.
+        #[serde(default = "third")]
         start_factor: f64,
         /// What comes then.
         #[serde(default = "constant")]
@@ -156,6 +156,10 @@ fn ten() -> u64 {
 
 fn constant() -> Box<Schedule> {
     Box::new(Schedule::Constant {})
+}
+
+fn third() -> f64 {
+    1.0 / 3.0
 }
 
 /// From `from` to `to` by half a cosine, `part` of the way.

@@ -52,7 +52,8 @@ impl State {
         seed: u64,
     ) -> Result<(), NnError> {
         for spec in parameters {
-            spec.initializer.check()?;
+            let named = |e: NnError| NnError::Settings(format!("parameter \"{}\": {e}", spec.name));
+            spec.initializer.check().map_err(named)?;
             let stream = parameter_stream(seed, &spec.name);
             let values = spec.initializer.values(stream, &spec.shape, spec.fan_in, spec.fan_out);
             self.store.write(backend, PARAMETERS, &spec.name, HostRef::F32(&values))?;

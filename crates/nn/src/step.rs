@@ -92,9 +92,7 @@ impl Form {
             }
         })
     }
-}
 
-impl Form {
     fn record_weights(&self, g: &mut Graph, rows: usize) -> Result<Option<Tensor>, GraphError> {
         if !self.weighted {
             return Ok(None);
@@ -192,7 +190,11 @@ pub(crate) fn check_targets(model: &Network, loss: &Loss, form: &Form) -> Result
     }
     for (i, shape) in model.output_shapes()?.iter().enumerate() {
         let own = model.outputs().get(i).and_then(|output| output.loss.as_ref());
-        own.unwrap_or(loss).check_targets(shape, &form.targets)?;
+        let checked = own.unwrap_or(loss).check_targets(shape, &form.targets);
+        checked.map_err(|error| match model.outputs().get(i) {
+            Some(output) => NnError::Settings(format!("output \"{}\": {error}", output.layer)),
+            None => error,
+        })?;
     }
     Ok(())
 }
@@ -222,7 +224,7 @@ fn record_loss(
     let outputs = model.record(&mut to, x, |i| loss_of(i).includes_softmax())?;
     let (specs, penalties) = (to.parameters().to_vec(), to.penalties().to_vec());
     let weight_of = |i: usize| model.outputs().get(i).map_or(1.0, |output| output.weight);
-    let classifies = loss.is_classification(&form.targets);
+    let classifies = loss_of(0).is_classification(&form.targets);
     let mut recorded = loss_of(0).record(g, outputs[0], target, weights, classifies)?;
     let main = recorded.mean;
     g.scoped("loss", |g| {
@@ -315,7 +317,7 @@ pub(crate) fn record_evaluation(
         request.tally = Some((recorded.output, target));
     }
     if let Some(capacity) = keep.outputs {
-        let tensor = loss.record_probabilities(&mut g, recorded.output)?;
+        let tensor = model.main_loss(loss).record_probabilities(&mut g, recorded.output)?;
         request.collect.push(Collect { buffer: OUTPUTS.into(), tensor, capacity });
     }
     Ok(Recorded { graph: g, request })
@@ -333,6 +335,7 @@ pub(crate) fn record_prediction(
     let x = form.record_features(&mut g, rows, preprocess)?;
     let mut to = Recording::new(&mut g, Mode::Eval);
     let mut output = model.record(&mut to, x, |_| false)?[0];
+    let loss = model.main_loss(loss);
     if !(loss.includes_softmax() && model.ends_in_softmax()) {
         output = loss.record_probabilities(&mut g, output)?;
     }

@@ -244,6 +244,11 @@ impl Trainer {
         &self.loss
     }
 
+    /// The loss of the main result.
+    pub fn main_loss(&self) -> &Loss {
+        self.model.main_loss(&self.loss)
+    }
+
     /// How what goes in is prepared.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
@@ -305,7 +310,7 @@ impl Trainer {
         }
         step::check_targets(&self.model, &self.loss, &data.form)?;
         let mode = self.plateau.as_ref().map(Plateau::mode);
-        if mode == Some(PlateauMode::Max) && !self.loss.is_classification(&data.form.targets) {
+        if mode == Some(PlateauMode::Max) && !self.main_loss().is_classification(&data.form.targets) {
             return Err(NnError::Settings(
                 "schedule: mode = \"max\" watches the accuracy, which a regression has none of; use mode = \"min\""
                     .into(),
@@ -369,10 +374,17 @@ impl Trainer {
             if rows == 0 || times == 0 {
                 continue;
             }
-            let Recorded { graph, request, .. } = record(rows)?;
+            let Recorded { graph, request, .. } = record(rows).map_err(|error| match error {
+                GraphError::Shape { op, scope, message } if rows == 1 && items > 1 => {
+                    let message =
+                        format!("{message} (the last batch of {items} rows has one; change the batch size)");
+                    GraphError::Shape { op, scope, message }
+                }
+                error => error,
+            })?;
             let plan = Plan::new(&graph, self.state.store.segments(), &request)?;
             let session = self.session(&plan, data)?;
-            let classifies = self.loss.is_classification(&data.form.targets);
+            let classifies = self.main_loss().is_classification(&data.form.targets);
             passes.push(Pass { session, rows, times, totals: request.totals.len(), classifies });
         }
         Ok(passes)

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kiln_data::{Features, ImageForm, read_image};
 use kiln_device::Device;
+use kiln_nn::{Loss, NnError};
 use serde::Serialize;
 
 use super::model::Model;
@@ -52,9 +53,15 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
             args.model.display()
         )));
     };
-    if !trainer.loss().includes_softmax() {
+    let outputs = trainer.model().output_shape().map_err(NnError::from)?.elements();
+    let probability =
+        matches!(trainer.main_loss(), Loss::BinaryCrossEntropy | Loss::BinaryCrossEntropyWithLogits);
+    let classes = trainer.classes().len();
+    let one_of_two = outputs == 1 && classes == 2 && probability;
+    if !(one_of_two || (outputs > 1 && (outputs == classes || trainer.main_loss().includes_softmax()))) {
         return Err(Failure::Message(format!(
-            "{}: the network does not classify, so there is no class to predict",
+            "{}: the network does not classify: it has {outputs} outputs for {classes} named classes, so there is no \
+             class to predict",
             args.model.display()
         )));
     }
@@ -72,6 +79,11 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
             args.model.display()
         )));
     }
+    // one output is the probability of the second of two classes
+    let probabilities: Vec<f32> = match one_of_two {
+        true => probabilities.iter().flat_map(|&p| [1.0 - p, p]).collect(),
+        false => probabilities,
+    };
     let classes = probabilities.len() / args.images.len().max(1);
     let predictions: Vec<Prediction> = args
         .images

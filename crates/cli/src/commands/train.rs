@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kiln_data::{Dataset, Split};
 use kiln_device::Device;
-use kiln_nn::{EpochReport, Fit, Optimizer, Progress as Event, Recipe, Trainer};
+use kiln_nn::{EpochReport, Fit, Optimizer, Progress as Event, Recipe, Schedule, Trainer};
 use serde::Serialize;
 
 use crate::{
@@ -166,6 +166,14 @@ fn adjusted(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
         recipe.optimizer.rule = named.rule;
     }
     if let Some(rate) = args.lr {
+        if let Some(Schedule::OneCycle { max_lr: Some(largest), .. }) =
+            recipe.schedule.as_ref().map(|s| &s.schedule)
+        {
+            return Err(Failure::Message(format!(
+                "--lr {rate} would change nothing: the recipe's schedule one_cycle goes up to max_lr = {largest}; leave \
+                 max_lr out of the recipe, or change it there"
+            )));
+        }
         recipe.optimizer = recipe.optimizer.with_learning_rate(rate);
     }
     recipe.optimizer.check()?;

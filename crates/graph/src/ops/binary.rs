@@ -12,8 +12,21 @@ pub(crate) fn value(f: Binary, a: f64, b: f64) -> f64 {
         Binary::Sub => a - b,
         Binary::Mul => a * b,
         Binary::Div => a / b,
-        Binary::Maximum => a.max(b),
-        Binary::Minimum => a.min(b),
+        // what is no number stays on the left, as in the kernels
+        Binary::Maximum => {
+            if a < b {
+                b
+            } else {
+                a
+            }
+        }
+        Binary::Minimum => {
+            if b < a {
+                b
+            } else {
+                a
+            }
+        }
         Binary::Greater => f64::from(a > b),
         Binary::GreaterEqual => f64::from(a >= b),
         Binary::Equal => f64::from(a == b),

@@ -26,6 +26,11 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
+    /// Its nodes.
+    fn members(&self) -> impl Iterator<Item = usize> + '_ {
+        std::iter::once(self.core).chain(self.tail.iter().map(|t| t.0))
+    }
+
     /// The last node, whose result the launch writes.
     pub(crate) fn last(&self) -> usize {
         self.tail.last().map_or(self.core, |t| t.0)
@@ -53,8 +58,9 @@ pub(crate) fn fuse(r: &Rewritten, sinks: &[Tensor]) -> Vec<Unit> {
     }
 
     let mut units: Vec<Unit> = Vec::new();
-    // the unit that ends with a node
+    // the unit that ends with a node, and that it belongs to
     let mut ending: Vec<Option<usize>> = vec![None; r.graph.nodes.len()];
+    let mut unit_of: Vec<Option<usize>> = vec![None; r.graph.nodes.len()];
     for index in r.nodes() {
         let node = &r.graph.nodes[index];
         if node.op.rule().view() != ViewKind::None
@@ -73,7 +79,7 @@ pub(crate) fn fuse(r: &Rewritten, sinks: &[Tensor]) -> Vec<Unit> {
                 let alone = uses[value.index()] == 1 && r.producer(value).outputs[0] == value;
                 let core = &r.graph.nodes[units[unit].core];
                 let hook = core.op.rule().tail_hook().is_some();
-                let circle = || core.outputs.len() > 1 && depends(r, node, i, units[unit].core);
+                let circle = || core.outputs.len() > 1 && depends(r, &units, &unit_of, node, i, unit);
                 (same_len && free && alone && hook && !circle()).then_some((unit, i))
             })
             // prefer a launch that does real work to another elementwise one
@@ -83,17 +89,17 @@ pub(crate) fn fuse(r: &Rewritten, sinks: &[Tensor]) -> Vec<Unit> {
                 ending[units[unit].last()] = None;
                 units[unit].tail.push((index, input));
                 units[unit].bindings += operands(r, node, input);
-                ending[index] = Some(unit);
+                (ending[index], unit_of[index]) = (Some(unit), Some(unit));
             }
             None => {
-                ending[index] = Some(units.len());
+                (ending[index], unit_of[index]) = (Some(units.len()), Some(units.len()));
                 let hook = node.op.rule().tail_hook().unwrap_or(MAX_BINDINGS);
                 let own = if is_elementwise(&node.op) { operands(r, node, 0) } else { 0 };
                 units.push(Unit { core: index, tail: Vec::new(), bindings: hook + own });
             }
         }
     }
-    order(r, units)
+    order(r, units, &unit_of)
 }
 
 /// How many inputs beside the running value an elementwise node binds: constants are part of the program.
@@ -105,19 +111,29 @@ fn operands(r: &Rewritten, node: &Node, running: usize) -> usize {
     }
 }
 
-/// Whether another input of `node` than `running` is computed from a result of node `core`.
+/// Whether another input of `node` than `running` needs a result of `unit`, through whatever launches: attaching the
+/// node there would close a circle.
 ///
-/// Where a core has one result, which the running value comes from and nothing else uses, none can be.
-fn depends(r: &Rewritten, node: &Node, running: usize, core: usize) -> bool {
+/// Where a core has one result, which the running value comes from and nothing else uses, none can.
+fn depends(
+    r: &Rewritten,
+    units: &[Unit],
+    unit_of: &[Option<usize>],
+    node: &Node,
+    running: usize,
+    unit: usize,
+) -> bool {
     let others = node.inputs.iter().enumerate().filter(|&(i, _)| i != running);
     let mut open: Vec<usize> = others.map(|(_, &t)| r.node_of(t)).collect();
     let mut seen = vec![false; r.graph.nodes.len()];
     while let Some(n) = open.pop() {
-        if n == core {
+        if unit_of[n] == Some(unit) {
             return true;
         }
         if !std::mem::replace(&mut seen[n], true) {
-            open.extend(r.graph.nodes[n].inputs.iter().map(|&t| r.node_of(t)));
+            // a launch waits for what any of its nodes reads
+            let members = unit_of[n].map_or_else(|| vec![n], |u| units[u].members().collect());
+            open.extend(members.iter().flat_map(|&m| &r.graph.nodes[m].inputs).map(|&t| r.node_of(t)));
         }
     }
     false
@@ -143,15 +159,8 @@ fn elements(r: &Rewritten, tensor: Tensor) -> usize {
 /// Sorts units so that each follows what it reads, and otherwise as their last nodes were recorded.
 ///
 /// Attaching a tail never closes a circle: the tail's argument had no other use, so that no path leads
-/// from it to another operand; and of a core with further results no operand depends on any.
-fn order(r: &Rewritten, units: Vec<Unit>) -> Vec<Unit> {
-    let mut unit_of = vec![None; r.graph.nodes.len()];
-    for (u, unit) in units.iter().enumerate() {
-        unit_of[unit.core] = Some(u);
-        for &(node, _) in &unit.tail {
-            unit_of[node] = Some(u);
-        }
-    }
+/// from it to another operand; and where a core has further results `depends` has looked.
+fn order(r: &Rewritten, units: Vec<Unit>, unit_of: &[Option<usize>]) -> Vec<Unit> {
     let mut by_last: Vec<usize> = (0..units.len()).collect();
     by_last.sort_by_key(|&u| units[u].last());
     let mut state = vec![0u8; units.len()];
@@ -166,13 +175,15 @@ fn order(r: &Rewritten, units: Vec<Unit>) -> Vec<Unit> {
             }
             state[u] = 1;
             let before = stack.len();
-            let members = std::iter::once(units[u].core).chain(units[u].tail.iter().map(|t| t.0));
-            let mut open: Vec<usize> =
-                members.flat_map(|n| r.graph.nodes[n].inputs.clone()).map(|t| r.node_of(t)).collect();
+            let mut open: Vec<usize> = units[u]
+                .members()
+                .flat_map(|n| r.graph.nodes[n].inputs.clone())
+                .map(|t| r.node_of(t))
+                .collect();
             while let Some(node) = open.pop() {
                 match unit_of[node] {
                     Some(v) if v != u && state[v] == 0 => stack.push(v),
-                    Some(_) => {}
+                    Some(v) => debug_assert!(v == u || state[v] == 2, "launches wait for each other"),
                     // a view: look through it
                     None => open.extend(r.graph.nodes[node].inputs.iter().map(|&t| r.node_of(t))),
                 }

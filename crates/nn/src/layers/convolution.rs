@@ -3,7 +3,7 @@
 use kiln_graph::{Conv2dOptions, ConvTranspose2dOptions, GraphError, Padding, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{PaddingSpec, Pair, glorot, images, only, yes, zeros};
+use super::{PaddingSpec, Pair, Sides, glorot, images, only, yes, zeros};
 use crate::{Activation, Initializer, Module, Recording, Start};
 
 fn one() -> usize {
@@ -141,11 +141,11 @@ impl Module for Conv2d {
         check_channels(to, "conv2d", self.filters, (rows, columns), self.groups, channels)?;
         let per_group = channels / self.groups;
         let pixels = rows.saturating_mul(columns);
-        let start = Start {
-            initializer: self.initializer,
-            fan_in: per_group.saturating_mul(pixels),
-            fan_out: (self.filters / self.groups).saturating_mul(pixels),
-        };
+        let start = Start::weight(
+            self.initializer,
+            per_group.saturating_mul(pixels),
+            self.filters.saturating_mul(pixels),
+        );
         let weight = to.parameter("weight", [self.filters, per_group, rows, columns], start)?;
         let options = Conv2dOptions {
             stride: self.stride.get(),
@@ -173,7 +173,7 @@ pub struct Conv1d {
     /// Elements between neighbouring outputs.
     #[serde(default = "one", alias = "strides")]
     pub stride: usize,
-    /// Zeros at the ends: `valid`, `same`, or as many on each side.
+    /// Zeros at the ends: `valid`, `same`, a number for both, or [left, right].
     #[serde(default = "PaddingSpec::valid")]
     pub padding: PaddingSpec,
     /// Elements between neighbouring taps.
@@ -241,21 +241,27 @@ impl Module for Conv1d {
             return Err(to.fail("conv1d", format!("needs rows [batch, channels, length], got {shape}")));
         }
         let padding = match Padding::from(self.padding) {
-            Padding::Explicit { top, bottom, left, right } if (top, bottom) == (left, right) => {
-                Padding::Explicit { top: 0, bottom: 0, left, right }
-            }
             Padding::Explicit { .. } => {
-                return Err(to.fail("conv1d", "padding is one number, for both ends".into()));
+                let PaddingSpec::Pixels(sides) = self.padding else { unreachable!("a name is no number") };
+                let (left, right) = match sides {
+                    Sides::All(n) => (n, n),
+                    Sides::Pair(left, right) => (left, right),
+                    Sides::Each(..) => {
+                        let message = "padding is one number for both ends, or [left, right]".into();
+                        return Err(to.fail("conv1d", message));
+                    }
+                };
+                Padding::Explicit { top: 0, bottom: 0, left, right }
             }
             named => named,
         };
         check_channels(to, "conv1d", self.filters, (1, self.kernel), self.groups, shape[1])?;
         let per_group = shape[1] / self.groups;
-        let start = Start {
-            initializer: self.initializer,
-            fan_in: per_group.saturating_mul(self.kernel),
-            fan_out: (self.filters / self.groups).saturating_mul(self.kernel),
-        };
+        let start = Start::weight(
+            self.initializer,
+            per_group.saturating_mul(self.kernel),
+            self.filters.saturating_mul(self.kernel),
+        );
         let weight = to.parameter("weight", [self.filters, per_group, self.kernel], start)?;
         let g = to.graph();
         let x = g.reshape(x, [shape[0], shape[1], 1, shape[2]])?;
@@ -366,11 +372,11 @@ impl Module for ConvTranspose2d {
         check_channels(to, op, self.filters, (rows, columns), self.groups, channels)?;
         let per_group = self.filters / self.groups;
         let pixels = rows.saturating_mul(columns);
-        let start = Start {
-            initializer: self.initializer,
-            fan_in: (channels / self.groups).saturating_mul(pixels),
-            fan_out: per_group.saturating_mul(pixels),
-        };
+        let start = Start::weight(
+            self.initializer,
+            per_group.saturating_mul(pixels),
+            channels.saturating_mul(pixels),
+        );
         let weight = to.parameter("weight", [channels, per_group, rows, columns], start)?;
         let options = ConvTranspose2dOptions {
             stride: self.stride.get(),

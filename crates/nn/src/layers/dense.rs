@@ -68,7 +68,7 @@ impl Module for Dense {
             return Err(to.fail("dense", "units must be at least 1".into()));
         }
         let features = shape[shape.rank() - 1];
-        let start = Start { initializer: self.initializer, fan_in: features, fan_out: self.units };
+        let start = Start::weight(self.initializer, features, self.units);
         let weight = to.parameter("weight", [self.units, features], start)?;
         let bias = match self.bias {
             true => Some(to.parameter("bias", [self.units], Start::plain(self.bias_initializer))?),
@@ -123,7 +123,7 @@ impl Module for Embedding {
             );
             return Err(to.fail("embedding", message));
         }
-        let start = Start { initializer: self.initializer, fan_in: self.entries, fan_out: self.features };
+        let start = Start::weight(self.initializer, self.entries, self.features);
         let weight = to.parameter("weight", [self.entries, self.features], start)?;
         let g = to.graph();
         let indices = match g.info(x)?.dtype {

@@ -162,36 +162,32 @@ impl Layer {
     }
 
     /// The activation at the layer's end.
-    fn activation(&self) -> Option<Activation> {
+    fn activation_mut(&mut self) -> Option<&mut Activation> {
         match self {
-            Layer::Conv1d(l) => Some(l.activation),
-            Layer::Conv2d(l) => Some(l.activation),
-            Layer::ConvTranspose2d(l) => Some(l.activation),
-            Layer::Dense(l) => Some(l.activation),
-            Layer::Activation(l) if l.axis.is_none() => Some(l.function),
+            Layer::Conv1d(l) => Some(&mut l.activation),
+            Layer::Conv2d(l) => Some(&mut l.activation),
+            Layer::ConvTranspose2d(l) => Some(&mut l.activation),
+            Layer::Dense(l) => Some(&mut l.activation),
+            Layer::Activation(l) => Some(&mut l.function),
             _ => None,
         }
     }
 
     /// Whether the results are probabilities of a softmax.
     pub fn ends_in_softmax(&self) -> bool {
-        self.activation() == Some(Activation::Softmax)
+        self.clone().activation_mut().is_some_and(|a| *a == Activation::Softmax)
     }
 
-    /// The layer without the softmax at its end.
-    pub(crate) fn without_softmax(&self) -> Self {
+    /// The layer without the softmax at its end, and that one's axis (the last if none), where it ends in one.
+    pub(crate) fn without_softmax(&self) -> Option<(Self, Option<usize>)> {
         let mut layer = self.clone();
-        if self.ends_in_softmax() {
-            match &mut layer {
-                Layer::Conv1d(l) => l.activation = Activation::Linear,
-                Layer::Conv2d(l) => l.activation = Activation::Linear,
-                Layer::ConvTranspose2d(l) => l.activation = Activation::Linear,
-                Layer::Dense(l) => l.activation = Activation::Linear,
-                Layer::Activation(l) => l.function = Activation::Linear,
-                _ => {}
-            }
-        }
-        layer
+        let activation = layer.activation_mut().filter(|a| **a == Activation::Softmax)?;
+        *activation = Activation::Linear;
+        let axis = match &mut layer {
+            Layer::Activation(l) => l.axis.take(),
+            _ => None,
+        };
+        Some((layer, axis))
     }
 }
 

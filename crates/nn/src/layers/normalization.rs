@@ -81,9 +81,8 @@ impl Module for BatchNorm {
         }
         let terms = shape.elements() / channels;
         if terms < 2 {
-            let message = format!(
-                "one number for each channel has no variance; the batch {shape} must have two rows or more"
-            );
+            let message =
+                format!("a batch of {shape} has one number for each channel, which has no variance");
             return Err(to.fail(op, message));
         }
         let (y, batch_mean, batch_variance) = to.graph().batch_norm(x, weight, bias, self.eps)?;

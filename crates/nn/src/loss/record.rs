@@ -160,7 +160,8 @@ impl Loss {
                 )));
             }
             let hot = g.one_hot(target, output_shape[1])?;
-            let product = g.mul(hot, output)?;
+            // of the others' logarithms nothing counts, though they be infinite
+            let product = g.mask(hot, output)?;
             let chosen = g.sum(product, &[1], false)?;
             return Ok(g.neg(chosen)?.into());
         }

@@ -25,6 +25,12 @@ impl Loss {
         }
     }
 
+    /// What a single output that decides between two classes must be above for the second: 1/2 of probabilities, 0 of
+    /// what the hinges take.
+    pub fn decision_threshold(&self) -> f32 {
+        if matches!(self, Loss::Hinge | Loss::SquaredHinge) { 0.0 } else { 0.5 }
+    }
+
     /// Each output is a yes or no of its own.
     pub(super) fn is_binary(&self) -> bool {
         matches!(

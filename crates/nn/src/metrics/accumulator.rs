@@ -31,6 +31,8 @@ pub struct Accumulator {
     metrics: Vec<Metric>,
     /// Outputs of a row.
     width: usize,
+    /// What a single output must be above for the second of two classes.
+    threshold: f32,
     counts: Counts,
     /// Kept where a metric needs them.
     outputs: Vec<f32>,
@@ -54,11 +56,19 @@ impl Accumulator {
         Ok(Self {
             metrics: metrics.to_vec(),
             width: output.elements(),
+            threshold: 0.5,
             counts: Counts::new(classes),
             outputs: Vec::new(),
             labels: Vec::new(),
             targets: Vec::new(),
         })
+    }
+
+    /// With another threshold than 1/2 for a single output that decides between two classes; see
+    /// [`crate::Loss::decision_threshold`].
+    pub fn with_threshold(mut self, threshold: f32) -> Self {
+        self.threshold = threshold;
+        self
     }
 
     /// Whether a metric needs the counts that [`kiln_graph::Request::tally`] keeps on the device.
@@ -120,7 +130,7 @@ impl Accumulator {
                     return Err(NnError::Settings(format!("label {label} is none of {classes} classes")));
                 }
                 if width == 1 && classes == 2 {
-                    self.counts.add_binary(outputs, labels, 0.5)?;
+                    self.counts.add_binary(outputs, labels, self.threshold)?;
                 }
                 self.labels.extend(labels);
             }

@@ -279,7 +279,7 @@ fn metrics_gather_on_the_device() {
         for (name, want) in [
             ("accuracy", Some(want.accuracy)),
             ("top_3_accuracy", Some(want.top_3_accuracy)),
-            ("macro_f1", Some(want.macro_f1)),
+            ("f1", Some(want.macro_f1)),
             ("roc_auc", want.roc_auc),
         ] {
             assert_eq!(values[name], want, "{device}: {name}");

@@ -16,19 +16,19 @@ fn conv_norm(model: Network, filters: usize, stride: usize, norm: Option<&str>) 
 /// The network, layer by layer.
 pub fn network() -> Network {
     let mut model = Network::new(Shape::image(1, 28, 28))
-        .add(Conv2d::new(24, 3).same().no_bias().named("stem"))
+        .add(Conv2d::new(32, 3).same().no_bias().named("stem"))
         .add(BatchNorm::default())
         .add(Layer::from(Relu).named("stem_relu"))
         .add(MaxPool2d::new(2).named("stem_pool"));
     // block 1: the input is added as it is
-    model = conv_norm(model, 24, 1, None).add(Relu);
-    model = conv_norm(model, 24, 1, Some("block1"))
+    model = conv_norm(model, 32, 1, None).add(Relu);
+    model = conv_norm(model, 32, 1, Some("block1"))
         .add(Add.inputs(["block1", "stem_pool"]))
         .add(Layer::from(Relu).named("block1_relu"));
     // block 2: half the pixels, twice the channels
-    model = conv_norm(model, 64, 2, None).add(Relu);
-    conv_norm(model, 64, 1, Some("block2"))
-        .add(Conv2d::new(64, 1).stride(2).no_bias().inputs(["block1_relu"]).named("shortcut"))
+    model = conv_norm(model, 96, 2, None).add(Relu);
+    conv_norm(model, 96, 1, Some("block2"))
+        .add(Conv2d::new(96, 1).stride(2).no_bias().inputs(["block1_relu"]).named("shortcut"))
         .add(BatchNorm::default().named("shortcut_bn"))
         .add(Add.inputs(["block2", "shortcut_bn"]))
         .add(Relu)
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let train = data.train.limit(10_000)?;
     let schedule = Schedule::Cosine { total: 3, minimum: 0.0 }.per_epoch();
     let mut trainer =
-        Trainer::new(&device, network(), Adam::new(0.005), Loss::CrossEntropy)?.with_schedule(schedule)?;
+        Trainer::new(&device, network(), Adam::new(0.003), Loss::CrossEntropy)?.with_schedule(schedule)?;
     let mut progress = |event: &Progress<'_>| {
         if let Progress::Epoch(epoch) = event {
             println!("epoch {}: training loss {:.3}", epoch.epoch, epoch.train.loss);

@@ -40,9 +40,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::best()?;
     let data = Dataset::fashion_mnist(DataDir::from_env())?;
     let train = data.train.limit(10_000)?;
-    let schedule = Schedule::Cosine { total: 3, minimum: 0.0 }.per_epoch();
+    let schedule = Schedule::one_cycle();
     let mut trainer =
-        Trainer::new(&device, network(), Adam::new(0.003), Loss::CrossEntropy)?.with_schedule(schedule)?;
+        Trainer::new(&device, network(), Adam::new(0.01), Loss::CrossEntropy)?.with_schedule(schedule)?;
     let mut progress = |event: &Progress<'_>| {
         if let Progress::Epoch(epoch) = event {
             println!("epoch {}: training loss {:.3}", epoch.epoch, epoch.train.loss);

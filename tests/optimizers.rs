@@ -260,6 +260,22 @@ fn a_trainer_waits_for_a_plateau() {
     assert_ne!(train(&mut plain, 1), after_two);
 }
 
+/// A schedule whose length is left open ends with the fit, and what follows a warm-up with what is left of it.
+#[test]
+fn schedules_last_as_long_as_the_fit() {
+    let cosine = Schedule::cosine().over(10);
+    assert_eq!(cosine, Schedule::Cosine { total: 10, minimum: 0.0 });
+    let fixed = Schedule::Cosine { total: 7, minimum: 0.0 };
+    assert_eq!(fixed.over(10), fixed);
+    let warm = Schedule::Warmup { steps: 4, start_factor: 0.5, then: Box::new(Schedule::cosine()) }.over(10);
+    assert_eq!(warm.learning_rate(1.0, 4), 1.0);
+    assert!((warm.learning_rate(1.0, 7) - 0.5).abs() < 1e-12 && warm.learning_rate(1.0, 10).abs() < 1e-12);
+    let peak = Schedule::one_cycle().over(100);
+    let rates: Vec<f64> = (0..100).map(|step| peak.learning_rate(0.5, step)).collect();
+    assert!(rates.iter().all(|&rate| rate <= 0.5 + 1e-12) && rates.iter().any(|&rate| rate > 0.49));
+    assert!(rates[99] < 1e-4, "{}", rates[99]);
+}
+
 #[test]
 fn plateaus_are_those_of_keras() {
     let observe = |schedule: &Schedule, values: &[f64]| -> Vec<f64> {
@@ -377,8 +393,6 @@ fn recipes_refuse_what_no_optimizer_takes() {
         ("type = \"sgd\"\n[[optimizer.groups]]\npatern = \"*\"", "unknown field `patern`"),
         ("type = \"sgd\"\n[[optimizer.groups]]\nlr_factor = -1", "lr_factor of group \"*\" must be a finite"),
         ("type = \"sgd\"\n[[optimizer.groups]]\nlr_factor = 1\nfrozen = true", "left out where it is frozen"),
-        ("type = \"sgd\"\n[schedule]\ntype = \"cosine\"", "missing field `total`"),
-        ("type = \"sgd\"\n[schedule]\ntype = \"cosine\"\ntotal = 0", "total must be at least 1, is 0"),
         ("type = \"sgd\"\n[schedule]\ntype = \"cosine\"\ntotal = 1\nunit = \"day\"", "unknown variant `day`"),
         ("type = \"sgd\"\n[schedule]\ntype = \"cosine\"\ntotal = 1\ngamma = 1", "unknown field `gamma`"),
         ("type = \"sgd\"\n[schedule]\ntype = \"constant\"\ngamma = 1", "unknown field `gamma`"),

@@ -48,3 +48,23 @@ fn a_broken_kernel_is_caught_by_name() {
         }
     }
 }
+
+/// The gradient of a bias before a normalisation cancels to nothing but rounding, which is no fault.
+#[test]
+fn gradients_that_cancel_are_no_fault() {
+    let text = Recipe::builtin_text("digits-cnn").unwrap();
+    let layers = text.find("[[layers]]").unwrap();
+    for norm in ["batch_norm\"", "group_norm\"\ngroups = 4"] {
+        let network = format!(
+            "[[layers]]\ntype = \"conv2d\"\nfilters = 4\nkernel = 3\n[[layers]]\ntype = \"{norm}\n[[layers]]\n\
+             type = \"flatten\"\n[[layers]]\ntype = \"dense\"\nunits = 10\n"
+        );
+        let recipe = Recipe::parse(&format!("{}{network}", &text[..layers]), "norm").unwrap();
+        for device in devices::devices() {
+            let found = verify(&recipe, device, 4, 3, 1).unwrap();
+            for tensor in &found.tensors {
+                assert!(tensor.passed, "{norm} on {device}: {tensor:?}");
+            }
+        }
+    }
+}

@@ -41,7 +41,15 @@ impl Failure {
     }
 }
 
-/// Line breaks as semicolons, without indentation.
+/// Line breaks as semicolons, without indentation; what is very long, as a name of a megabyte, without its middle.
 pub(crate) fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    const MOST: usize = 1000;
+    let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let count = line.chars().count();
+    if count <= MOST {
+        return line;
+    }
+    let start: String = line.chars().take(MOST / 2).collect();
+    let end: String = line.chars().skip(count - MOST / 2).collect();
+    format!("{start} … {end}")
 }

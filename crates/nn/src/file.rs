@@ -70,6 +70,7 @@ impl ModelFile {
             None => None,
             Some(json) => {
                 let damaged = |e: &dyn std::fmt::Display| {
+                    let e = crate::recipe::in_plain_words(&e.to_string());
                     NnError::file(path, format!("the description of the network is damaged: {e}"))
                 };
                 let value: serde_json::Value = serde_json::from_str(json).map_err(|e| damaged(&e))?;
@@ -184,7 +185,18 @@ impl ModelFile {
                 Some((name, shape, _)) if shape != want => {
                     return fail(format!("\"{name}\" is {shape}, the network's \"{wanted}\" is {want}"));
                 }
-                Some((_, _, values)) => all.push(values.as_slice()),
+                Some((name, _, values)) => {
+                    let variance = name.ends_with("running_var");
+                    let wrong = values.iter().position(|v| !v.is_finite() || (variance && *v < 0.0));
+                    if let Some(at) = wrong {
+                        let what = if variance { "a variance" } else { "a parameter" };
+                        let value = values[at];
+                        return fail(format!(
+                            "element {at} of \"{name}\" is {value}, which is no number for {what}"
+                        ));
+                    }
+                    all.push(values.as_slice());
+                }
             }
         }
         Ok(all)

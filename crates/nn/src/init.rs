@@ -219,7 +219,14 @@ fn orthogonal(stream: Stream, shape: &Shape, gain: f32) -> Vec<f32> {
     let mut vectors: Vec<Vec<f64>> = (0..count)
         .map(|v| (0..size).map(|i| f64::from(stream.normal((v * size + i) as u32))).collect())
         .collect();
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    // several sums side by side, which processors add at once
+    let dot = |a: &[f64], b: &[f64]| {
+        let mut sums = [0.0; 8];
+        for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+            sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+        }
+        sums.iter().sum::<f64>()
+    };
     for at in 0..count {
         let (done, rest) = vectors.split_at_mut(at);
         let vector = &mut rest[0];

@@ -14,7 +14,7 @@ pub(crate) struct Named {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number, a list of numbers, or a name in quotes")]
 enum Setting {
     Number(f64),
     Numbers(Vec<f64>),

@@ -207,6 +207,10 @@ impl Network {
         if self.outputs.is_empty() {
             return Ok(vec![layers.last().map_or(x, |layer| of(0, layer))]);
         }
+        if self.outputs.iter().all(|output| output.weight == 0.0) {
+            let message = "all weights are 0, so that nothing would be trained".into();
+            return Err(GraphError::Shape { op: "output".into(), scope: "outputs".into(), message });
+        }
         let named = self.outputs.iter().enumerate().map(|(i, output)| {
             let fail = |message: String| GraphError::Shape {
                 op: "output".into(),
@@ -357,6 +361,7 @@ impl Network {
 fn check_name(name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-/".contains(c);
     if name.is_empty() || name == INPUT || name.len() > 100 || !name.chars().all(allowed) {
+        let name: String = name.chars().take(100).collect();
         return Err(format!(
             "\"{name}\" cannot be a layer's name: up to 100 letters, digits, _, - and /, and not \"{INPUT}\""
         ));
@@ -392,7 +397,13 @@ fn record_node(
     let record = |to: &mut Recording<'_>| {
         to.penalised(weights, |to| to.layer_sharing(name, of, layer as &dyn Module, inputs))
     };
-    let y = if owner.trainable { record(to)? } else { to.frozen(record)? };
+    let y = if owner.trainable { record(to) } else { to.frozen(record) };
+    let y = y.map_err(|error| match error {
+        GraphError::Name(message) if name != of => {
+            fail(format!("cannot share the parameters of \"{of}\": {message}"))
+        }
+        error => error,
+    })?;
     let own = node.share.is_none();
     if own && weights != Penalty::default() && !to.parameters()[first..].iter().any(|p| p.is_weight) {
         return Err(fail("has no weights that weight_l1 and weight_l2 could penalise".into()));

@@ -322,16 +322,20 @@ fn table<T: DeserializeOwned>(
 }
 
 /// A parser's message on one line, without the names of Rust's types.
-fn in_plain_words(message: &str) -> String {
+pub(crate) fn in_plain_words(message: &str) -> String {
     if message.contains("expected unit struct") {
         return "takes no settings".into();
     }
     [
         ("\n", " "),
         ("expected usize", "expected a whole number of at least 0"),
+        ("expected u64", "expected a whole number of at least 0"),
+        ("expected i64", "expected a whole number"),
         ("expected f32", "expected a number"),
         ("expected f64", "expected a number"),
         ("expected variant identifier", "expected a name in quotes"),
+        ("unit variant, expected string only", "something else, expected a name in quotes"),
+        ("expected struct ", "expected a table: "),
         ("expected a sequence", "expected a list"),
         ("expected a map", "expected a table"),
     ]
@@ -366,7 +370,9 @@ pub(crate) fn nearest<'n>(word: &str, names: &[&'n str]) -> Vec<&'n str> {
     let mut scored: Vec<(usize, &str)> = names
         .iter()
         .map(|&name| (edit_distance(word, name), name))
-        .filter(|(d, name)| *d <= (word.len() / 3).max(2) || (word.len() > 2 && name.contains(word)))
+        .filter(|(d, name)| {
+            *d <= (word.len() / 3).max(2).min(word.len() / 2) || (word.len() > 2 && name.contains(word))
+        })
         .collect();
     scored.sort();
     scored.into_iter().take(3).map(|(_, name)| name).collect()

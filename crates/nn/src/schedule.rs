@@ -53,7 +53,8 @@ pub enum Schedule {
     /// `minimum + (base - minimum) (1 + cos(π s / total)) / 2`: down to `minimum` at `total`, and up again after it.
     /// Loshchilov and Hutter (2017); PyTorch's `CosineAnnealingLR`.
     Cosine {
-        /// When it reaches `minimum`.
+        /// When it reaches `minimum`; the end of the fit if 0 or left out.
+        #[serde(default)]
         total: u64,
         /// The smallest learning rate.
         #[serde(default)]
@@ -63,7 +64,8 @@ pub enum Schedule {
     /// `max_lr / div_factor / final_div_factor` at `total - 1`, where it stays. Smith and Topin (2018); PyTorch's
     /// `OneCycleLR`. The momentum stays as it is.
     OneCycle {
-        /// Length of the cycle.
+        /// Length of the cycle; the end of the fit if 0 or left out.
+        #[serde(default)]
         total: u64,
         /// The largest learning rate; none is the optimizer's own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,7 +83,8 @@ pub enum Schedule {
     /// `end + (base - end) (1 - s / total)^power`, and `end` after `total`. PyTorch's `PolynomialLR` where `end` is 0,
     /// Keras' `PolynomialDecay`.
     Polynomial {
-        /// When it reaches `end`.
+        /// When it reaches `end`; the end of the fit if 0 or left out.
+        #[serde(default)]
         total: u64,
         /// 1 goes straight down.
         #[serde(default = "one")]
@@ -180,6 +183,37 @@ impl Schedule {
         "reduce_on_plateau",
     ];
 
+    /// [`Schedule::Cosine`] down to nothing over the whole fit.
+    pub fn cosine() -> Self {
+        Self::Cosine { total: 0, minimum: 0.0 }
+    }
+
+    /// [`Schedule::OneCycle`] with PyTorch's settings over the whole fit, up to the optimizer's learning rate.
+    pub fn one_cycle() -> Self {
+        Self::OneCycle {
+            total: 0,
+            max_lr: None,
+            pct_start: three_tenths(),
+            div_factor: twenty_five(),
+            final_div_factor: ten_thousand(),
+        }
+    }
+
+    /// With `length` where a `total` was left open (0).
+    pub fn over(&self, length: u64) -> Self {
+        let mut schedule = self.clone();
+        match &mut schedule {
+            Self::Cosine { total, .. } | Self::OneCycle { total, .. } | Self::Polynomial { total, .. }
+                if *total == 0 =>
+            {
+                *total = length.max(1);
+            }
+            Self::Warmup { steps, then, .. } => **then = then.over(length.saturating_sub(*steps)),
+            _ => {}
+        }
+        schedule
+    }
+
     /// The learning rate at `step`, counted from 0, where `base` is the optimizer's own. What [`Plateau`] takes off is
     /// a factor beside it.
     pub fn learning_rate(&self, base: f64, step: u64) -> f64 {
@@ -244,18 +278,14 @@ impl Schedule {
                 count("step_size", step_size).and_then(|()| positive("gamma", gamma))
             }
             Self::Exponential { gamma } => positive("gamma", gamma),
-            Self::Cosine { total, minimum } => {
-                count("total", total).and_then(|()| not_negative("minimum", minimum))
-            }
-            Self::OneCycle { total, max_lr, pct_start, div_factor, final_div_factor } => {
-                count("total", total)?;
+            Self::Cosine { minimum, .. } => not_negative("minimum", minimum),
+            Self::OneCycle { max_lr, pct_start, div_factor, final_div_factor, .. } => {
                 max_lr.map_or(Ok(()), |v| not_negative("max_lr", v))?;
                 share("pct_start", pct_start)?;
                 positive("div_factor", div_factor)?;
                 positive("final_div_factor", final_div_factor)
             }
-            Self::Polynomial { total, power, end } => {
-                count("total", total)?;
+            Self::Polynomial { power, end, .. } => {
                 positive("power", power)?;
                 not_negative("end", end)
             }
@@ -398,6 +428,12 @@ impl Schedule {
 }
 
 impl Scheduled {
+    /// For a fit that ends at step `steps` and epoch `epochs`; see [`Schedule::over`].
+    pub fn over(&self, steps: u64, epochs: u64) -> Self {
+        let length = if self.unit == Unit::Step { steps } else { epochs };
+        Self { unit: self.unit, schedule: self.schedule.over(length) }
+    }
+
     /// The learning rate of a step of an epoch, both counted from 0.
     pub fn learning_rate(&self, base: f64, step: u64, epoch: u64) -> f64 {
         let time = match self.unit {

@@ -123,6 +123,8 @@ pub struct Trainer {
     model: Network,
     optimizer: Optimizer,
     schedule: Option<Scheduled>,
+    /// The schedule over the fit at hand.
+    current: Option<Scheduled>,
     plateau: Option<Plateau>,
     loss: Loss,
     preprocess: Preprocess,
@@ -166,6 +168,7 @@ impl Trainer {
             model,
             optimizer,
             schedule: None,
+            current: None,
             plateau: None,
             loss,
             preprocess: Preprocess::default(),
@@ -209,7 +212,8 @@ impl Trainer {
     /// The learning rate of a step of the epoch at hand.
     fn learning_rate(&self, step: u64) -> f64 {
         let base = self.optimizer.learning_rate();
-        let rate = self.schedule.as_ref().map_or(base, |s| s.learning_rate(base, step, self.epoch.into()));
+        let schedule = self.current.as_ref().or(self.schedule.as_ref());
+        let rate = schedule.map_or(base, |s| s.learning_rate(base, step, self.epoch.into()));
         rate * self.plateau.as_ref().map_or(1.0, Plateau::factor)
     }
 
@@ -326,6 +330,9 @@ impl Trainer {
                 rows,
             )
         })?;
+        let steps: usize = passes.iter().map(|pass| pass.times).sum();
+        let end = (self.step + (steps * epochs) as u64, u64::from(self.epoch) + epochs as u64);
+        self.current = self.schedule.as_ref().map(|schedule| schedule.over(end.0, end.1));
         let evaluation = validation.map(|split| self.evaluation(split, metrics)).transpose()?;
         let launches = passes.first().map_or(0, |p| p.session.launches());
         tell(&Progress::Ready { seconds: started.elapsed().as_secs_f64(), launches });

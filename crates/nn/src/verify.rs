@@ -82,7 +82,8 @@ pub fn verify(
     let mut clock = vec![0; CLOCK_WORDS];
     (clock[3], clock[4]) = (seed as u32, (seed >> 32) as u32);
     let base = recipe.optimizer.learning_rate();
-    let rate = |step: u64| recipe.schedule.as_ref().map_or(base, |s| s.learning_rate(base, step, 0));
+    let schedule = recipe.schedule.as_ref().map(|s| s.over(HYPER_ROWS as u64, recipe.epochs as u64));
+    let rate = |step: u64| schedule.as_ref().map_or(base, |s| s.learning_rate(base, step, 0));
     let hyper = recipe.optimizer.hyper_table(0, HYPER_ROWS, &rate);
     let specs = trainer.model().parameters()?;
     let learns = |name: &str| specs.iter().any(|p| p.trainable && p.name == name);

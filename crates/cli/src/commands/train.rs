@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kiln_data::{Dataset, Split};
 use kiln_device::Device;
-use kiln_nn::{EpochReport, Fit, Optimizer, Progress as Event, Recipe, Schedule, Trainer};
+use kiln_nn::{EpochReport, Fit, Loss, Optimizer, Progress as Event, Recipe, Schedule, Trainer};
 use serde::Serialize;
 
 use crate::{
@@ -115,10 +115,15 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     };
     if !last.train.loss.is_finite() || !test.loss.is_finite() {
         return Err(Failure::Message(format!(
-            "training diverged: the loss is {} after {} epochs; try a smaller learning rate (--lr); {} has the \
-             course of it",
+            "training diverged: the loss is {} after {} epochs; {}; {} has the course of it",
             last.train.loss,
             last.epoch,
+            match recipe.loss {
+                Loss::Poisson =>
+                    "the loss poisson takes outputs above 0: end the network in softplus, or try a smaller \
+                                  learning rate (--lr)",
+                _ => "try a smaller learning rate (--lr)",
+            },
             folder.file("metrics.jsonl").display()
         )));
     }

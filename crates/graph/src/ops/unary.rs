@@ -321,8 +321,9 @@ impl Graph {
     /// If the slope is not positive: the gradient is computed from the value's sign.
     pub fn leaky_relu(&mut self, x: Tensor, slope: f32) -> Result<Tensor, GraphError> {
         let op = Unary::LeakyRelu(Real(slope));
-        if slope.is_nan() || slope <= 0.0 {
-            return Err(self.shape_error(&Op::Unary(op), format!("slope must be positive, is {slope}")));
+        if !(slope.is_finite() && slope > 0.0) {
+            let message = format!("slope must be a finite number above 0, is {slope}");
+            return Err(self.shape_error(&Op::Unary(op), message));
         }
         self.unary(op, x)
     }
@@ -333,8 +334,9 @@ impl Graph {
     /// If α is not positive: the gradient is computed from the value's sign.
     pub fn elu(&mut self, x: Tensor, alpha: f32) -> Result<Tensor, GraphError> {
         let op = Unary::Elu(Real(alpha));
-        if alpha.is_nan() || alpha <= 0.0 {
-            return Err(self.shape_error(&Op::Unary(op), format!("alpha must be positive, is {alpha}")));
+        if !(alpha.is_finite() && alpha > 0.0) {
+            let message = format!("alpha must be a finite number above 0, is {alpha}");
+            return Err(self.shape_error(&Op::Unary(op), message));
         }
         self.unary(op, x)
     }

@@ -27,7 +27,7 @@ pub(crate) struct Unit {
 
 impl Unit {
     /// Its nodes.
-    fn members(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn members(&self) -> impl Iterator<Item = usize> + '_ {
         std::iter::once(self.core).chain(self.tail.iter().map(|t| t.0))
     }
 

@@ -3,7 +3,7 @@
 mod finish;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -420,6 +420,12 @@ impl Lowering<'_> {
         request: &Request,
     ) -> Result<Vec<(Tensor, Storage)>, GraphError> {
         let mut copies = Vec::new();
+        let mut owners: HashMap<Tensor, usize> = HashMap::new();
+        for (_, tensor) in &request.gradients {
+            *owners.entry(root(self.r, *tensor)).or_default() += 1;
+        }
+        let looked_at = self.looked_at(units, request, &owners);
+        let computed: HashSet<usize> = units.iter().map(Unit::last).collect();
         for (name, tensor) in &request.gradients {
             let place = self.segments.place(GRADIENTS, name)?;
             let Place::External { len, .. } = place else { continue };
@@ -431,12 +437,10 @@ impl Lowering<'_> {
             }
             let storage = self.external(place, DType::F32);
             let tensor = root(self.r, *tensor);
-            let node = self.r.node_of(tensor);
-            let computed = units.iter().any(|u| u.last() == node);
             // one tensor that is the gradient of two parameters is copied to both: one buffer cannot be read and
             // written by one launch
-            let owners = request.gradients.iter().filter(|(_, t)| root(self.r, *t) == tensor).count();
-            if computed && owners == 1 && !self.is_in_the_way(tensor, units, request) {
+            let alone = owners.get(&tensor) == Some(&1);
+            if computed.contains(&self.r.node_of(tensor)) && alone && !looked_at.contains(&tensor) {
                 self.of.insert(tensor, storage);
             } else {
                 copies.push((tensor, storage));
@@ -445,36 +449,48 @@ impl Lowering<'_> {
         Ok(copies)
     }
 
-    /// Whether a root tensor in the arena of gradients would be read by a launch that may write there, or by one that
-    /// comes after the operations.
-    fn is_in_the_way(&self, tensor: Tensor, units: &[Unit], request: &Request) -> bool {
-        let reads = |t: Tensor| self.looks_at(t, tensor);
-        let gradients: Vec<Tensor> = request.gradients.iter().map(|(_, t)| root(self.r, *t)).collect();
+    /// The root tensors that, in the arena of gradients, would be read by a launch that may write there, or by one
+    /// that comes after the operations.
+    fn looked_at(
+        &self,
+        units: &[Unit],
+        request: &Request,
+        gradients: &HashMap<Tensor, usize>,
+    ) -> HashSet<Tensor> {
+        let mut looked_at = HashSet::new();
         let node = |n: usize| &self.r.graph.nodes[n];
-        let by_unit = |unit: &Unit| {
-            let members = std::iter::once(unit.core).chain(unit.tail.iter().map(|t| t.0));
+        for unit in units {
             let mut written = node(unit.core).outputs.iter().chain(&node(unit.last()).outputs);
-            written.any(|t| gradients.contains(t))
-                && members.into_iter().any(|n| node(n).inputs.iter().any(|&t| reads(t)))
-        };
-        units.iter().any(by_unit)
-            // a view of it that is a gradient too is copied from it
-            || gradients.iter().any(|&t| t != tensor && reads(t))
-            || request.fetch.iter().any(|(_, t)| reads(*t))
-            || request.totals.iter().any(|(t, _)| reads(*t))
-            || request.averages.iter().any(|(_, t, _)| reads(*t))
-            || request.tally.iter().any(|&(scores, labels)| reads(scores) || reads(labels))
-            || request.collect.iter().any(|c| reads(c.tensor))
+            if written.any(|t| gradients.contains_key(t)) {
+                for &input in unit.members().flat_map(|n| &node(n).inputs) {
+                    looked_at.extend(self.bases(input));
+                }
+            }
+        }
+        // a view of a gradient that is a gradient too is copied from it
+        for &gradient in gradients.keys() {
+            looked_at.extend(self.bases(gradient).into_iter().skip(1));
+        }
+        let after = request.fetch.iter().map(|(_, t)| *t);
+        let after = after.chain(request.totals.iter().map(|(t, _)| *t));
+        let after = after.chain(request.averages.iter().map(|(_, t, _)| *t));
+        let after = after.chain(request.tally.iter().flat_map(|&(scores, labels)| [scores, labels]));
+        for tensor in after.chain(request.collect.iter().map(|c| c.tensor)) {
+            looked_at.extend(self.bases(tensor));
+        }
+        looked_at
     }
 
-    /// Whether `tensor` is the root tensor `base`, or a view of it.
-    fn looks_at(&self, tensor: Tensor, base: Tensor) -> bool {
-        let mut tensor = root(self.r, tensor);
-        while tensor != base && self.r.producer(tensor).op.rule().view() == ViewKind::Strided {
-            let Some(&input) = self.r.producer(tensor).inputs.first() else { return false };
-            tensor = root(self.r, input);
+    /// The root tensor of `tensor`, and, as far as that is a view, those that it looks at.
+    fn bases(&self, tensor: Tensor) -> Vec<Tensor> {
+        let mut bases = vec![root(self.r, tensor)];
+        let mut last = bases[0];
+        while self.r.producer(last).op.rule().view() == ViewKind::Strided {
+            let Some(&input) = self.r.producer(last).inputs.first() else { break };
+            last = root(self.r, input);
+            bases.push(last);
         }
-        tensor == base
+        bases
     }
 
     fn copy(&mut self, tensor: Tensor, to: Storage) -> Result<(), GraphError> {

@@ -160,6 +160,11 @@ impl From<Activation> for ActivationLayer {
 impl Module for ActivationLayer {
     fn record(&self, to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<Tensor, GraphError> {
         let x = only(to, "activation", inputs)?;
+        if self.axis == Some(0) {
+            return Err(
+                to.fail("activation", "axis 0 is the batch, over which a layer has no softmax".into())
+            );
+        }
         let (f, g) = (self.function, to.graph());
         match (self.slope, self.alpha, self.axis) {
             (None, None, None) => f.record(g, x),

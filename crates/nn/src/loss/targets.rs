@@ -89,11 +89,12 @@ impl Loss {
                  probabilities, mean_squared_error for other numbers"
             )),
             TargetKind::Real(shape) => {
-                if self.includes_softmax() && (output.rank() != 1 || one) {
+                let several = self.is_categorical() || *self == Loss::CosineSimilarity;
+                if several && (one || (self.includes_softmax() && output.rank() != 1)) {
                     return fail(format!(
                         "the targets are real numbers of shape {shape}, the network's output is {output}, but the loss \
-                         {name} takes the probabilities of two classes or more; use \
-                         binary_cross_entropy_with_logits for one, mean_squared_error for other numbers"
+                         {name} compares rows of two numbers or more; use binary_cross_entropy_with_logits for one \
+                         probability, mean_squared_error for other numbers"
                     ));
                 }
                 if output != shape && !(one && shape.elements() == 1) {

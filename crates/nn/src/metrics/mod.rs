@@ -93,7 +93,9 @@ impl Metric {
         let name = self.name();
         let fail = |message: String| Err(NnError::Settings(format!("metric {name}: {message}")));
         match self {
-            Metric::TopKAccuracy { k: 0 } => return fail("k must be at least 1, is 0".into()),
+            Metric::TopKAccuracy { k } if *k == 0 || *k > output.elements().max(2) => {
+                return fail(format!("k must be from 1 to the {} outputs, is {k}", output.elements()));
+            }
             Metric::BinaryAccuracy { threshold } if !threshold.is_finite() => {
                 return fail(format!("threshold must be finite, is {threshold}"));
             }

@@ -391,6 +391,28 @@ fn any_graph_trains() {
         }
         assert!(last < 0.1 * first, "{device}: {first} to {last}");
         assert_eq!(trainer.read("prediction").unwrap().len(), 8);
+        // the same without training, on one pair: the parameters are the trainer's
+        let evaluator = trainer
+            .evaluator(|to| {
+                let left = to.graph().input("left", [1, 6])?;
+                let tower = Dense::new(4).activation(Tanh);
+                Ok(vec![("tower".into(), to.layer("tower", &tower, &[left])?)])
+            })
+            .unwrap();
+        trainer.step().unwrap();
+        evaluator.write("left", kiln::kernel::HostRef::F32(&left[..6])).unwrap();
+        evaluator.run().unwrap();
+        let before = trainer.read("tower").unwrap();
+        trainer.step().unwrap();
+        let after = trainer.read("tower").unwrap();
+        let now = evaluator.read("tower").unwrap();
+        // the trainer's results are those before its update: the evaluator saw what its next step sees
+        assert!(now.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5), "{device}: {now:?}, {after:?}");
+        assert_ne!(before, after);
+        let folder = tempfile::tempdir().unwrap();
+        trainer.save(folder.path().join("pair.safetensors")).unwrap();
+        let file = ModelFile::read(&folder.path().join("pair.safetensors")).unwrap();
+        assert!(!file.is_self_contained());
         assert!(trainer.write("middle", kiln::kernel::HostRef::F32(&left)).is_err());
     }
 }

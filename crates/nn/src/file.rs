@@ -8,7 +8,8 @@ use std::{
 };
 
 use kiln_device::Device;
-use kiln_kernel::Shape;
+use kiln_graph::{PARAMETERS, ParameterStore};
+use kiln_kernel::{Backend, Shape};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -264,23 +265,32 @@ impl Trainer {
             true => None,
             false => Some(serde_json::to_string(&description).map_err(|e| NnError::file(path, e))?),
         };
-        let mut parameters = Vec::new();
-        for segment in self.store().segments().list() {
-            let values = self.parameter(&segment.name)?;
-            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            parameters.push((segment.name.clone(), segment.shape.dims().to_vec(), bytes));
-        }
-        let mut views = Vec::new();
-        for (name, dims, bytes) in &parameters {
-            let view =
-                TensorView::new(Dtype::F32, dims.clone(), bytes).map_err(|e| NnError::file(path, e))?;
-            views.push((name.as_str(), view));
-        }
-        // one key only: a map of several would be written in any order
-        let metadata = json.map(|json| HashMap::from([(KEY.to_string(), json)]));
-        let bytes = safetensors::serialize(views, metadata).map_err(|e| NnError::file(path, e))?;
-        write_atomically(path, &bytes)
+        write_parameters(path, self.store(), &**self.backend(), json)
     }
+}
+
+/// Writes all parameters of a store under their names, with a description in the metadata.
+pub(crate) fn write_parameters(
+    path: &Path,
+    store: &ParameterStore,
+    backend: &dyn Backend,
+    json: Option<String>,
+) -> Result<(), NnError> {
+    let mut parameters = Vec::new();
+    for segment in store.segments().list() {
+        let values = store.read(backend, PARAMETERS, &segment.name)?.into_f32();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        parameters.push((segment.name.clone(), segment.shape.dims().to_vec(), bytes));
+    }
+    let mut views = Vec::new();
+    for (name, dims, bytes) in &parameters {
+        let view = TensorView::new(Dtype::F32, dims.clone(), bytes).map_err(|e| NnError::file(path, e))?;
+        views.push((name.as_str(), view));
+    }
+    // one key only: a map of several would be written in any order
+    let metadata = json.map(|json| HashMap::from([(KEY.to_string(), json)]));
+    let bytes = safetensors::serialize(views, metadata).map_err(|e| NnError::file(path, e))?;
+    write_atomically(path, &bytes)
 }
 
 /// The bytes of a regular file of at most `most` bytes; a pipe or a device might never end.

@@ -1,10 +1,15 @@
 //! Training of any graph: several inputs and outputs, losses of one's own.
 
+use std::path::Path;
+
 use kiln_device::Device;
 use kiln_graph::{Graph, GraphError, PARAMETERS, ParameterStore, Plan, Request, Session, Tensor};
 use kiln_kernel::{Advance, HostRef, Shape};
 
-use crate::{Mode, NnError, Optimizer, ParameterSpec, Recording, state::State, step::HYPER_ROWS};
+use crate::{
+    Mode, NnError, Optimizer, ParameterSpec, Recording, file::write_parameters, state::State,
+    step::HYPER_ROWS,
+};
 
 /// What a recorded graph computes. See [`GraphTrainer::new`].
 #[derive(Clone, Debug)]
@@ -145,6 +150,32 @@ impl GraphTrainer {
         Ok(self.session.read(name)?.into_f32())
     }
 
+    /// A graph over the trained parameters that computes without training: dropout does nothing, batch normalisation
+    /// uses its running statistics. `record` records what the training step did, as far as it is wanted, and gives the
+    /// results to read, by name.
+    ///
+    /// # Errors
+    /// If recording fails, a parameter is none of the trainer's, or the device fails.
+    pub fn evaluator(
+        &self,
+        record: impl FnOnce(&mut Recording<'_>) -> Result<Vec<(String, Tensor)>, GraphError>,
+    ) -> Result<Evaluator, NnError> {
+        let mut g = Graph::new();
+        let fetch = record(&mut Recording::new(&mut g, Mode::Eval))?;
+        let request = Request { fetch, ..Request::default() };
+        let plan = Plan::new(&g, self.state.store.segments(), &request)?;
+        let backend = self.device.backend().clone();
+        Ok(Evaluator { session: Session::new(backend, &self.state.store, &plan, &self.state.shared)? })
+    }
+
+    /// Writes all parameters to a safetensors file, under their names.
+    ///
+    /// # Errors
+    /// If the device fails or the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), NnError> {
+        write_parameters(path.as_ref(), &self.state.store, &**self.device.backend(), None)
+    }
+
     /// The parameters, in the order of recording.
     pub fn parameters(&self) -> &[ParameterSpec] {
         &self.parameters
@@ -169,5 +200,36 @@ impl GraphTrainer {
     /// If there is none of that name or the length differs.
     pub fn set_parameter(&self, name: &str, values: &[f32]) -> Result<(), NnError> {
         Ok(self.state.store.write(&**self.device.backend(), PARAMETERS, name, HostRef::F32(values))?)
+    }
+}
+
+/// A graph over a [`GraphTrainer`]'s parameters, as they are when it runs. See [`GraphTrainer::evaluator`].
+pub struct Evaluator {
+    session: Session,
+}
+
+impl Evaluator {
+    /// Writes an input. It keeps its value until it is written again.
+    ///
+    /// # Errors
+    /// If the graph reads no input of that name, or the data are too long.
+    pub fn write(&self, input: &str, data: HostRef<'_>) -> Result<(), NnError> {
+        Ok(self.session.write(input, data)?)
+    }
+
+    /// Computes everything from what was written.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn run(&self) -> Result<(), NnError> {
+        Ok(self.session.run(1)?)
+    }
+
+    /// A result of the last run.
+    ///
+    /// # Errors
+    /// If there is none of that name, or the device fails.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>, NnError> {
+        Ok(self.session.read(name)?.into_f32())
     }
 }

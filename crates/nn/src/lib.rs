@@ -46,7 +46,7 @@ pub use bench::{BenchReport, bench_step, training_plan};
 pub use error::NnError;
 pub use evaluation::{Scored, Scores};
 pub use file::{ModelFile, write_atomically};
-pub use graph_trainer::{GraphTrainer, Objective};
+pub use graph_trainer::{Evaluator, GraphTrainer, Objective};
 pub use init::{Initializer, parameter_stream};
 pub use layers::{
     ActivationLayer, Add, Average, AvgPool2d, BatchNorm, Concat, Conv1d, Conv2d, ConvTranspose2d, Crop2d,

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use kiln::{
+    device::Device,
     kernel::{Binary, Unary},
-    nn::{Activation, Initializer, Layer, Loss, Optimizer, Schedule, metrics::Metric},
+    nn::{Activation, Initializer, Layer, Loss, Optimizer, Recipe, Schedule, metrics::Metric},
 };
 
 const BEGIN: &str = "<!-- catalogue: written by tests/catalogue.rs, with KILN_BLESS=1 -->\n";
@@ -81,4 +82,26 @@ fn readme_lists_what_there_is() {
         text[start..end] == want,
         "README's catalogue is not what the code has; run KILN_BLESS=1 cargo test --test catalogue, and look at it"
     );
+}
+
+/// The recipe that the recipes' page explains is one, and so are its fragments.
+#[test]
+fn the_recipes_page_shows_what_works() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes/README.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let blocks: Vec<&str> =
+        text.split("```toml\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
+    let [whole, residual, outputs] = blocks[..] else { panic!("three blocks of TOML") };
+    let recipe = Recipe::parse(whole, "the page's").unwrap();
+    recipe.trainer(&Device::cpu(), &[], 1).unwrap();
+    // the fragments instead of the layers
+    let start = &whole[..whole.find("[[layers]]").unwrap()];
+    let joined = Recipe::parse(&format!("{start}{residual}"), "residual").unwrap();
+    assert_eq!(joined.model().unwrap().output_shape().unwrap().dims(), [16, 28, 28]);
+    let heads = ["head", "early_head"].map(|name| {
+        format!("[[layers]]\ntype = \"dense\"\nname = \"{name}\"\nunits = 10\ninputs = [\"flat\"]\n")
+    });
+    let flat = "[[layers]]\ntype = \"flatten\"\nname = \"flat\"\n";
+    let several = Recipe::parse(&format!("{start}{flat}{}{outputs}", heads.concat()), "several").unwrap();
+    assert_eq!(several.model().unwrap().output_shapes().unwrap().len(), 2);
 }

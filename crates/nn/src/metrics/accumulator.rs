@@ -229,7 +229,7 @@ mod tests {
             (Metric::Accuracy, 3, TargetKind::Classes(4), "output is [3], the data have 4 classes"),
             (Metric::RocAuc, 3, real(3), "needs 1, or class labels"),
             (Metric::R2, 3, real(2), "output is [3], the targets are [2]"),
-            (Metric::TopKAccuracy { k: 0 }, 3, TargetKind::Classes(3), "k must be at least 1"),
+            (Metric::TopKAccuracy { k: 0 }, 3, TargetKind::Classes(3), "k must be from 1 to the"),
             (Metric::BinaryAccuracy { threshold: 0.5 }, 3, TargetKind::Classes(3), "use accuracy"),
         ] {
             let message = Accumulator::new(&[metric], &[output].into(), &targets).unwrap_err().to_string();

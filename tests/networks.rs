@@ -470,4 +470,8 @@ fn what_does_not_fit_is_refused_by_name_and_number() {
     refused(image().add(Flatten).output(nowhere), &["\"b\"", "no layer"]);
     let slope = ActivationLayer { slope: Some(0.2), ..Activation::Relu.into() };
     refused(image().add(slope), &["activation1", "slope", "relu"]);
+    let over_batch = ActivationLayer { axis: Some(0), ..Activation::Softmax.into() };
+    refused(image().add(over_batch), &["activation1", "batch"]);
+    let infinite = ActivationLayer { alpha: Some(f32::INFINITY), ..Activation::Elu.into() };
+    refused(image().add(infinite), &["activation1", "inf"]);
 }

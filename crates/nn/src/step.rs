@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kiln_data::{Features, Split, Targets};
-use kiln_graph::{Collect, GatherOptions, Graph, GraphError, Request, Tensor};
+use kiln_graph::{Collect, GatherOptions, Graph, GraphError, Request, Segments, Tensor};
 use kiln_kernel::{Advance, Backend, Buffer, DType, GatherType, HostRef, Shape};
 
 use crate::{
@@ -274,7 +274,10 @@ pub(crate) fn record_training(
         record_loss(model, loss, &mut g, Mode::Train, form, (x, target))?;
     let tensors: Vec<Tensor> = trained.iter().map(|(_, tensor)| *tensor).collect();
     let gradients = g.gradients(loss.mean, &tensors)?;
-    let segments = kiln_graph::Segments::new(&g.parameters());
+    // as the trainer lays them out
+    let parameters: Vec<(String, Shape)> =
+        model.parameters()?.into_iter().map(|p| (p.name, p.shape)).collect();
+    let segments = Segments::new(&parameters);
     let request = Request {
         gradients: trained.into_iter().map(|(name, _)| name).zip(gradients).collect(),
         averages: g.averages().to_vec(),

@@ -180,6 +180,10 @@ impl Layer {
 
     /// The layer without the softmax at its end, and that one's axis (the last if none), where it ends in one.
     pub(crate) fn without_softmax(&self) -> Option<(Self, Option<usize>)> {
+        // over the batch, which the layer itself refuses
+        if matches!(self, Layer::Activation(l) if l.axis == Some(0)) {
+            return None;
+        }
         let mut layer = self.clone();
         let activation = layer.activation_mut().filter(|a| **a == Activation::Softmax)?;
         *activation = Activation::Linear;

@@ -71,7 +71,7 @@ impl ModelFile {
             None => None,
             Some(json) => {
                 let damaged = |e: &dyn std::fmt::Display| {
-                    let e = crate::recipe::in_plain_words(&e.to_string());
+                    let e = crate::words::in_plain_words(&e.to_string());
                     NnError::file(path, format!("the description of the network is damaged: {e}"))
                 };
                 let value: serde_json::Value = serde_json::from_str(json).map_err(|e| damaged(&e))?;

@@ -40,6 +40,7 @@ mod state;
 mod step;
 mod trainer;
 mod verify;
+mod words;
 
 pub use activation::Activation;
 pub use bench::{BenchReport, bench_step, training_plan};

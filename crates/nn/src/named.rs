@@ -5,7 +5,7 @@ use serde::{
     de::{Error as _, MapAccess, Visitor},
 };
 
-use crate::recipe::nearest;
+use crate::words::nearest;
 
 /// A name with settings, as it was written.
 pub(crate) struct Named {

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use crate::{
-    Loss, Network, NnError, Node, Optimizer, Output, Preprocess, Scheduled, Trainer, file::read_regular,
+    Loss, Network, NnError, Node, Optimizer, Output, Preprocess, Scheduled, Trainer,
+    file::read_regular,
     metrics::Metric,
+    words::{in_plain_words, nearest},
 };
 
 /// Which data a recipe trains on.
@@ -321,28 +323,6 @@ fn table<T: DeserializeOwned>(
     })
 }
 
-/// A parser's message on one line, without the names of Rust's types.
-pub(crate) fn in_plain_words(message: &str) -> String {
-    if message.contains("expected unit struct") {
-        return "takes no settings".into();
-    }
-    [
-        ("\n", " "),
-        ("expected usize", "expected a whole number of at least 0"),
-        ("expected u64", "expected a whole number of at least 0"),
-        ("expected i64", "expected a whole number"),
-        ("expected f32", "expected a number"),
-        ("expected f64", "expected a number"),
-        ("expected variant identifier", "expected a name in quotes"),
-        ("unit variant, expected string only", "something else, expected a name in quotes"),
-        ("expected struct ", "expected a table: "),
-        ("expected a sequence", "expected a list"),
-        ("expected a map", "expected a table"),
-    ]
-    .into_iter()
-    .fold(message.to_string(), |message, (from, to)| message.replace(from, to))
-}
-
 /// The first line in `within` that contains a key.
 fn find_key(text: &str, within: Range<usize>, key: &str) -> Option<Range<usize>> {
     // a table's span may be its header only: look on until the next header
@@ -363,34 +343,6 @@ fn find_key(text: &str, within: Range<usize>, key: &str) -> Option<Range<usize>>
 
 fn line_of(text: &str, offset: usize) -> usize {
     text[..offset.min(text.len())].matches('\n').count() + 1
-}
-
-/// Names that a word may have meant: few edits away, or containing it.
-pub(crate) fn nearest<'n>(word: &str, names: &[&'n str]) -> Vec<&'n str> {
-    let mut scored: Vec<(usize, &str)> = names
-        .iter()
-        .map(|&name| (edit_distance(word, name), name))
-        .filter(|(d, name)| {
-            *d <= (word.len() / 3).max(2).min(word.len() / 2) || (word.len() > 2 && name.contains(word))
-        })
-        .collect();
-    scored.sort();
-    scored.into_iter().take(3).map(|(_, name)| name).collect()
-}
-
-/// Insertions, deletions and replacements from one word to another (Levenshtein).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, cb) in b.iter().enumerate() {
-            let replace = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

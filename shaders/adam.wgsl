@@ -16,29 +16,41 @@
 @group(0) @binding(6) var<storage, read_write> moment2: array<f32>;
 @group(0) @binding(7) var<storage, read_write> largest_moment2: array<f32>;
 
+struct Moments { value: f32, rate: f32, m: f32, v: f32 }
+
+// Moves both moments of element i. Its value after decoupled decay, its learning rate, and the moments.
+fn move_moments(i: u32, lr: f32) -> Moments {
+    let rate = lr * lr_factor(i);
+    var value = w[i];
+    var g = gradient[i];
+    if (DECOUPLED) {
+        value -= rate * weight_decay(i) * value;
+    } else {
+        g += weight_decay(i) * value;
+    }
+    let m = BETA1 * moment1[i] + (1.0 - BETA1) * g;
+    let v = BETA2 * moment2[i] + (1.0 - BETA2) * g * g;
+    moment1[i] = m;
+    moment2[i] = v;
+    return Moments(value, rate, m, v);
+}
+
+// What is added to the value; `spread` is the second moment, or the largest that it has been.
+fn change(s: Moments, row: u32, spread: f32) -> f32 {
+    let c1 = hyper[row + 1u];
+    let root = sqrt(hyper[row + 2u]);
+    return -(s.rate / c1 * s.m / (sqrt(spread) / root + EPS));
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn adam(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = hyper_row(clock[1]);
-    let lr = hyper[row];
-    let c1 = hyper[row + 1u];
-    let root = sqrt(hyper[row + 2u]);
     let first = first_element(group, local);
     for (var item = 0u; item < PER_INVOCATION; item++) {
         let i = first + item * WORKGROUP_SIZE;
         if (i < LEN && lr_factor(i) != 0.0) {
-            let rate = lr * lr_factor(i);
-            var value = w[i];
-            var g = gradient[i];
-            if (DECOUPLED) {
-                value -= rate * weight_decay(i) * value;
-            } else {
-                g += weight_decay(i) * value;
-            }
-            let m = BETA1 * moment1[i] + (1.0 - BETA1) * g;
-            let v = BETA2 * moment2[i] + (1.0 - BETA2) * g * g;
-            moment1[i] = m;
-            moment2[i] = v;
-            w[i] = value - rate / c1 * m / (sqrt(v) / root + EPS);
+            let s = move_moments(i, hyper[row]);
+            w[i] = s.value + change(s, row, s.v);
         }
     }
 }
@@ -46,28 +58,14 @@ fn adam(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn amsgrad(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = hyper_row(clock[1]);
-    let lr = hyper[row];
-    let c1 = hyper[row + 1u];
-    let root = sqrt(hyper[row + 2u]);
     let first = first_element(group, local);
     for (var item = 0u; item < PER_INVOCATION; item++) {
         let i = first + item * WORKGROUP_SIZE;
         if (i < LEN && lr_factor(i) != 0.0) {
-            let rate = lr * lr_factor(i);
-            var value = w[i];
-            var g = gradient[i];
-            if (DECOUPLED) {
-                value -= rate * weight_decay(i) * value;
-            } else {
-                g += weight_decay(i) * value;
-            }
-            let m = BETA1 * moment1[i] + (1.0 - BETA1) * g;
-            let v = BETA2 * moment2[i] + (1.0 - BETA2) * g * g;
-            moment1[i] = m;
-            moment2[i] = v;
-            let largest = max(largest_moment2[i], v);
+            let s = move_moments(i, hyper[row]);
+            let largest = max(largest_moment2[i], s.v);
             largest_moment2[i] = largest;
-            w[i] = value - rate / c1 * m / (sqrt(largest) / root + EPS);
+            w[i] = s.value + change(s, row, largest);
         }
     }
 }

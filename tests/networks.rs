@@ -200,6 +200,43 @@ fn shared_layers_have_one_set_of_parameters() {
     }
 }
 
+/// What the owner of shared parameters says holds also where the layer that shares them comes first.
+#[test]
+fn owners_may_come_behind_their_sharers() {
+    let loss = |l2: f32, frozen: bool| {
+        let owner = Dense::new(6).weight_penalty(0.0, l2).named("cell");
+        let network = Network::new([6])
+            .add(Dense::new(6).sharing("cell"))
+            .add(if frozen { owner.frozen() } else { owner })
+            .add(Dense::new(2));
+        let data = rows(8, &[6], 2);
+        let mut trainer = Trainer::new(&Device::cpu(), network, Sgd::new(0.1), Loss::CrossEntropy).unwrap();
+        let (loss, before) =
+            (trainer.evaluate(&data).unwrap().loss, trainer.parameter("cell.weight").unwrap());
+        trainer.fit(&data, Fit { batch_size: 8, ..Fit::default() }).unwrap();
+        let squares: f64 = before.iter().map(|&w| f64::from(w * w)).sum();
+        (loss, squares, before == trainer.parameter("cell.weight").unwrap())
+    };
+    let ((plain, squares, same), (penalised, ..), (_, _, frozen)) =
+        (loss(0.0, false), loss(0.5, false), loss(0.0, true));
+    assert!((penalised - plain - 0.5 * squares).abs() < 1e-5, "{penalised} {plain} {squares}");
+    assert!(!same && frozen);
+}
+
+/// The second network of README's page.
+#[test]
+fn readmes_network_is_one() {
+    let model = Network::new(Shape::image(3, 32, 32))
+        .add(Conv2d::new(32, 3).same().named("stem").weight_penalty(0.0, 1e-4))
+        .add(BatchNorm::default())
+        .add(Relu)
+        .add(Conv2d::new(32, 3).same().named("branch"))
+        .add(Add.inputs(["stem", "branch"]))
+        .add(GlobalAvgPool2d)
+        .add(Dense::new(10));
+    assert_eq!(model.output_shape().unwrap().dims(), [10]);
+}
+
 #[test]
 fn frozen_layers_keep_their_bits() {
     let model = Network::new([4, 6, 6])

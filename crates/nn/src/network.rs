@@ -393,7 +393,6 @@ fn record_node(
     weights.check().and_then(|()| activity.check()).map_err(fail)?;
     let split = node.layer.without_softmax();
     let layer = split.as_ref().map_or(&node.layer, |(layer, _)| layer);
-    let first = to.parameters().len();
     let record = |to: &mut Recording<'_>| {
         to.penalised(weights, |to| to.layer_sharing(name, of, layer as &dyn Module, inputs))
     };
@@ -404,8 +403,10 @@ fn record_node(
         }
         error => error,
     })?;
-    let own = node.share.is_none();
-    if own && weights != Penalty::default() && !to.parameters()[first..].iter().any(|p| p.is_weight) {
+    // by name, since a layer that shares them may have recorded them before
+    let of_owner = format!("{of}.");
+    let has_weights = || to.parameters().iter().any(|p| p.is_weight && p.name.starts_with(&of_owner));
+    if weights != Penalty::default() && !has_weights() {
         return Err(fail("has no weights that weight_l1 and weight_l2 could penalise".into()));
     }
     let (y, logits) = match split {

@@ -106,7 +106,7 @@ pub enum Schedule {
         then: Box<Schedule>,
     },
     /// `base`, times `factor` each time that a figure of the epochs has not got better for `patience` epochs; see
-    /// [`Plateau`]. Keras' `ReduceLROnPlateau`.
+    /// [`Plateau`]. It counts epochs, whatever the unit of the numbers around it. Keras' `ReduceLROnPlateau`.
     ReduceOnPlateau {
         /// Factor of each reduction.
         #[serde(default = "tenth")]

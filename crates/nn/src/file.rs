@@ -307,11 +307,27 @@ pub(crate) fn read_regular(path: &Path, most: u64, what: &str) -> Result<Vec<u8>
 }
 
 /// Writes a file so that a crash leaves the old one or the new one, never a part: a temporary file beside it,
-/// flushed to disk, then renamed.
+/// flushed to disk, then renamed, and the folder flushed too.
 ///
 /// # Errors
 /// If the folder cannot be written.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
+    write_then(path, bytes, |_| Ok(()))
+}
+
+/// As [`write_atomically`], and reads it back before the old one goes.
+pub(crate) fn write_checked(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
+    write_then(path, bytes, |temporary| match fs::read(temporary)? == bytes {
+        true => Ok(()),
+        false => Err(std::io::Error::other("what was written cannot be read back; is the disk sound?")),
+    })
+}
+
+fn write_then(
+    path: &Path,
+    bytes: &[u8],
+    check: impl FnOnce(&Path) -> Result<(), std::io::Error>,
+) -> Result<(), NnError> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -319,7 +335,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        check(&temporary)?;
+        fs::rename(&temporary, path)?;
+        // the new name must outlast a loss of power too; systems that cannot open a folder flush it themselves
+        match path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        {
+            Some(folder) if cfg!(unix) => fs::File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
     };
     write().map_err(|e: std::io::Error| {
         // the first error is the one to tell; a leftover that cannot be removed either changes nothing

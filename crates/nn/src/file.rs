@@ -187,20 +187,35 @@ impl ModelFile {
                     return fail(format!("\"{name}\" is {shape}, the network's \"{wanted}\" is {want}"));
                 }
                 Some((name, _, values)) => {
-                    let variance = name.ends_with("running_var");
-                    let wrong = values.iter().position(|v| !v.is_finite() || (variance && *v < 0.0));
-                    if let Some(at) = wrong {
-                        let what = if variance { "a variance" } else { "a parameter" };
-                        let value = values[at];
-                        return fail(format!(
-                            "element {at} of \"{name}\" is {value}, which is no number for {what}"
-                        ));
-                    }
+                    self.check_values(name, values)?;
                     all.push(values.as_slice());
                 }
             }
         }
         Ok(all)
+    }
+}
+
+impl ModelFile {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Name, shape and elements of each tensor.
+    pub(crate) fn tensors(&self) -> &[(String, Shape, Vec<f32>)] {
+        &self.tensors
+    }
+
+    /// Refuses elements that no parameter may have.
+    pub(crate) fn check_values(&self, name: &str, values: &[f32]) -> Result<(), NnError> {
+        let variance = name.ends_with("running_var");
+        let Some(at) = values.iter().position(|v| !v.is_finite() || (variance && *v < 0.0)) else {
+            return Ok(());
+        };
+        let what = if variance { "a variance" } else { "a parameter" };
+        let message = format!("element {at} of \"{name}\" is {}, which is no number for {what}", values[at]);
+        Err(NnError::file(&self.path, message))
     }
 }
 

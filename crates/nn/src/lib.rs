@@ -45,6 +45,7 @@ mod schedule;
 mod state;
 mod step;
 mod trainer;
+mod transfer;
 mod verify;
 mod words;
 
@@ -75,8 +76,9 @@ pub use optimizer::{
     Update,
 };
 pub use preprocess::{Numbers, Preprocess};
-pub use recipe::{DataSpec, Recipe};
+pub use recipe::{DataSpec, EarlyStoppingSpec, Recipe};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
 pub use trainer::Trainer;
+pub use transfer::{Skipped, Transferred};
 pub use verify::{Verification, verify};

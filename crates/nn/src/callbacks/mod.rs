@@ -1,17 +1,27 @@
 //! What goes on around a fit: an open trait, and what most trainings need.
 
+mod csv_logger;
 mod early_stopping;
+mod event_file;
+mod json_lines;
 mod learning_rate;
+mod log_file;
+#[cfg(test)]
+mod made_up;
 mod model_checkpoint;
+mod tensorboard;
 mod terminate_on_nan;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{EpochReport, History, NnError, Scores, Trainer};
 
+pub use csv_logger::CsvLogger;
 pub use early_stopping::EarlyStopping;
+pub use json_lines::JsonLines;
 pub use learning_rate::{LearningRateScheduler, ReduceLrOnPlateau};
 pub use model_checkpoint::ModelCheckpoint;
+pub use tensorboard::TensorBoard;
 pub use terminate_on_nan::TerminateOnNan;
 
 /// Whether a fit goes on.

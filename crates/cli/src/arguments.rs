@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use kiln_data::DataDir;
 use kiln_nn::Recipe;
+use serde::{Deserialize, Serialize};
 
 /// Trains neural networks on any GPU.
 #[derive(Debug, Parser)]
@@ -119,6 +120,16 @@ impl FromData {
     }
 }
 
+/// What metrics are written as, beside metrics.jsonl.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// metrics.csv: a line an epoch
+    Csv,
+    /// tensorboard/: event files for TensorBoard
+    Tensorboard,
+}
+
 /// Optimizers by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OptimizerName {
@@ -149,7 +160,7 @@ pub(crate) enum OptimizerName {
 #[derive(Debug, Args)]
 #[command(
     allow_negative_numbers = true,
-    after_help = "Example:\n  kiln train mnist-cnn --epochs 5 --batch-size 64 --out runs/first\n  kiln train my-network.toml --lr 0.01"
+    after_help = "Example:\n  kiln train mnist-cnn --epochs 5 --batch-size 64 --out runs/first\n  kiln train my-network.toml --lr 0.01\n  kiln train --resume runs/first\n  kiln train fashion.toml --init-from runs/first/model.safetensors --freeze 'conv*'"
 )]
 pub(crate) struct Train {
     /// A built-in recipe (see `kiln recipes`) or a recipe file ending in .toml
@@ -177,9 +188,36 @@ pub(crate) struct Train {
     /// Training images at most
     #[arg(long, value_name = "N", value_parser = at_least_one(u32::MAX))]
     pub(crate) limit: Option<u32>,
+    /// Part of the training rows to hold out for validation [default: the recipe's, else none]
+    #[arg(long, value_name = "PART", value_parser = part)]
+    pub(crate) validation_split: Option<f64>,
+    /// Begin with what a model has learned, as far as names and shapes of parameters fit
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) init_from: Option<PathBuf>,
+    /// Leave layers or parameters as they are: a name, with * and ? for others; may be given again
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) freeze: Vec<String>,
     /// Run folder, without a run in it so far [default: runs/RECIPE-TIME]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Go on with the interrupted run of this folder, with all its settings
+    #[arg(long, value_name = "DIR", conflicts_with_all = [
+        "recipe", "epochs", "batch_size", "lr", "optimizer", "seed", "limit", "validation_split", "init_from",
+        "freeze", "out", "log", "checkpoint_steps", "check_finite",
+    ])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Write a checkpoint every N steps [default: every ten seconds]
+    #[arg(long, value_name = "N", value_parser = at_least_one(u32::MAX))]
+    pub(crate) checkpoint_steps: Option<u32>,
+    /// Write metrics in further formats, beside metrics.jsonl; may be given again
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log: Vec<LogFormat>,
+    /// Look at every tensor of every step, and stop at the first that is no number: slow
+    #[arg(long)]
+    pub(crate) check_finite: bool,
+    /// Watch curves and progress on the whole terminal
+    #[arg(long, conflicts_with_all = ["quiet", "json"])]
+    pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -335,6 +373,14 @@ fn learning_rate(text: &str) -> Result<f64, String> {
         Ok(rate) if (rate as f32).is_finite() && rate as f32 > 0.0 => Ok(rate),
         Ok(_) => Err("a learning rate is a finite number above 0".into()),
         Err(_) => Err("not a number; a learning rate is a finite number above 0".into()),
+    }
+}
+
+/// A number between 0 and 1, without either.
+fn part(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(part) if part > 0.0 && part < 1.0 => Ok(part),
+        _ => Err("a part is a number between 0 and 1".into()),
     }
 }
 

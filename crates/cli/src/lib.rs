@@ -6,9 +6,11 @@
 mod arguments;
 mod commands;
 mod error;
+mod interrupt;
 mod output;
 mod product;
 mod run_folder;
+mod run_record;
 
 use std::{
     panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind},
@@ -27,6 +29,9 @@ use crate::{
 /// Exit status of a command that failed.
 const FAILED: u8 = 1;
 
+/// Exit status after Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Exit status of a command line that is wrong.
 const WRONG_USAGE: u8 = 2;
 
@@ -43,6 +48,10 @@ pub fn main() -> ExitCode {
     match catch_unwind(AssertUnwindSafe(|| run(&arguments.command))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Ok(Err(failure @ Failure::Interrupted(_))) => {
+            complain(&failure.line());
+            ExitCode::from(INTERRUPTED)
+        }
         Ok(Err(failure)) => {
             complain(&format!("kiln: {}", failure.line()));
             ExitCode::from(FAILED)

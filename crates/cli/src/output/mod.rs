@@ -2,6 +2,7 @@
 
 mod format;
 mod progress;
+mod show;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 pub(crate) use format::{bytes, count, duration, percent};
 pub(crate) use progress::{Progress, Spinner};
+pub(crate) use show::Show;
 pub(crate) use table::{Align, Table};
 
 use crate::{Failure, arguments::Output};
@@ -60,12 +62,25 @@ impl Ui {
         }
     }
 
+    /// Something that is not as it should be, also with `--quiet`.
+    pub(crate) fn warn(&self, text: &str) {
+        complain(&format!("kiln: {text}"));
+    }
+
     /// A message that only `--verbose` asks for.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
             complain(text);
         }
     }
+}
+
+/// Gives the terminal back as it was, where something has taken all of it.
+pub(crate) fn leave_screen() {}
+
+/// Says that the first Ctrl-C was heard.
+pub(crate) fn interrupted() {
+    complain("finishing this step, then saving; Ctrl-C again stops at once");
 }
 
 /// One text and a line end to standard output.

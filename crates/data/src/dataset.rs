@@ -186,6 +186,15 @@ impl Split {
     /// # Ok::<(), kiln_data::DataError>(())
     /// ```
     pub fn split(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
+        let (a, b) = self.deal(fraction, seed)?;
+        Ok((self.select(&a)?, self.select(&b)?))
+    }
+
+    /// The rows that [`Split::split`] deals out, by their indices.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`] where one side would be empty.
+    pub fn deal(&self, fraction: f64, seed: u64) -> Result<(Vec<u32>, Vec<u32>), DataError> {
         let first = (self.len as f64 * fraction).round();
         if !(1.0..self.len as f64).contains(&first) {
             return Err(DataError::Shape {
@@ -193,18 +202,27 @@ impl Split {
                 message: format!("a split of {} rows at {fraction} leaves one side empty", self.len),
             });
         }
-        let order = Stream { seed, stream: streams::SPLIT, step: 0 }.permutation(self.len);
-        let (a, b) = order.split_at(first as usize);
-        Ok((self.select(a), self.select(b)))
+        let mut first_rows = Stream { seed, stream: streams::SPLIT, step: 0 }.permutation(self.len);
+        let rest = first_rows.split_off(first as usize);
+        Ok((first_rows, rest))
     }
 
-    /// The rows of these indices, which are in range and not none.
-    fn select(&self, rows: &[u32]) -> Self {
+    /// The rows of these indices, in their order; the same row may come twice.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`] where there is none, or an index is out of range.
+    pub fn select(&self, rows: &[u32]) -> Result<Self, DataError> {
+        let fail = |message: String| Err(DataError::Shape { origin: "data".into(), message });
+        match rows.iter().find(|&&row| row as usize >= self.len) {
+            _ if rows.is_empty() => return fail("a selection of no rows".into()),
+            Some(row) => return fail(format!("row {row} is out of range; there are {}", self.len)),
+            None => {}
+        }
         fn pick<T: Copy>(values: &[T], size: usize, rows: &[u32]) -> Vec<T> {
             rows.iter().flat_map(|&r| &values[r as usize * size..][..size]).copied().collect()
         }
         let size = self.item_shape.elements();
-        Self {
+        Ok(Self {
             features: match &self.features {
                 Features::Bytes(v) => Features::Bytes(pick(v, size, rows)),
                 Features::Real(v) => Features::Real(pick(v, size, rows)),
@@ -219,7 +237,7 @@ impl Split {
                 }
             },
             len: rows.len(),
-        }
+        })
     }
 }
 

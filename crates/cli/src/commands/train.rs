@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use kiln_data::{Dataset, Split};
 use kiln_device::Device;
-use kiln_nn::{EpochReport, Fit, Loss, Optimizer, Progress as Event, Recipe, Schedule, Trainer};
+use kiln_nn::{
+    Callback, EpochReport, Fit, Flow, Loss, NnError, Optimizer, Prepared, Recipe, Schedule, StepReport,
+    Trainer, callbacks::TerminateOnNan,
+};
 use serde::Serialize;
 
 use crate::{
@@ -227,9 +230,8 @@ fn fit(
     folder: &mut RunFolder,
     ui: &Ui,
 ) -> Result<EpochReport, Failure> {
-    let mut show =
-        Show { ui, folder, epochs: recipe.epochs, spinner: None, bar: None, said: None, failure: None };
-    let mut on_progress = |event: &Event<'_>| show.event(event);
+    let spinner = Some(Spinner::new(ui, "compiling pipelines"));
+    let mut show = Show { ui, folder, epochs: recipe.epochs, spinner, bar: None, said: None, failure: None };
     let validation: Option<&Split> = Some(&data.test);
     let history = trainer.fit(
         &data.train,
@@ -238,7 +240,7 @@ fn fit(
             batch_size: recipe.batch_size,
             validation,
             metrics: &recipe.metrics,
-            progress: Some(&mut on_progress),
+            callbacks: vec![&mut show, &mut TerminateOnNan],
             ..Fit::default()
         },
     )?;
@@ -262,46 +264,43 @@ struct Show<'a> {
     failure: Option<Failure>,
 }
 
-impl Show<'_> {
-    fn event(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Preparing => self.spinner = Some(Spinner::new(self.ui, "compiling pipelines")),
-            Event::Ready { seconds, launches } => {
-                self.spinner = None;
-                let seconds = duration(Duration::from_secs_f64(*seconds));
-                self.ui.note(&format!("ready in {seconds}, {launches} launches a step"));
-            }
-            Event::Step { epoch, epochs, rows, total_rows, scores, images_per_second } => {
-                let bar = self.bar.get_or_insert_with(|| {
-                    Progress::new(self.ui, format!("epoch {epoch}/{epochs}"), *total_rows as u64)
-                });
-                bar.update(*rows as u64, scores.loss, scores.accuracy, *images_per_second);
-                self.log(&Metrics::Step {
-                    epoch: *epoch,
-                    rows: *rows,
-                    loss: scores.loss,
-                    accuracy: scores.accuracy,
-                });
-            }
-            Event::Epoch(report) => {
-                self.log(&Metrics::Epoch(report));
-                let bar = self.bar.take();
-                // Hundreds of epochs of four rows need no line each; the file has them all.
-                let is_due = self.said.is_none_or(|said| said.elapsed() >= EPOCH_PERIOD);
-                if is_due || report.epoch == self.epochs {
-                    self.said = Some(Instant::now());
-                    let bar = bar.unwrap_or_else(|| {
-                        Progress::new(self.ui, format!("epoch {}/{}", report.epoch, self.epochs), 0)
-                    });
-                    bar.finish(&epoch_line(report));
-                } else if let Some(bar) = bar {
-                    bar.clear();
-                }
-            }
-            _ => {}
-        }
+impl Callback for Show<'_> {
+    fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
+        self.spinner = None;
+        let seconds = duration(Duration::from_secs_f64(prepared.seconds));
+        self.ui.note(&format!("ready in {seconds}, {} launches a step", prepared.launches));
+        Ok(())
     }
 
+    fn on_progress(&mut self, _: &mut Trainer, report: &StepReport) -> Result<Flow, NnError> {
+        let StepReport { epoch, rows, total_rows, scores, images_per_second, .. } = *report;
+        let bar = self.bar.get_or_insert_with(|| {
+            Progress::new(self.ui, format!("epoch {epoch}/{}", self.epochs), total_rows as u64)
+        });
+        bar.update(rows as u64, scores.loss, scores.accuracy, images_per_second);
+        self.log(&Metrics::Step { epoch, rows, loss: scores.loss, accuracy: scores.accuracy });
+        Ok(Flow::Continue)
+    }
+
+    fn on_epoch_end(&mut self, _: &mut Trainer, report: &EpochReport) -> Result<Flow, NnError> {
+        self.log(&Metrics::Epoch(report));
+        let bar = self.bar.take();
+        // Hundreds of epochs of four rows need no line each; the file has them all.
+        let is_due = self.said.is_none_or(|said| said.elapsed() >= EPOCH_PERIOD);
+        if is_due || report.epoch == self.epochs {
+            self.said = Some(Instant::now());
+            let bar = bar.unwrap_or_else(|| {
+                Progress::new(self.ui, format!("epoch {}/{}", report.epoch, self.epochs), 0)
+            });
+            bar.finish(&epoch_line(report));
+        } else if let Some(bar) = bar {
+            bar.clear();
+        }
+        Ok(Flow::Continue)
+    }
+}
+
+impl Show<'_> {
     fn log(&mut self, line: &Metrics<'_>) {
         if let Err(failure) = self.folder.log(line) {
             self.failure.get_or_insert(failure);

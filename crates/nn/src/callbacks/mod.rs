@@ -208,7 +208,10 @@ impl<F: FnMut(&EpochReport)> Callback for OnEpoch<F> {
 }
 
 /// A callback's state from its checkpoint.
-pub(crate) fn values<T: serde::de::DeserializeOwned>(name: &str, state: &CallbackState) -> Result<T, NnError> {
+pub(crate) fn values<T: serde::de::DeserializeOwned>(
+    name: &str,
+    state: &CallbackState,
+) -> Result<T, NnError> {
     serde_json::from_value(state.values.clone())
         .map_err(|error| NnError::Settings(format!("the checkpoint's state of {name} is damaged: {error}")))
 }

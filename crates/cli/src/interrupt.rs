@@ -22,7 +22,7 @@ pub(crate) fn flag() -> Result<&'static AtomicBool, Failure> {
     let handled = HANDLED.get_or_init(|| {
         ctrlc::set_handler(|| {
             if FLAG.swap(true, Ordering::Relaxed) {
-                output::leave_screen();
+                output::give_back_screen();
                 std::process::exit(INTERRUPTED.into());
             }
             output::interrupted();

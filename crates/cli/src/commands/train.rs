@@ -18,7 +18,11 @@ use crate::{
     Failure,
     arguments::{LogFormat, Train},
     interrupt,
-    output::{Show, Ui, count, duration, percent},
+    output::{
+        Dashboard, Show, Ui, count,
+        course::{Look, table_and_chart},
+        duration, percent,
+    },
     run_folder::RunFolder,
     run_record::{Asked, Recorded, Run},
 };
@@ -82,7 +86,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     let before = seconds_before(&job);
     let started = Instant::now();
     job.folder.describe(&Run::<Report>::new(&job.asked, &job.device, &job.data, parameters))?;
-    let (history, best) = fit(&mut job, ui)?;
+    let (history, best) = fit(&mut job, args.watch, ui)?;
     let seconds = before + started.elapsed().as_secs_f64();
     if history.stopped == Some(Stopped::Interrupted) {
         let epoch = history.epochs.len() + 1;
@@ -260,12 +264,18 @@ impl Callback for Begun {
 }
 
 /// Trains; the history, and the epoch that was best, counted from 1.
-fn fit(job: &mut Job, ui: &Ui) -> Result<(History, usize), Failure> {
-    let Job { asked, data, trainer, folder, .. } = job;
+fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure> {
+    let Job { asked, device, data, trainer, folder } = job;
     let recipe = &asked.recipe;
     let held_out = recipe.validation_split > 0.0;
     let mut begun = Begun(false);
-    let mut show = Show::new(ui, if held_out { "validation" } else { "test" });
+    let title = format!("{} on {}", recipe.name, data.name);
+    // where the terminal cannot hold it, a bar and lines do
+    let dashboard = if watch { Dashboard::new(ui, &title, device) } else { None };
+    let mut show: Box<dyn Callback> = match dashboard {
+        Some(dashboard) => Box::new(dashboard),
+        None => Box::new(Show::new(ui)),
+    };
     let mut lines = JsonLines::new(folder.file("metrics.jsonl"));
     let mut csv = asked.logs.contains(&LogFormat::Csv).then(|| CsvLogger::new(folder.file("metrics.csv")));
     let mut board =
@@ -280,7 +290,7 @@ fn fit(job: &mut Job, ui: &Ui) -> Result<(History, usize), Failure> {
         stopping
     });
     let mut nan = TerminateOnNan;
-    let mut callbacks: Vec<&mut dyn Callback> = vec![&mut begun, &mut show, &mut nan, &mut lines, &mut best];
+    let mut callbacks: Vec<&mut dyn Callback> = vec![&mut begun, &mut *show, &mut nan, &mut lines, &mut best];
     callbacks.extend(csv.as_mut().map(|csv| csv as &mut dyn Callback));
     callbacks.extend(board.as_mut().map(|board| board as &mut dyn Callback));
     callbacks.extend(stopping.as_mut().map(|stopping| stopping as &mut dyn Callback));
@@ -376,6 +386,8 @@ fn tell(job: &Job, history: &History, report: &Report, ui: &Ui) -> Result<(), Fa
     if let Some(Stopped::Callback(name)) = &history.stopped {
         ui.note(&format!("{name} has ended the training after {} epochs", history.epochs.len()));
     }
+    let course = table_and_chart(&history.epochs, Some(report.best_epoch), Look::of_terminal());
+    ui.note(&format!("\n{course}\n"));
     let accuracy = report.test_accuracy.map_or_else(String::new, |a| format!(", accuracy {}", percent(a)));
     let which = match report.best_epoch == history.epochs.len() {
         true => String::new(),

@@ -1,5 +1,7 @@
 //! What the program prints: results on standard output, everything else on standard error.
 
+pub(crate) mod course;
+mod dashboard;
 mod format;
 mod progress;
 mod show;
@@ -9,6 +11,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+pub(crate) use dashboard::{Dashboard, screen::give_back as give_back_screen};
 pub(crate) use format::{bytes, count, duration, percent};
 pub(crate) use progress::{Progress, Spinner};
 pub(crate) use show::Show;
@@ -38,6 +41,11 @@ impl Ui {
     /// True if more is to be said than usual.
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose
+    }
+
+    /// True if standard error is a terminal on which everything may be drawn.
+    pub(crate) fn is_live(&self) -> bool {
+        self.terminal && !self.quiet && !self.json
     }
 
     /// A part of the result, for people: standard output, nothing with `--json`.
@@ -75,9 +83,6 @@ impl Ui {
     }
 }
 
-/// Gives the terminal back as it was, where something has taken all of it.
-pub(crate) fn leave_screen() {}
-
 /// Says that the first Ctrl-C was heard.
 pub(crate) fn interrupted() {
     complain("finishing this step, then saving; Ctrl-C again stops at once");
@@ -91,8 +96,12 @@ fn print(text: &str) -> Result<(), Failure> {
         .map_err(Failure::Output)
 }
 
-/// One line to standard error; where even that fails, there is nobody left to tell.
+/// One line to standard error, once a dashboard has left the screen; where even that fails, there is nobody left to
+/// tell.
 pub(crate) fn complain(text: &str) {
+    if dashboard::screen::hold(text) {
+        return;
+    }
     let _ = writeln!(io::stderr().lock(), "{}", printable(text));
 }
 

@@ -21,23 +21,21 @@ pub(crate) struct Show {
     bar: Option<Progress>,
     /// When a line about an epoch was last printed.
     said: Option<Instant>,
-    /// What the rows that each epoch is measured on are called.
-    measured_on: &'static str,
     /// An epoch that has had no line.
     unsaid: Option<EpochReport>,
 }
 
 impl Show {
-    /// Begins at once: making a fit ready takes a while. Epochs are measured on rows called `test` or `validation`.
-    pub(crate) fn new(ui: &Ui, measured_on: &'static str) -> Self {
+    /// Begins at once: making a fit ready takes a while.
+    pub(crate) fn new(ui: &Ui) -> Self {
         let spinner = Some(Spinner::new(ui, "compiling pipelines"));
-        Self { ui: *ui, epochs: 0, spinner, bar: None, said: None, measured_on, unsaid: None }
+        Self { ui: *ui, epochs: 0, spinner, bar: None, said: None, unsaid: None }
     }
 
     fn say(&mut self, report: &EpochReport) {
         let title = format!("epoch {}/{}", report.epoch, self.epochs);
         let bar = self.bar.take().unwrap_or_else(|| Progress::new(&self.ui, title, 0));
-        bar.finish(&epoch_line(report, self.measured_on));
+        bar.finish(&epoch_line(report));
         (self.said, self.unsaid) = (Some(Instant::now()), None);
     }
 }
@@ -92,13 +90,13 @@ impl Drop for Show {
     }
 }
 
-/// `loss 0.0512  accuracy 98.40 %  test loss 0.0411  test accuracy 98.70 %  12,345 images/s  4.86 s`
-fn epoch_line(report: &EpochReport, on: &str) -> String {
+/// `loss 0.0512  accuracy 98.40 %  val loss 0.0411  val accuracy 98.70 %  12,345 images/s  4.86 s`
+fn epoch_line(report: &EpochReport) -> String {
     let mut parts = vec![format!("loss {:.4}", report.train.loss)];
     parts.extend(report.train.accuracy.map(|a| format!("accuracy {}", percent(a))));
     if let Some(test) = &report.validation {
-        parts.push(format!("{on} loss {:.4}", test.loss));
-        parts.extend(test.accuracy.map(|a| format!("{on} accuracy {}", percent(a))));
+        parts.push(format!("val loss {:.4}", test.loss));
+        parts.extend(test.accuracy.map(|a| format!("val accuracy {}", percent(a))));
     }
     for (name, value) in &report.metrics {
         parts.push(value.map_or(format!("{name} undefined"), |value| format!("{name} {value:.4}")));

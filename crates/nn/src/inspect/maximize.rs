@@ -37,7 +37,7 @@ pub struct Maximize {
 
 impl Default for Maximize {
     fn default() -> Self {
-        Self { steps: 100, learning_rate: 0.02, decay: 0.5, seed: 0 }
+        Self { steps: 100, learning_rate: 0.02, decay: 1.0, seed: 0 }
     }
 }
 

@@ -39,6 +39,7 @@ pub use kiln_device as device;
 pub use kiln_graph as graph;
 pub use kiln_kernel as kernel;
 pub use kiln_nn as nn;
+pub use kiln_plot as plot;
 pub use kiln_reference as reference;
 
 /// What most programs need: `use kiln::prelude::*`.

@@ -10,8 +10,8 @@ use kiln::{
     device::Device,
     graph::{Graph, Interpreter, Tensor},
     nn::{
-        Activation, Adam, BatchNorm, Conv1d, Conv2d, ConvTranspose2d, Dense, Dropout, Flatten, LayerExt,
-        Loss, MaxPool2d, Mode, NnError, Recipe, Recording, Sequential, Trainer,
+        Activation, ActivationLayer, Adam, BatchNorm, Conv1d, Conv2d, ConvTranspose2d, Dense, Dropout,
+        Flatten, LayerExt, Loss, MaxPool2d, Mode, NnError, Recipe, Recording, Sequential, Trainer,
         inspect::{self, Maximize},
     },
 };
@@ -238,6 +238,27 @@ fn filters_are_excited_and_the_seed_says_how() {
         // the network is left as it was
         let again = Recipe::open("digits-cnn").unwrap().trainer(device, &data.classes, 1).unwrap();
         assert_eq!(trainer.parameter("conv1.weight").unwrap(), again.parameter("conv1.weight").unwrap());
+    }
+}
+
+#[test]
+fn a_class_is_taken_before_its_softmax() {
+    let softmax = |function| ActivationLayer { axis: Some(1), ..ActivationLayer::from(function) };
+    let mut found = Vec::new();
+    for function in [Activation::LogSoftmax, Activation::Softmax] {
+        let model = Sequential::new([3, 2, 2])
+            .add(Flatten)
+            .add(Dense::new(6).activation(Activation::Tanh))
+            .add(Dense::new(4))
+            .add(softmax(function));
+        let trainer = trainer(&Device::cpu(), model);
+        for layer in ["fc2", "activation1"] {
+            let settings = Maximize { steps: 4, ..Maximize::default() };
+            found.push(inspect::maximize(&trainer, Some(layer), &[3, 1], &settings).unwrap());
+        }
+    }
+    for other in &found[1..] {
+        assert_eq!((&found[0].pictures, &found[0].after), (&other.pictures, &other.after), "{}", other.layer);
     }
 }
 

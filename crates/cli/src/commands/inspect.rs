@@ -365,3 +365,25 @@ fn draw_maximized(trainer: &Trainer, found: &inspect::Maximized) -> Result<Grid,
     let title = format!("what most excites {}; below each, the answer to it", found.layer);
     Ok(Grid::new(title).sides(84).columns(columns(cells.len()).min(8)).row("", cells))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grey_is_zero() {
+        assert_eq!(around_grey(&[-2.0, 0.0, 1.0, 2.0]), [0, 128, 191, 255]);
+        assert_eq!(around_grey(&[0.0; 3]), [128; 3]);
+    }
+
+    #[test]
+    fn grids_are_wider_than_high() {
+        for (cells, want) in [(0, 1), (1, 1), (8, 8), (9, 8), (32, 8), (33, 16)] {
+            assert_eq!(columns(cells), want);
+        }
+        assert_eq!(
+            (plural(1, "filter"), plural(1200, "filter")),
+            ("1 filter".into(), "1,200 filters".into())
+        );
+    }
+}

@@ -375,8 +375,7 @@ pub(crate) enum SplitName {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kiln data show digits --count 36")]
 pub(crate) struct DataShow {
-    /// A data set: digits, mnist, fashion-mnist, linear, xor, and, or, nor, body-size
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", help = format!("A data set: {}", Recipe::DATASETS.join(", ")))]
     pub(crate) name: String,
     /// Training or test rows
     #[arg(long, value_name = "SPLIT", value_enum, ignore_case = true, default_value = "train")]
@@ -616,7 +615,8 @@ mod tests {
             ("predict model --index 3 a.png", "cannot be used with"),
             ("predict model a.png --labels 7", "--plot"),
             ("predict model a.png --plot=a.jpg", ".png"),
-            ("inspect", "filters"),
+            ("inspect filter model", "'filters'"),
+            ("data fetch mnist", "'fetch'"),
             ("inspect filters", "MODEL"),
             ("inspect filters model --out a.jpg", ".png"),
             ("inspect activations model a.png --index 1", "cannot be used with"),

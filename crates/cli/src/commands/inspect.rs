@@ -106,14 +106,19 @@ fn draw_filters(
     let &[filters, channels, height, width] = weights.shape() else {
         return Err(Failure::Message(format!("filters of shape {:?} cannot be drawn", weights.shape())));
     };
-    let of = |i: usize| weights.index_axis(Axis(0), i).iter().copied().collect::<Vec<f32>>();
+    // each filter as far as it goes: the signs and the parts of one are to be compared, not the sizes of several
+    let of = |i: usize| {
+        let filter = weights.index_axis(Axis(0), i);
+        let most = filter.iter().fold(f32::MIN_POSITIVE, |most, v| most.max(v.abs()));
+        filter.iter().map(|v| v / most).collect::<Vec<f32>>()
+    };
     let part = |shown: usize, all: usize, what: &str| match shown < all {
-        true => format!("the first {shown} of {} {what}s", count(all as u64)),
+        true => format!("the first {shown} of {}", plural(all, what)),
         false => plural(all, what),
     };
     // the first layer of a network for colours: its filters are in colours too
     let colours = channels == 3
-        && trainer.model().input_shape().dims().first() == Some(&3)
+        && matches!(trainer.model().input_shape().dims(), [3, _, _])
         && inspect::layers_with_filters(trainer.model()).first().is_some_and(|first| first == layer);
     let mut cells = Vec::new();
     if channels == 1 || colours {
@@ -128,7 +133,7 @@ fn draw_filters(
         let what = format!("{} of {layer}", part(shown, filters, "filter"));
         let signs = if colours { "grey is 0" } else { "red above 0, blue below" };
         let grid = Grid::new(format!("{what}: {signs}")).sides(48).columns(columns(shown));
-        return Ok((shown, what, grid.range(Range::SymmetricEach).row("", cells)));
+        return Ok((shown, what, grid.range(Range::Symmetric).row("", cells)));
     }
     let (down, across) = (filters.min(MOST_DEEP_FILTERS), channels.min(MOST_CHANNELS));
     for i in 0..down {
@@ -139,7 +144,7 @@ fn draw_filters(
     let (rows, read) = (part(down, filters, "filter"), part(across, channels, "channel"));
     let what = format!("{rows} of {layer} with {read} each");
     let title = format!("{what}: rows are filters, columns what they read; red above 0, blue below");
-    let grid = Grid::new(title).sides(24).columns(across).range(Range::SymmetricEach);
+    let grid = Grid::new(title).sides(24).columns(across).range(Range::Symmetric);
     Ok((down, what, grid.row("", cells)))
 }
 
@@ -148,10 +153,9 @@ fn plural(n: usize, what: &str) -> String {
     format!("{} {what}{}", count(n as u64), if n == 1 { "" } else { "s" })
 }
 
-/// Real numbers as bytes: 0 in the middle, the one that is farthest from it at an end.
+/// Numbers from -1 to 1 as bytes, 0 in the middle.
 fn around_grey(values: &[f32]) -> Vec<u8> {
-    let most = values.iter().fold(f32::MIN_POSITIVE, |most, v| most.max(v.abs()));
-    values.iter().map(|v| (127.5 + 127.5 * v / most).round() as u8).collect()
+    values.iter().map(|v| (127.5 + 127.5 * v).round() as u8).collect()
 }
 
 /// Columns that make a grid about twice as wide as it is high.
@@ -323,9 +327,11 @@ pub(crate) fn maximize(args: &InspectMaximize, ui: &Ui) -> Result<(), Failure> {
         n => format!("; {n} of them stay silent"),
     };
     ui.result(&format!(
-        "{} of {layer}, which has {}: mean answer {:.3} to noise, {:.3} after {} steps{silent}; drawn in {}",
-        plural(filters.len(), "filter"),
-        count(all as u64),
+        "{} of {layer}: mean answer {:.3} to noise, {:.3} after {} steps{silent}; drawn in {}",
+        match filters.len() {
+            some if some < all => format!("{} of {}", count(some as u64), plural(all, "filter")),
+            _ => plural(filters.len(), "filter"),
+        },
         mean(&found.before),
         mean(&found.after),
         count(args.steps.into()),
@@ -372,8 +378,7 @@ mod tests {
 
     #[test]
     fn grey_is_zero() {
-        assert_eq!(around_grey(&[-2.0, 0.0, 1.0, 2.0]), [0, 128, 191, 255]);
-        assert_eq!(around_grey(&[0.0; 3]), [128; 3]);
+        assert_eq!(around_grey(&[-1.0, 0.0, 0.5, 1.0]), [0, 128, 191, 255]);
     }
 
     #[test]

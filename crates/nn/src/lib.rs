@@ -25,6 +25,7 @@ mod evaluation;
 mod file;
 mod graph_trainer;
 mod init;
+pub mod inspect;
 mod layers;
 mod loss;
 pub mod metrics;

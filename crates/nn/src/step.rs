@@ -46,7 +46,7 @@ impl Form {
         }
     }
 
-    fn record_features(
+    pub(crate) fn record_features(
         &self,
         g: &mut Graph,
         rows: usize,

@@ -10,8 +10,8 @@ use kiln::{
     device::Device,
     graph::{Graph, Interpreter, Tensor},
     nn::{
-        Activation, Adam, BatchNorm, Conv1d, Conv2d, ConvTranspose2d, Dense, Dropout, Flatten, LayerExt,
-        Loss, MaxPool2d, Mode, Recipe, Recording, Sequential, Trainer,
+        Activation, ActivationLayer, Adam, BatchNorm, Conv1d, Conv2d, ConvTranspose2d, Dense, Dropout,
+        Flatten, LayerExt, Loss, MaxPool2d, Mode, NnError, Recipe, Recording, Sequential, Trainer,
         inspect::{self, Maximize},
     },
 };
@@ -242,6 +242,27 @@ fn filters_are_excited_and_the_seed_says_how() {
 }
 
 #[test]
+fn a_class_is_taken_before_its_softmax() {
+    let softmax = |function| ActivationLayer { axis: Some(1), ..ActivationLayer::from(function) };
+    let mut found = Vec::new();
+    for function in [Activation::LogSoftmax, Activation::Softmax] {
+        let model = Sequential::new([3, 2, 2])
+            .add(Flatten)
+            .add(Dense::new(6).activation(Activation::Tanh))
+            .add(Dense::new(4))
+            .add(softmax(function));
+        let trainer = trainer(&Device::cpu(), model);
+        for layer in ["fc2", "activation1"] {
+            let settings = Maximize { steps: 4, ..Maximize::default() };
+            found.push(inspect::maximize(&trainer, Some(layer), &[3, 1], &settings).unwrap());
+        }
+    }
+    for other in &found[1..] {
+        assert_eq!((&found[0].pictures, &found[0].after), (&other.pictures, &other.after), "{}", other.layer);
+    }
+}
+
+#[test]
 fn a_picture_depends_on_no_other() {
     let trainer = trainer(&Device::cpu(), small());
     let of = |filters: &[usize]| {
@@ -282,4 +303,254 @@ fn wrong_questions_are_told_what_there_is() {
     let fast = Maximize { learning_rate: f32::NAN, ..Maximize::default() };
     says(maximize(None, &[0], &fast), "learning rate");
     says(maximize(None, &[0], &Maximize { decay: -1.0, ..steps }), "decay");
+}
+
+/// The program, and the pictures that it writes.
+mod program {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+        process::{Command, Output},
+        sync::OnceLock,
+    };
+
+    use image::RgbImage;
+    use kiln::{
+        data::{Dataset, Features},
+        device::Device,
+        nn::Recipe,
+    };
+    use serde_json::Value;
+    use tempfile::TempDir;
+
+    /// A folder with untrained models of digits and of xor, and a digit.
+    fn folder() -> &'static Path {
+        static FOLDER: OnceLock<TempDir> = OnceLock::new();
+        let make = || {
+            let folder = tempfile::tempdir().unwrap();
+            let data = Dataset::digits(1, 1, 1).unwrap();
+            for (recipe, dataset, classes) in
+                [("digits-cnn", "digits", &data.classes), ("xor", "xor", &vec![])]
+            {
+                let trainer = Recipe::open(recipe).unwrap().trainer(&Device::cpu(), classes, 1).unwrap();
+                let path = folder.path().join(format!("{dataset}.safetensors"));
+                trainer.save_as(&path, recipe, dataset).unwrap();
+            }
+            let Features::Bytes(pixels) = data.test.features() else { panic!("digits are bytes") };
+            fs::create_dir(folder.path().join("7")).unwrap();
+            for file in ["digit.png", "7/seven.png"] {
+                let image = image::GrayImage::from_raw(28, 28, pixels.clone()).unwrap();
+                image.save(folder.path().join(file)).unwrap();
+            }
+            folder
+        };
+        FOLDER.get_or_init(make).path()
+    }
+
+    fn kiln(here: &Path, line: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+        let words: Vec<String> =
+            line.split(' ').map(|word| word.replace("FOLDER", &folder().display().to_string())).collect();
+        if !line.starts_with("data") {
+            command.args(words).args(["--device", "cpu"])
+        } else {
+            command.args(words)
+        }
+        .current_dir(here)
+        .output()
+        .unwrap()
+    }
+
+    /// What a line prints with `--json`; FOLDER is where the models lie.
+    fn json(here: &Path, line: &str) -> Value {
+        let output = kiln(here, &format!("{line} --json"));
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{line}: {err}");
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{line} printed {out:?}: {e}"))
+    }
+
+    fn picture(path: PathBuf) -> RgbImage {
+        image::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into_rgb8()
+    }
+
+    /// How many pixels are clearly blue, and how many clearly red.
+    fn blue_and_red(image: &RgbImage) -> (usize, usize) {
+        let count = |is: &dyn Fn(i32, i32) -> bool| {
+            image.pixels().filter(|p| is(i32::from(p[0]), i32::from(p[2]))).count()
+        };
+        (count(&|r, b| b > r + 60), count(&|r, b| r > b + 60))
+    }
+
+    /// Room for so many pictures of this side in rows and columns, and at most for twice as many.
+    fn holds(image: &RgbImage, columns: u32, rows: u32, side: u32) {
+        let (width, height) = image.dimensions();
+        let fits = |size: u32, cells: u32| (cells * side..2 * (cells * side + 50)).contains(&size);
+        assert!(
+            fits(width, columns) && fits(height, rows),
+            "{width} x {height}: {columns} x {rows} of {side}"
+        );
+    }
+
+    #[test]
+    fn filters_and_maximize_draw_a_picture_for_each_filter() {
+        let here = tempfile::tempdir().unwrap();
+        let here = here.path();
+        let report = json(here, "inspect filters FOLDER/digits.safetensors");
+        assert_eq!(report["files"][0], "digits-filters-conv1.png");
+        assert_eq!(report["layers"][0]["shape"], serde_json::json!([32, 1, 3, 3]));
+        let drawn = picture(here.join("digits-filters-conv1.png"));
+        holds(&drawn, 8, 4, 48);
+        let (blue, red) = blue_and_red(&drawn);
+        assert!(blue > 1000 && red > 1000, "both signs are drawn: {blue} blue, {red} red");
+
+        let report = json(here, "inspect filters FOLDER/digits.safetensors --layer conv2 --out deep.png");
+        assert_eq!(
+            (&report["layers"][0]["layer"], &report["layers"][0]["shown"]),
+            (&"conv2".into(), &32.into())
+        );
+        holds(&picture(here.join("deep.png")), 32, 32, 24);
+
+        let line = "inspect maximize FOLDER/digits.safetensors --layer fc2 --filters 0..3,9 --steps 15";
+        let report = json(here, line);
+        assert_eq!(report["layers"][0]["shape"], serde_json::json!([4, 1, 28, 28]));
+        for (excited, filter) in report["layers"][0]["filters"].as_array().unwrap().iter().zip([0, 1, 2, 9]) {
+            assert_eq!(excited["filter"], filter);
+            assert!(excited["after"].as_f64() > excited["before"].as_f64(), "{excited}");
+        }
+        holds(&picture(here.join("digits-maximize-fc2.png")), 4, 1, 84);
+        let bytes = fs::read(here.join("digits-maximize-fc2.png")).unwrap();
+        json(here, line);
+        assert!(bytes == fs::read(here.join("digits-maximize-fc2.png")).unwrap(), "one seed, one picture");
+        json(here, &format!("{line} --seed 1"));
+        assert!(
+            bytes != fs::read(here.join("digits-maximize-fc2.png")).unwrap(),
+            "another seed, another picture"
+        );
+    }
+
+    #[test]
+    fn activations_draw_every_layer() {
+        let here = tempfile::tempdir().unwrap();
+        let here = here.path();
+        let report = json(here, "inspect activations FOLDER/digits.safetensors FOLDER/digit.png");
+        let layers: Vec<&str> =
+            report["layers"].as_array().unwrap().iter().map(|l| l["layer"].as_str().unwrap()).collect();
+        let all = ["conv1", "pool1", "conv2", "pool2", "conv3", "flatten1", "fc1", "fc2"];
+        assert_eq!(layers, all);
+        assert_eq!(report["files"], serde_json::json!(["digits-activations.png"]));
+        holds(&picture(here.join("digits-activations.png")), 16, 20, 52);
+
+        // the digit is the first row of the test set: its picture says so, its layers are the same
+        let of_row = json(here, "inspect activations FOLDER/digits.safetensors --index 0 --out layers");
+        let of_file = json(
+            here,
+            "inspect activations FOLDER/digits.safetensors FOLDER/digit.png --out a/b/ --layer pool2",
+        );
+        assert_eq!(of_row["files"].as_array().unwrap().len(), all.len());
+        assert_eq!(of_file["files"].as_array().unwrap().len(), 1);
+        for layer in all {
+            picture(here.join(format!("layers/{layer}.png")));
+        }
+        assert!(here.join("a/b/pool2.png").is_file());
+        // a network without images has layers too
+        let report = json(here, "inspect activations FOLDER/xor.safetensors --index 3");
+        assert_eq!(report["layers"].as_array().unwrap().len(), 2, "{report}");
+    }
+
+    #[test]
+    fn data_show_draws_labelled_samples_and_counts_classes() {
+        let here = tempfile::tempdir().unwrap();
+        let here = here.path();
+        let report = json(here, "data show digits --count 9 --split test");
+        assert_eq!((&report["rows"], &report["file"]), (&2000.into(), &"digits-test.png".into()));
+        let rows: u64 =
+            report["classes"].as_array().unwrap().iter().map(|c| c["rows"].as_u64().unwrap()).sum();
+        assert_eq!(rows, 2000);
+        holds(&picture(here.join("digits-test.png")), 3, 3, 84);
+        let other = json(here, "data show digits --count 9 --split test --seed 1 --out other.png");
+        assert_ne!(report["shown"], other["shown"]);
+        let table = kiln(here, "data show xor");
+        let text = String::from_utf8_lossy(&table.stdout);
+        assert!(text.contains("x2") && text.contains("target"), "{text}");
+        assert_eq!(fs::read_dir(here).unwrap().count(), 2, "tables are not drawn");
+    }
+
+    #[test]
+    fn right_is_blue_and_wrong_is_red() {
+        let here = tempfile::tempdir().unwrap();
+        let here = here.path();
+        let predict = "predict FOLDER/digits.safetensors FOLDER/digit.png";
+        let plain = json(here, predict);
+        let class = plain[0]["class"].as_str().unwrap().to_owned();
+        let wrong = if class == "7" { "1" } else { "7" };
+        let drawn = |line: &str| {
+            assert_eq!(json(here, &format!("{line} --plot")), json(here, line), "--json stays as it is");
+            blue_and_red(&picture(here.join("digits-predictions.png")))
+        };
+        assert_eq!(drawn(predict), (0, 0), "nobody says what is true");
+        let told = |label: &str| {
+            json(here, &format!("{predict} --labels {label} --plot=told.png"));
+            blue_and_red(&picture(here.join("told.png")))
+        };
+        let (blue, red) = told(&class);
+        assert!(blue > 50 && red == 0, "right: {blue} blue, {red} red");
+        let (_, red) = told(wrong);
+        assert!(red > 50, "wrong: {red} red");
+        // in a folder that is called as a class is
+        let (blue, red) = drawn("predict FOLDER/digits.safetensors FOLDER/7/seven.png");
+        assert!(if class == "7" { red == 0 } else { red > 50 }, "{blue} blue, {red} red");
+
+        let line = "predict FOLDER/digits.safetensors --index 0..15";
+        let (_, red) = drawn(line);
+        assert!(red > 50, "an untrained network is wrong");
+        holds(&picture(here.join("digits-predictions.png")), 5, 3, 112);
+        let rows = json(here, line);
+        assert_eq!(rows.as_array().unwrap().len(), 15);
+        let of = |report: &Value| -> Vec<f64> {
+            report[0]["probabilities"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect()
+        };
+        for (of_row, of_file) in of(&rows).iter().zip(of(&plain)) {
+            assert!((of_row - of_file).abs() < 1e-5, "row 0 is the digit");
+        }
+        assert_eq!(rows[14]["file"], "test row 14");
+    }
+
+    #[test]
+    fn wrong_questions_are_one_clear_line_and_draw_nothing() {
+        let here = tempfile::tempdir().unwrap();
+        let here = here.path();
+        let digits = "FOLDER/digits.safetensors";
+        for (status, line, want) in [
+            (1, "inspect filters FOLDER/xor.safetensors", "no convolution"),
+            (1, "inspect filters missing.safetensors", "missing.safetensors"),
+            (1, &format!("inspect filters {digits} --layer cnv2"), "did you mean conv2"),
+            (1, &format!("inspect filters {digits} --layer pool1"), "no filters"),
+            (1, &format!("inspect filters {digits} --out no/such/folder/a.png"), "a.png"),
+            (2, &format!("inspect filters {digits} --out a.jpg"), ".png"),
+            (1, &format!("inspect activations {digits} none.png"), "none.png"),
+            (1, &format!("inspect activations {digits} {digits}"), "not an image"),
+            (1, &format!("inspect activations {digits} --index 2000"), "0 to 1999"),
+            (1, &format!("inspect activations {digits} --layer fc3"), "did you mean fc"),
+            (1, "inspect activations FOLDER/xor.safetensors FOLDER/digit.png", "not images"),
+            (1, "inspect maximize FOLDER/xor.safetensors", "not images"),
+            (1, &format!("inspect maximize {digits} --layer fc2 --filters 10"), "0 to 9"),
+            (2, &format!("inspect maximize {digits} --filters two"), "no whole number"),
+            (2, &format!("predict {digits} --index 0..3000"), "more than 2500"),
+            (1, &format!("predict {digits} --index 2000 --plot"), "0 to 1999"),
+            (1, &format!("predict {digits} FOLDER/digit.png --labels 1,2 --plot"), "2 classes for 1 image"),
+            (1, &format!("predict {digits} FOLDER/digit.png --labels ten --plot"), "no class \"ten\""),
+            (1, &format!("predict {digits} FOLDER/digit.png --plot out.png"), "--plot=FILE.png"),
+            (1, "data show mnst", "there are digits, mnist"),
+            (1, "data show linear --out line.png", "no images"),
+            (1, "data show mnist --data nowhere", "train-images-idx3-ubyte"),
+        ] {
+            let output = kiln(here, line);
+            let err = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            assert_eq!(output.status.code(), Some(status), "{line}: {err}");
+            let last = err.lines().last().unwrap_or_default();
+            assert!(last.starts_with("kiln: ") && last.contains(want), "{line} says {last:?}, not {want:?}");
+            assert!(output.stdout.is_empty() && !err.contains("panicked"), "{line}: {err}");
+            assert_eq!(fs::read_dir(here).unwrap().count(), 0, "{line} leaves something");
+        }
+    }
 }

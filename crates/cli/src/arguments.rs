@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use kiln_data::DataDir;
-use kiln_nn::Recipe;
+use kiln_nn::{Recipe, inspect::Maximize};
 
 /// Trains neural networks on any GPU.
 #[derive(Debug, Parser)]
@@ -29,6 +29,10 @@ pub(crate) enum Command {
     Eval(Eval),
     /// Classify image files
     Predict(Predict),
+    /// Draw what a network has learned
+    Inspect(Inspect),
+    /// Look at data sets
+    Data(Data),
     /// Show a network's layers, parameters and memory
     Summary(Summary),
     /// List the built-in recipes
@@ -69,6 +73,10 @@ impl Command {
             Self::Train(args) => &args.output,
             Self::Eval(args) => &args.output,
             Self::Predict(args) => &args.output,
+            Self::Inspect(args) => &args.what.of().output,
+            Self::Data(args) => match &args.what {
+                DataWhat::Show(args) => &args.output,
+            },
             Self::Summary(args) => &args.output,
             Self::Recipes(args) => &args.output,
             Self::Devices(args) => &args.output,
@@ -202,14 +210,29 @@ pub(crate) struct Eval {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kiln predict runs/first/model.safetensors seven.png three.jpg")]
+#[command(
+    after_help = "Example:\n  kiln predict runs/first/model.safetensors seven.png three.jpg\n  kiln predict runs/first/model.safetensors --index 0..15 --plot"
+)]
 pub(crate) struct Predict {
     /// A model file
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// PNG or JPEG files
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required_unless_present = "index")]
     pub(crate) images: Vec<PathBuf>,
+    /// Rows of the model's test set instead of files, counted from 0: 7, or 1,5,9, or 0..15 for the first fifteen
+    #[arg(long, value_name = "ROWS", value_parser = numbers, conflicts_with_all = ["images", "invert", "labels"])]
+    pub(crate) index: Option<Numbers>,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// Draw each image with the predicted class and how sure the network is of each: right ones blue, wrong ones red
+    /// [default: MODEL-predictions.png in this folder]
+    #[arg(long, value_name = "FILE.png", num_args = 0..=1, require_equals = true, value_parser = png_file)]
+    pub(crate) plot: Option<Option<PathBuf>>,
+    /// The true class of each image, in order, for --plot [default: the folder that an image lies in, if it is called as
+    /// a class is]
+    #[arg(long, value_name = "CLASS,...", value_delimiter = ',', requires = "plot")]
+    pub(crate) labels: Vec<String>,
     /// Exchange black and white first: for dark digits on light paper
     #[arg(long)]
     pub(crate) invert: bool,
@@ -218,6 +241,156 @@ pub(crate) struct Predict {
     pub(crate) recipe: Option<String>,
     #[command(flatten)]
     pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Inspect {
+    #[command(subcommand)]
+    pub(crate) what: InspectWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InspectWhat {
+    /// Draw the weights of a convolution
+    Filters(InspectFilters),
+    /// Draw what every layer makes of an image
+    Activations(InspectActivations),
+    /// Draw the images that most excite the filters of a layer, or the classes of the last one
+    Maximize(InspectMaximize),
+}
+
+impl InspectWhat {
+    fn of(&self) -> &Inspected {
+        match self {
+            Self::Filters(args) => &args.of,
+            Self::Activations(args) => &args.of,
+            Self::Maximize(args) => &args.of,
+        }
+    }
+}
+
+/// Which model is looked into, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Inspected {
+    /// A model file
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// The recipe of a model file that does not say its own
+    #[arg(long, value_name = "RECIPE | FILE.toml")]
+    pub(crate) recipe: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln inspect filters runs/first/model.safetensors --layer conv2")]
+pub(crate) struct InspectFilters {
+    #[command(flatten)]
+    pub(crate) of: Inspected,
+    /// A convolution, by its name in `kiln summary MODEL` [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layer: Option<String>,
+    /// The picture to write [default: MODEL-filters-NAME.png in this folder]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  kiln inspect activations runs/first/model.safetensors seven.png\n  kiln inspect activations runs/first/model.safetensors --index 3 --out layers/"
+)]
+pub(crate) struct InspectActivations {
+    #[command(flatten)]
+    pub(crate) of: Inspected,
+    /// A PNG or JPEG file [default: a row of the model's test set]
+    #[arg(value_name = "IMAGE", conflicts_with = "index")]
+    pub(crate) image: Option<PathBuf>,
+    /// Which row of the model's test set, counted from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) index: usize,
+    /// One layer, by its name in `kiln summary MODEL` [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layer: Option<String>,
+    /// Exchange black and white of IMAGE first: for dark digits on light paper
+    #[arg(long, requires = "image")]
+    pub(crate) invert: bool,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// The picture to write, or a folder for a picture of each layer [default: MODEL-activations.png in this folder]
+    #[arg(long, value_name = "FILE.png | DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  kiln inspect maximize runs/first/model.safetensors --layer conv2 --filters 0..16\n  kiln inspect maximize runs/first/model.safetensors --layer fc2"
+)]
+pub(crate) struct InspectMaximize {
+    #[command(flatten)]
+    pub(crate) of: Inspected,
+    /// A layer, by its name in `kiln summary MODEL` [default: the last convolution, or the last layer]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layer: Option<String>,
+    /// Filters of the layer, counted from 0: 7, or 0,1,5, or 0..16 [default: all, or the first 64]
+    #[arg(long, value_name = "N,...", value_parser = numbers)]
+    pub(crate) filters: Option<Numbers>,
+    /// Steps of gradient ascent
+    #[arg(long, value_name = "N", default_value_t = Maximize::default().steps, value_parser = at_least_one(100_000))]
+    pub(crate) steps: u32,
+    /// Seed of the noise that the images start from
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The picture to write [default: MODEL-maximize-NAME.png in this folder]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Data {
+    #[command(subcommand)]
+    pub(crate) what: DataWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataWhat {
+    /// Draw samples of a data set with their labels, and count its classes
+    Show(DataShow),
+}
+
+/// The rows that are trained on, or those that are tested on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitName {
+    /// Rows to learn from
+    Train,
+    /// Rows to be tested on
+    Test,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln data show digits --count 36")]
+pub(crate) struct DataShow {
+    #[arg(value_name = "NAME", help = format!("A data set: {}", Recipe::DATASETS.join(", ")))]
+    pub(crate) name: String,
+    /// Training or test rows
+    #[arg(long, value_name = "SPLIT", value_enum, ignore_case = true, default_value = "train")]
+    pub(crate) split: SplitName,
+    /// Samples to show
+    #[arg(long, value_name = "N", default_value_t = 25, value_parser = at_least_one(2_500))]
+    pub(crate) count: u32,
+    /// Seed of the choice of samples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// The picture to write [default: NAME-SPLIT.png in this folder]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
+    pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -329,6 +502,45 @@ fn at_least_one(most: u32) -> RangedU64ValueParser<u32> {
     RangedU64ValueParser::new().range(1..=u64::from(most))
 }
 
+/// Row or filter numbers, in the order in which they were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers(pub(crate) Vec<usize>);
+
+/// Most numbers that a range may stand for.
+const MOST_NUMBERS: usize = 2_500;
+
+/// `3`, `0,5,9`, `0..15` without its end, or several of these.
+fn numbers(text: &str) -> Result<Numbers, String> {
+    let number = |text: &str| {
+        let wrong = || format!("\"{text}\" is no whole number of at least 0; write 7, or 1,5,9, or 0..15");
+        text.trim().parse::<usize>().map_err(|_| wrong())
+    };
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let range = match part.split_once("..") {
+            None => number(part).map(|n| n..n.saturating_add(1))?,
+            Some((from, to)) => number(from)?..number(to)?,
+        };
+        if range.is_empty() {
+            return Err(format!("{part} is empty: the end of a range does not belong to it"));
+        }
+        if all.len().saturating_add(range.len()) > MOST_NUMBERS {
+            return Err(format!("more than {MOST_NUMBERS} at once"));
+        }
+        all.extend(range);
+    }
+    Ok(Numbers(all))
+}
+
+/// A file name that ends in `.png`.
+pub(crate) fn png_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
+        true => Ok(path),
+        false => Err("pictures are PNG files; end the name in .png".into()),
+    }
+}
+
 /// A finite number above 0 that `f32` can hold.
 fn learning_rate(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
@@ -360,21 +572,16 @@ mod tests {
     #[test]
     fn definitions_are_sound_and_helped_by_examples() {
         Arguments::command().debug_assert();
-        fn walk(command: &clap::Command) {
+        fn walk(command: &clap::Command, path: &str) {
             if command.get_name() == "help" {
                 return;
             }
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(
-                command.has_subcommands()
-                    || help.contains(&format!("kiln {}", command.get_name()))
-                    || help.contains(&format!("kiln bench {}", command.get_name())),
-                "{} has no example",
-                command.get_name()
-            );
-            command.get_subcommands().for_each(walk);
+            // what takes no subcommand shows how it is called, with all of its name
+            assert!(command.has_subcommands() || help.contains(path), "{path} has no example");
+            command.get_subcommands().for_each(|c| walk(c, &format!("{path} {}", c.get_name())));
         }
-        walk(&Arguments::command());
+        walk(&Arguments::command(), "kiln");
     }
 
     #[test]
@@ -402,12 +609,37 @@ mod tests {
             ("bench matmul", "<N>"),
             ("bench matmul 0", "0 is not in 1..="),
             ("bench step --steps 0", "0 is not in 1..="),
+            ("predict model --index 5..5", "empty"),
+            ("predict model --index -1", "-1"),
+            ("predict model --index 0..9999999999", "more than 2500"),
+            ("predict model --index 3 a.png", "cannot be used with"),
+            ("predict model a.png --labels 7", "--plot"),
+            ("predict model a.png --plot=a.jpg", ".png"),
+            ("inspect filter model", "'filters'"),
+            ("data fetch mnist", "'fetch'"),
+            ("inspect filters", "MODEL"),
+            ("inspect filters model --out a.jpg", ".png"),
+            ("inspect activations model a.png --index 1", "cannot be used with"),
+            ("inspect maximize model --filters 1,,2", "no whole number"),
+            ("inspect maximize model --steps 0", "0 is not in 1..="),
+            ("data show", "NAME"),
+            ("data show digits --split valid", "test"),
+            ("data show digits --count 0", "0 is not in 1..="),
         ] {
             let error = Arguments::try_parse_from(format!("kiln {line}").split(' ')).expect_err(line);
             let message = usage_line(&error);
             assert_eq!(error.exit_code(), 2, "{line}");
             assert!(message.contains(want), "{line}: {message}");
             assert!(!message.contains('\n') && !message.starts_with("error"), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_ranges() {
+        for (text, want) in
+            [("7", &[7][..]), ("1,5,0", &[1, 5, 0]), ("0..3", &[0, 1, 2]), ("9, 2..4", &[9, 2, 3])]
+        {
+            assert_eq!(numbers(text).unwrap().0, want, "{text}");
         }
     }
 

@@ -4,6 +4,7 @@ use kiln_data::DataError;
 use kiln_graph::GraphError;
 use kiln_kernel::BackendError;
 use kiln_nn::NnError;
+use kiln_plot::PlotError;
 
 /// Why a command did not succeed. Printed as one line, `kiln: what happened`; exit status 1.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub(crate) enum Failure {
     /// From a network's shapes.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// From a picture.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     /// Standard output is gone or full.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),

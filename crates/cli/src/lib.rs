@@ -7,6 +7,7 @@ mod arguments;
 mod commands;
 mod error;
 mod output;
+mod pictures;
 mod product;
 mod run_folder;
 
@@ -19,7 +20,7 @@ use std::{
 use clap::{Parser, error::ErrorKind};
 
 use crate::{
-    arguments::{Arguments, BenchWhat, Command, usage_line},
+    arguments::{Arguments, BenchWhat, Command, DataWhat, InspectWhat, usage_line},
     error::{Failure, one_line},
     output::{Ui, complain, duration},
 };
@@ -71,6 +72,14 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
         Command::Train(args) => commands::train::run(args, ui),
         Command::Eval(args) => commands::eval::run(args, ui),
         Command::Predict(args) => commands::predict::run(args, ui),
+        Command::Inspect(inspect) => match &inspect.what {
+            InspectWhat::Filters(args) => commands::inspect::filters(args, ui),
+            InspectWhat::Activations(args) => commands::inspect::activations(args, ui),
+            InspectWhat::Maximize(args) => commands::inspect::maximize(args, ui),
+        },
+        Command::Data(data) => match &data.what {
+            DataWhat::Show(args) => commands::data_show::run(args, ui),
+        },
         Command::Summary(args) => commands::summary::run(args, ui),
         Command::Recipes(_) => commands::recipes::run(ui),
         Command::Verify(args) => commands::verify::run(args, ui),

@@ -198,6 +198,35 @@ impl Split {
         Ok((self.select(a), self.select(b)))
     }
 
+    /// The rows of these indices, in their order; a row may come more than once.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`] where there is no such row, or no index.
+    ///
+    /// ```
+    /// let data = kiln_data::Dataset::digits(1, 5, 5)?;
+    /// assert_eq!(data.test.rows(&[4, 0])?.len(), 2);
+    /// assert!(data.test.rows(&[5]).is_err());
+    /// # Ok::<(), kiln_data::DataError>(())
+    /// ```
+    pub fn rows(&self, rows: &[usize]) -> Result<Self, DataError> {
+        let fail = |message: String| DataError::Shape { origin: "data".into(), message };
+        if rows.is_empty() {
+            return Err(fail("no rows are asked for".into()));
+        }
+        let index = |&row: &usize| {
+            let inside = u32::try_from(row).ok().filter(|_| row < self.len);
+            inside.ok_or_else(|| {
+                fail(format!(
+                    "there is no row {row}: there are {}, numbered from 0 to {}",
+                    self.len,
+                    self.len - 1
+                ))
+            })
+        };
+        Ok(self.select(&rows.iter().map(index).collect::<Result<Vec<u32>, DataError>>()?))
+    }
+
     /// The rows of these indices, which are in range and not none.
     fn select(&self, rows: &[u32]) -> Self {
         fn pick<T: Copy>(values: &[T], size: usize, rows: &[u32]) -> Vec<T> {

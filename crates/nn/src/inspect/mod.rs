@@ -71,6 +71,14 @@ pub fn layers_with_filters(model: &Network) -> Vec<String> {
     with_filters(&model.named_layers()).into_iter().map(String::from).collect()
 }
 
+/// The position of the layer of this name in the network.
+///
+/// # Errors
+/// If there is none; with the nearest names.
+pub fn position(model: &Network, name: &str) -> Result<usize, NnError> {
+    find(&model.named_layers(), name)
+}
+
 /// What every layer makes of one item, in the order of the layers: name and result, in the shape of
 /// [`crate::LayerSummary::output_shape`]. As in prediction: the item is prepared as the model says, dropout does
 /// nothing, batch normalisation uses its running statistics.

@@ -179,8 +179,16 @@ impl Layer {
             return layer;
         }
         let mut layer = self.clone();
-        if let Some(activation @ (Activation::Relu | Activation::LogSoftmax)) = layer.activation_mut() {
-            *activation = Activation::Linear;
+        match &mut layer {
+            Layer::Activation(l) if l.function == Activation::LogSoftmax && l.axis != Some(0) => {
+                *l = Activation::Linear.into();
+            }
+            layer => {
+                if let Some(activation @ (Activation::Relu | Activation::LogSoftmax)) = layer.activation_mut()
+                {
+                    *activation = Activation::Linear;
+                }
+            }
         }
         layer
     }

@@ -28,12 +28,26 @@ pub struct Series {
     pub(crate) points: Vec<(f64, f64)>,
     pub(crate) color: Option<usize>,
     pub(crate) dashed: bool,
+    scattered: bool,
 }
 
 impl Series {
     /// Points `(x, y)` in the order in which a line joins them. Where `y` is NaN or infinite the line has a gap.
     pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        Self { name: name.into(), points: points.into_iter().collect(), color: None, dashed: false }
+        Self {
+            name: name.into(),
+            points: points.into_iter().collect(),
+            color: None,
+            dashed: false,
+            scattered: false,
+        }
+    }
+
+    /// Dots without a line between them.
+    #[must_use]
+    pub fn scattered(mut self) -> Self {
+        self.scattered = true;
+        self
     }
 
     /// A dashed line, as for validation beside training.
@@ -215,7 +229,10 @@ impl Chart {
             let middle = y + ROW / 2.0;
             match series {
                 Some(n) => {
-                    drawing.line((x, middle), (x + SAMPLE, middle), self.paint(*n), 2.0, self.dashes(*n));
+                    if !self.series[*n].scattered {
+                        let ends = ((x, middle), (x + SAMPLE, middle));
+                        drawing.line(ends.0, ends.1, self.paint(*n), 2.0, self.dashes(*n));
+                    }
                     if self.has_dots(*n) {
                         drawing.dot(x + SAMPLE / 2.0, middle, 2.6, self.paint(*n));
                     }
@@ -232,11 +249,14 @@ impl Chart {
     }
 
     fn has_dots(&self, series: usize) -> bool {
-        self.series[series].points.len() <= MOST_DOTS
+        self.series[series].scattered || self.series[series].points.len() <= MOST_DOTS
     }
 
     fn draw_series(&self, drawing: &mut Drawing, n: usize, place: impl Fn((f64, f64)) -> (f64, f64)) {
-        let points = thinned(&self.series[n].points);
+        let points = match self.series[n].scattered {
+            true => self.series[n].points.clone(),
+            false => thinned(&self.series[n].points),
+        };
         let mut path = String::new();
         let shown = |index: Option<usize>| index.and_then(|i| points.get(i)).is_some_and(|p| self.shows(*p));
         for (index, &point) in points.iter().enumerate() {
@@ -252,7 +272,7 @@ impl Chart {
                 drawing.dot(x, y, 2.6, self.paint(n));
             }
         }
-        if !path.is_empty() {
+        if !path.is_empty() && !self.series[n].scattered {
             drawing.path(&path, self.paint(n), 2.0, self.dashes(n));
         }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     Failure,
     arguments::Train,
+    curves,
     output::{Progress, Spinner, Ui, count, duration, percent},
     run_folder::{RunFolder, hash},
 };
@@ -245,6 +246,7 @@ fn fit(
     if let Some(failure) = show.failure {
         return Err(failure);
     }
+    curves::write(folder.path(), &history.epochs)?;
     let last = history.epochs.into_iter().last();
     last.ok_or_else(|| Failure::Message("the recipe trains for no epoch; set --epochs".into()))
 }

@@ -65,10 +65,21 @@ pub(crate) fn loss(epochs: &[Epoch]) -> Option<Chart> {
         .filter(|(_, loss)| loss.is_finite())
         .min_by(|a, b| a.1.total_cmp(&b.1));
     let chart = over_epochs("Loss", "loss", epochs, |score| Some(score.loss))?;
+    let sides =
+        |e: &Epoch| [Some(e.train), e.validation].into_iter().flatten().map(|s| (0.0, s.loss)).collect();
+    let all: Vec<(f64, f64)> = epochs.iter().flat_map(|e| -> Vec<_> { sides(e) }).collect();
+    let chart = if spans_decades(&all) { chart.log_y() } else { chart };
     Some(match best {
         Some((number, _)) if epochs.len() > 2 => chart.mark(number, format!("lowest: epoch {number}")),
         _ => chart,
     })
+}
+
+/// Whether numbers are so far apart that only a logarithmic axis shows the small ones.
+pub(crate) fn spans_decades(points: &[(f64, f64)]) -> bool {
+    let numbers = || points.iter().map(|p| p.1).filter(|v| v.is_finite());
+    let (low, high) = (numbers().fold(f64::INFINITY, f64::min), numbers().fold(0.0, f64::max));
+    low > 0.0 && high >= 20.0 * low
 }
 
 /// Accuracy over the epochs; none in a regression.

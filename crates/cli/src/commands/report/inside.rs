@@ -50,7 +50,8 @@ pub(super) fn activations(trainer: &Trainer, data: &Dataset, page: &mut Page) ->
         "What each layer makes of {what}. Each map is drawn from its least value, black, to its largest, white; layers \
          that change no number are left out."
     ));
-    let mut grid = Grid::new("").sides(72).row("input", [Cell::new(row_picture(&first, 0)?)]);
+    section.pictures(&Grid::new("").sides(112).row("input", [Cell::new(row_picture(&first, 0)?)]));
+    let mut grid = Grid::new("").sides(52);
     let layers = inspect::activations(trainer, first.features().clone())?;
     for (n, (layer, values)) in layers.iter().enumerate() {
         if n > 0 && layers[n - 1].1.iter().eq(values.iter()) {

@@ -88,16 +88,18 @@ fn figure(value: f64) -> String {
 /// Title and headline figures.
 fn head(record: &Record) -> Page {
     let (done, planned) = (record.epochs.len(), record.number("epochs"));
-    let of = planned.map_or(String::new(), |n| format!(" of {n}"));
+    let of = planned.filter(|n| *n != done as f64).map_or(String::new(), |n| format!(" of {n}"));
     let state = if record.is_finished() { "finished" } else { "not finished" };
     let folder = std::fs::canonicalize(&record.folder).unwrap_or_else(|_| record.folder.clone());
-    let folder = folder.file_name().map_or_else(String::new, |name| format!(": {}", name.to_string_lossy()));
+    let folder = folder.file_name().unwrap_or_default().to_string_lossy();
+    let recipe = record.text("recipe");
+    let title = if folder == recipe { recipe.to_owned() } else { format!("{recipe}: {folder}") };
     let device = match record.text("device") {
         "" => String::new(),
         device => format!(", trained on {device}"),
     };
-    let lead = format!("{} on {}{device}; {state}", record.text("recipe"), record.text("dataset"));
-    let mut page = Page::new(&format!("{}{folder}", record.text("recipe")), &lead);
+    let lead = format!("{recipe} on {}{device}; {state}", record.text("dataset"));
+    let mut page = Page::new(&title, &lead);
 
     let last = record.epochs.last();
     let train = last.map(|last| last.epoch.train);
@@ -107,8 +109,8 @@ fn head(record: &Record) -> Page {
     for (name, value) in [
         ("test accuracy", accuracy("test_accuracy", test).map(percent)),
         ("test loss", loss("test_loss", test).map(figure)),
-        ("training accuracy", accuracy("train_accuracy", train).map(percent)),
-        ("training loss", loss("train_loss", train).map(figure)),
+        ("train accuracy", accuracy("train_accuracy", train).map(percent)),
+        ("train loss", loss("train_loss", train).map(figure)),
         ("epochs", Some(format!("{done}{of}"))),
         ("parameters", record.result("parameters").map(|n| count(n as u64))),
         ("time", seconds(record).map(|s| duration(Duration::from_secs_f64(s)))),
@@ -153,7 +155,7 @@ fn course(record: &Record) -> Section {
     let rates = over(&|e| e.learning_rate);
     if has(&rates) {
         let chart = chart("Learning rate", "learning rate", rates.clone());
-        charts.push(if spans_decades(&rates) { chart.log_y() } else { chart });
+        charts.push(if curves::spans_decades(&rates) { chart.log_y() } else { chart });
     }
     let speed = over(&|e| e.images_per_second);
     if has(&speed) {
@@ -170,15 +172,9 @@ fn course(record: &Record) -> Section {
     if charts.is_empty() {
         section.text("No epoch is over yet: there is nothing to draw.");
     }
+    let charts: Vec<Chart> = charts.into_iter().map(|chart| chart.size(420.0, 280.0)).collect();
     section.charts(&charts);
     section
-}
-
-/// Whether numbers are so far apart that only a logarithmic axis shows the small ones.
-fn spans_decades(points: &[(f64, f64)]) -> bool {
-    let numbers = || points.iter().map(|p| p.1).filter(|v| v.is_finite());
-    let (low, high) = (numbers().fold(f64::INFINITY, f64::min), numbers().fold(0.0, f64::max));
-    low > 0.0 && high >= 20.0 * low
 }
 
 /// The mean loss of each epoch so far, as it falls.
@@ -198,9 +194,11 @@ fn within_epochs(record: &Record) -> Option<Chart> {
         }
         points.push((x, step.score.loss));
     }
+    let last = points.last().map_or(1.0, |p| p.0.ceil());
     let chart = Chart::new("Loss within each epoch (mean so far)").x_label("epoch").y_label("loss");
+    let chart = chart.x_range(0.0, last).whole_x();
     let series = Series::new("training", points.iter().copied()).color(0);
-    Some(if spans_decades(&points) { chart.log_y() } else { chart }.series(series))
+    Some(if curves::spans_decades(&points) { chart.log_y() } else { chart }.series(series))
 }
 
 /// What needs the model: scores, mistakes, filters; the table of its layers. What cannot be had is noted on the page.

@@ -136,7 +136,11 @@ impl Section {
 
     /// A drawing that may be wider than the page; it then scrolls by itself.
     pub(super) fn wide(&mut self, figure: &impl Figure) {
-        self.push(format_args!("<div class=\"wide\">{}</div>", figure.to_svg(Theme::Page)));
+        let svg = figure.to_svg(Theme::Page);
+        // on a phone letters may shrink a little, and no further
+        let natural = svg.split("width=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse().ok());
+        let least = 0.75 * natural.unwrap_or(0.0_f64);
+        self.push(format_args!("<div class=\"wide\" style=\"--least:{least}px\">{svg}</div>"));
     }
 
     /// Pictures.
@@ -198,15 +202,15 @@ p{max-width:46rem;margin:.4rem 0;overflow-wrap:anywhere}.lead,footer{color:var(-
 .missing{border-left:3px solid var(--wrong);padding:.2rem .8rem;margin:.8rem 0}\
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;margin-top:1rem}a{color:var(--right)}\
 dl{margin:0}dd{margin:0}\
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.6rem;margin:1.2rem 0}\
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(7.6rem,1fr));gap:.6rem;margin:1.2rem 0}\
 .figures div{border:1px solid var(--rule);border-radius:8px;padding:.5rem .8rem}\
 .figures dt{color:var(--muted);font-size:.85rem}.figures dd{font-size:1.3rem;overflow-wrap:anywhere}\
 .pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:0 2rem}\
 .pairs div{display:flex;gap:1rem;padding:.3rem 0;border-bottom:1px solid var(--rule)}\
-.pairs dt{flex:0 0 9.5rem;color:var(--muted)}.pairs dd{overflow-wrap:anywhere;min-width:0}\
+.pairs dt{flex:0 0 10.5rem;color:var(--muted)}.pairs dd{overflow-wrap:anywhere;min-width:0}\
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1.2rem}\
 .charts svg{width:100%;max-width:560px;height:auto;display:block}\
-.wide{overflow-x:auto;max-width:100%}.wide svg{display:block}\
+.wide{overflow-x:auto;max-width:100%}.wide svg{display:block;max-width:100%;min-width:var(--least);height:auto}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}\
 th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--rule);white-space:nowrap}\
 th{color:var(--muted);font-weight:500}.n{text-align:right;padding:.3rem .4rem .3rem 1rem}\

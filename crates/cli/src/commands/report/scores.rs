@@ -1,6 +1,6 @@
 //! How good a model is on its test rows, and where it is wrong.
 
-use kiln_data::{Dataset, Targets};
+use kiln_data::{Dataset, Features, Targets};
 use kiln_nn::{
     Loss, Trainer,
     metrics::{Classification, Counts, mean_absolute_error, r2, roc_auc, roc_auc_one_vs_rest, roc_curve},
@@ -25,6 +25,9 @@ const MOST_CURVES: usize = 16;
 
 /// Points of a scatter.
 const MOST_POINTS: usize = 2000;
+
+/// Numbers of an input that are written out.
+const MOST_INPUTS: usize = 6;
 
 /// Rows of a table of predictions.
 const MOST_ROWS: usize = 16;
@@ -175,7 +178,7 @@ impl Measured<'_> {
         page.section(section);
 
         let mut section = Section::new("confusion", "Confusion matrix");
-        section.text("Rows are what is true, columns what the network says; a cell is the darker the larger its part of its row.");
+        section.text("Rows are what is true, columns what the network says; the larger a cell's part of its row, the stronger its colour.");
         section.wide(&Heatmap::confusion("", &self.classes, &scores.confusion)?);
         page.section(section);
         page.section(self.curves(&areas, positive));
@@ -210,11 +213,11 @@ impl Measured<'_> {
             .filter_map(|&(class, area)| {
                 let curve = roc_curve(&self.column(class), &positive(class))?;
                 let points = corners(curve.false_positive_rate.into_iter().zip(curve.true_positive_rate));
-                Some(Series::new(format!("{} ({area:.3})", self.classes[class]), points))
+                Some(Series::new(format!("{} ({area:.3})", self.classes[class]), points).plain())
             })
             .collect();
         let chart = |title: &str, from: f64, to: f64| {
-            let chart = Chart::new(title).size(480.0, 440.0);
+            let chart = Chart::new(title).size(420.0, 400.0);
             let chart = chart.x_label("false positive rate").y_label("true positive rate").diagonal();
             lines.iter().cloned().fold(chart.x_range(0.0, to).y_range(from, 1.0), Chart::series)
         };
@@ -244,7 +247,7 @@ impl Measured<'_> {
         wrong.sort_by(|a, b| b.3.total_cmp(&a.3));
         wrong.truncate(MISTAKES);
         let which = if all > wrong.len() {
-            format!("the {MISTAKES} surest of them first")
+            format!("the {MISTAKES} surest are shown")
         } else {
             "the surest first".into()
         };
@@ -304,11 +307,16 @@ impl Measured<'_> {
         if rows <= MOST_ROWS && self.width <= 4 {
             let line =
                 |values: &[f32]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(", ");
+            let size = shape.elements();
+            let input = |row: usize| match self.data.test.features() {
+                Features::Real(values) if size <= MOST_INPUTS => line(&values[row * size..(row + 1) * size]),
+                _ => format!("row {row}"),
+            };
             let pairs = targets.chunks(self.width).zip(self.outputs.chunks(self.width)).enumerate();
             let rows: Vec<Vec<String>> =
-                pairs.map(|(row, (want, got))| vec![row.to_string(), line(want), line(got)]).collect();
+                pairs.map(|(row, (want, got))| vec![input(row), line(want), line(got)]).collect();
             let columns =
-                [("row", Column::Numbers), ("true", Column::Numbers), ("predicted", Column::Numbers)];
+                [("input", Column::Words), ("true", Column::Numbers), ("predicted", Column::Numbers)];
             section.table(&columns, &rows);
         } else {
             let pairs = targets.iter().zip(&self.outputs).take(MOST_POINTS);
@@ -323,7 +331,7 @@ impl Measured<'_> {
                 .x_range(low - room, high + room)
                 .y_range(low - room, high + room)
                 .diagonal()
-                .size(480.0, 400.0)
+                .size(420.0, 380.0)
                 .series(Series::new("", points).scattered());
             section.charts(&[chart]);
         }

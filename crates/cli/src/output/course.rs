@@ -90,7 +90,8 @@ pub(crate) fn table(reports: &[&EpochReport], best: Option<usize>, width: usize)
     columns.push(Column::new("loss", |report| loss(report.train.loss)));
     let has_accuracy = |report: &&&EpochReport| report.train.accuracy.is_some();
     if reports.iter().any(|report| has_accuracy(&report)) {
-        columns.push(Column::new("accuracy", |report| report.train.accuracy.map_or_else(String::new, percent)));
+        columns
+            .push(Column::new("accuracy", |report| report.train.accuracy.map_or_else(String::new, percent)));
     }
     if reports.iter().any(|report| report.validation.is_some()) {
         columns.push(Column::new("test loss", |r| r.validation.map_or_else(String::new, |s| loss(s.loss))));
@@ -151,10 +152,12 @@ impl<'a> Column<'a> {
     }
 }
 
-/// A loss with four digits behind the point, or as many in all where it is very small or large.
+/// A loss with four digits behind the point; with fewer where it is large, as a power of ten where it is very large or
+/// small.
 pub(crate) fn loss(value: f64) -> String {
     match value.abs() {
         size if size.is_finite() && size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.3e}"),
+        size if size >= 1000.0 => format!("{value:.1}"),
         _ => format!("{value:.4}"),
     }
 }
@@ -211,8 +214,14 @@ pub(crate) mod tests {
             EpochReport {
                 epoch,
                 step: 938 * epoch as u64,
-                train: Scores { loss: 2.0 * (-4.0 * part).exp(), accuracy: Some(1.0 - 0.9 * (-4.0 * part).exp()) },
-                validation: Some(Scores { loss: 0.1 + (part - 0.75).abs(), accuracy: Some(0.9 - part / 10.0) }),
+                train: Scores {
+                    loss: 2.0 * (-4.0 * part).exp(),
+                    accuracy: Some(1.0 - 0.9 * (-4.0 * part).exp()),
+                },
+                validation: Some(Scores {
+                    loss: 0.1 + (part - 0.75).abs(),
+                    accuracy: Some(0.9 - part / 10.0),
+                }),
                 metrics: BTreeMap::from([("f1_macro".to_string(), (epoch > 1).then_some(0.5))]),
                 learning_rate: 0.001,
                 seconds: 1.5,
@@ -228,7 +237,7 @@ pub(crate) mod tests {
     fn few_epochs_have_a_row_each() {
         let text = table_and_chart(&history(4), None, PLAIN);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "epoch    loss  accuracy  test loss  test accuracy     time   f1_macro");
+        assert_eq!(lines[0], "epoch    loss  accuracy  test loss  test accuracy    time   f1_macro");
         assert_eq!(lines[2], "    1  0.7358   66.89 %     0.6000        87.50 %  1.50 s  undefined");
         assert_eq!(lines[4], "    3  0.0996   95.52 %     0.1000        82.50 %  1.50 s     0.5000  best");
         assert!(lines[5].starts_with("    4") && lines[6].is_empty(), "{text}");

@@ -127,6 +127,8 @@ mod tests {
 
         again.begin(false).unwrap();
         again.epoch(&made_up::epoch(1)).unwrap();
-        assert!(read(&again).starts_with("epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n1,"));
+        assert!(
+            read(&again).starts_with("epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n1,")
+        );
     }
 }

@@ -149,7 +149,11 @@ mod tests {
 
         let mut log = LogFile::new(path.clone());
         log.restore(kept);
-        assert_eq!(log.synced().unwrap(), 4, "a checkpoint before the first step keeps what it was made from");
+        assert_eq!(
+            log.synced().unwrap(),
+            4,
+            "a checkpoint before the first step keeps what it was made from"
+        );
         log.begin(true).unwrap();
         assert_eq!(read(), "one\n");
         log.append(b"two\n").unwrap();

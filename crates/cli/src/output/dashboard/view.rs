@@ -76,7 +76,8 @@ impl View {
     pub(super) fn progress(&mut self, place: Place, scores: Scores, now: Duration) {
         let here = self.rows_so_far(place);
         let (first, since) = *self.started.get_or_insert((here, now));
-        let before = self.before.filter(|(before, ..)| before.epoch == place.epoch && before.rows < place.rows);
+        let before =
+            self.before.filter(|(before, ..)| before.epoch == place.epoch && before.rows < place.rows);
         let fresh = match before {
             None => scores,
             // what the means were over is known, so that of the rows in between can be told
@@ -119,7 +120,9 @@ impl View {
         self.scores = Some(report.train);
         self.learning_rate = report.learning_rate;
         // a training of few rows has no reports between its epochs
-        if self.course.last().is_none_or(|point| point.epochs <= (report.epoch - 1) as f64) && self.gathered.0 == 0 {
+        if self.course.last().is_none_or(|point| point.epochs <= (report.epoch - 1) as f64)
+            && self.gathered.0 == 0
+        {
             let Scores { loss, accuracy } = report.train;
             self.gather(Point { epochs: report.epoch as f64, loss, accuracy });
         }
@@ -211,7 +214,11 @@ mod tests {
         let mut view = View { epochs: 1, ..View::default() };
         for step in 1..=1_000_000usize {
             let place = Place { epoch: 1, rows: 64 * step, total_rows: 64_000_000 };
-            view.progress(place, Scores { loss: 1.0, accuracy: None }, Duration::from_millis(step as u64 * 10));
+            view.progress(
+                place,
+                Scores { loss: 1.0, accuracy: None },
+                Duration::from_millis(step as u64 * 10),
+            );
         }
         assert!((POINTS / 4..POINTS).contains(&view.course.len()), "{}", view.course.len());
         assert!(view.course.windows(2).all(|pair| pair[0].epochs < pair[1].epochs));

@@ -5,6 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use kiln_data::DataDir;
 use kiln_nn::Recipe;
+use serde::{Deserialize, Serialize};
+
+mod inspect;
+
+pub(crate) use inspect::{
+    Data, DataShow, DataWhat, Inspect, InspectActivations, InspectFilters, InspectMaximize, InspectWhat,
+    Inspected, Numbers, SplitName,
+};
+use inspect::{numbers, png_file};
 
 /// Trains neural networks on any GPU.
 #[derive(Debug, Parser)]
@@ -29,6 +38,10 @@ pub(crate) enum Command {
     Eval(Eval),
     /// Classify image files
     Predict(Predict),
+    /// Draw what a network has learned
+    Inspect(Inspect),
+    /// Look at data sets
+    Data(Data),
     /// Show a network's layers, parameters and memory
     Summary(Summary),
     /// List the built-in recipes
@@ -69,6 +82,10 @@ impl Command {
             Self::Train(args) => &args.output,
             Self::Eval(args) => &args.output,
             Self::Predict(args) => &args.output,
+            Self::Inspect(args) => &args.what.of().output,
+            Self::Data(args) => match &args.what {
+                DataWhat::Show(args) => &args.output,
+            },
             Self::Summary(args) => &args.output,
             Self::Recipes(args) => &args.output,
             Self::Devices(args) => &args.output,
@@ -119,6 +136,16 @@ impl FromData {
     }
 }
 
+/// What metrics are written as, beside metrics.jsonl.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// metrics.csv: a line an epoch
+    Csv,
+    /// tensorboard/: event files for TensorBoard
+    Tensorboard,
+}
+
 /// Optimizers by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OptimizerName {
@@ -149,7 +176,7 @@ pub(crate) enum OptimizerName {
 #[derive(Debug, Args)]
 #[command(
     allow_negative_numbers = true,
-    after_help = "Example:\n  kiln train mnist-cnn --epochs 5 --batch-size 64 --out runs/first\n  kiln train my-network.toml --lr 0.01"
+    after_help = "Example:\n  kiln train mnist-cnn --epochs 5 --batch-size 64 --out runs/first\n  kiln train my-network.toml --lr 0.01\n  kiln train --resume runs/first\n  kiln train fashion.toml --init-from runs/first/model.safetensors --freeze 'conv*'"
 )]
 pub(crate) struct Train {
     /// A built-in recipe (see `kiln recipes`) or a recipe file ending in .toml
@@ -177,9 +204,36 @@ pub(crate) struct Train {
     /// Training images at most
     #[arg(long, value_name = "N", value_parser = at_least_one(u32::MAX))]
     pub(crate) limit: Option<u32>,
+    /// Part of the training rows to hold out for validation [default: the recipe's, else none]
+    #[arg(long, value_name = "PART", value_parser = part)]
+    pub(crate) validation_split: Option<f64>,
+    /// Begin with what a model has learned, as far as names and shapes of parameters fit
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) init_from: Option<PathBuf>,
+    /// Leave layers or parameters as they are: a name, with * and ? for others; may be given again
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) freeze: Vec<String>,
     /// Run folder, without a run in it so far [default: runs/RECIPE-TIME]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Go on with the interrupted run of this folder, with all its settings
+    #[arg(long, value_name = "DIR", conflicts_with_all = [
+        "recipe", "epochs", "batch_size", "lr", "optimizer", "seed", "limit", "validation_split", "init_from",
+        "freeze", "out", "log", "checkpoint_steps", "check_finite",
+    ])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Write a checkpoint every N steps [default: every ten seconds]
+    #[arg(long, value_name = "N", value_parser = at_least_one(u32::MAX))]
+    pub(crate) checkpoint_steps: Option<u32>,
+    /// Write metrics in further formats, beside metrics.jsonl; may be given again
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log: Vec<LogFormat>,
+    /// Look at every tensor of every step, and stop at the first that is no number: slow
+    #[arg(long)]
+    pub(crate) check_finite: bool,
+    /// Watch curves and progress on the whole terminal
+    #[arg(long, conflicts_with_all = ["quiet", "json"])]
+    pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -202,14 +256,29 @@ pub(crate) struct Eval {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kiln predict runs/first/model.safetensors seven.png three.jpg")]
+#[command(
+    after_help = "Example:\n  kiln predict runs/first/model.safetensors seven.png three.jpg\n  kiln predict runs/first/model.safetensors --index 0..15 --plot"
+)]
 pub(crate) struct Predict {
     /// A model file
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// PNG or JPEG files
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required_unless_present = "index")]
     pub(crate) images: Vec<PathBuf>,
+    /// Rows of the model's test set instead of files, counted from 0: 7, or 1,5,9, or 0..15 for the first fifteen
+    #[arg(long, value_name = "ROWS", value_parser = numbers, conflicts_with_all = ["images", "invert", "labels"])]
+    pub(crate) index: Option<Numbers>,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// Draw each image with the predicted class and how sure the network is of each: right ones blue, wrong ones red
+    /// [default: MODEL-predictions.png in this folder]
+    #[arg(long, value_name = "FILE.png", num_args = 0..=1, require_equals = true, value_parser = png_file)]
+    pub(crate) plot: Option<Option<PathBuf>>,
+    /// The true class of each image, in order, for --plot [default: the folder that an image lies in, if it is called as
+    /// a class is]
+    #[arg(long, value_name = "CLASS,...", value_delimiter = ',', requires = "plot")]
+    pub(crate) labels: Vec<String>,
     /// Exchange black and white first: for dark digits on light paper
     #[arg(long)]
     pub(crate) invert: bool,
@@ -338,6 +407,14 @@ fn learning_rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A number between 0 and 1, without either.
+fn part(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(part) if part > 0.0 && part < 1.0 => Ok(part),
+        _ => Err("a part is a number between 0 and 1".into()),
+    }
+}
+
 /// clap's error as one line, without its usage text.
 pub(crate) fn usage_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
@@ -360,21 +437,16 @@ mod tests {
     #[test]
     fn definitions_are_sound_and_helped_by_examples() {
         Arguments::command().debug_assert();
-        fn walk(command: &clap::Command) {
+        fn walk(command: &clap::Command, path: &str) {
             if command.get_name() == "help" {
                 return;
             }
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(
-                command.has_subcommands()
-                    || help.contains(&format!("kiln {}", command.get_name()))
-                    || help.contains(&format!("kiln bench {}", command.get_name())),
-                "{} has no example",
-                command.get_name()
-            );
-            command.get_subcommands().for_each(walk);
+            // what takes no subcommand shows how it is called, with all of its name
+            assert!(command.has_subcommands() || help.contains(path), "{path} has no example");
+            command.get_subcommands().for_each(|c| walk(c, &format!("{path} {}", c.get_name())));
         }
-        walk(&Arguments::command());
+        walk(&Arguments::command(), "kiln");
     }
 
     #[test]
@@ -402,6 +474,22 @@ mod tests {
             ("bench matmul", "<N>"),
             ("bench matmul 0", "0 is not in 1..="),
             ("bench step --steps 0", "0 is not in 1..="),
+            ("predict model --index 5..5", "empty"),
+            ("predict model --index -1", "-1"),
+            ("predict model --index 0..9999999999", "more than 2500"),
+            ("predict model --index 3 a.png", "cannot be used with"),
+            ("predict model a.png --labels 7", "--plot"),
+            ("predict model a.png --plot=a.jpg", ".png"),
+            ("inspect filter model", "'filters'"),
+            ("data fetch mnist", "'fetch'"),
+            ("inspect filters", "MODEL"),
+            ("inspect filters model --out a.jpg", ".png"),
+            ("inspect activations model a.png --index 1", "cannot be used with"),
+            ("inspect maximize model --filters 1,,2", "no whole number"),
+            ("inspect maximize model --steps 0", "0 is not in 1..="),
+            ("data show", "NAME"),
+            ("data show digits --split valid", "test"),
+            ("data show digits --count 0", "0 is not in 1..="),
         ] {
             let error = Arguments::try_parse_from(format!("kiln {line}").split(' ')).expect_err(line);
             let message = usage_line(&error);

@@ -4,6 +4,7 @@ use kiln_data::DataError;
 use kiln_graph::GraphError;
 use kiln_kernel::BackendError;
 use kiln_nn::NnError;
+use kiln_plot::PlotError;
 
 /// Why a command did not succeed. Printed as one line, `kiln: what happened`; exit status 1.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,9 @@ pub(crate) enum Failure {
     /// Said in full where it was found.
     #[error("{0}")]
     Message(String),
+    /// Ctrl-C, after saving: exit status 130. The message says how to go on.
+    #[error("{0}")]
+    Interrupted(String),
     /// From a device.
     #[error(transparent)]
     Device(#[from] BackendError),
@@ -24,6 +28,9 @@ pub(crate) enum Failure {
     /// From a network's shapes.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// From a picture.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     /// Standard output is gone or full.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),

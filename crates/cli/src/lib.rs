@@ -6,9 +6,12 @@
 mod arguments;
 mod commands;
 mod error;
+mod interrupt;
 mod output;
+mod pictures;
 mod product;
 mod run_folder;
+mod run_record;
 
 use std::{
     panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind},
@@ -19,13 +22,16 @@ use std::{
 use clap::{Parser, error::ErrorKind};
 
 use crate::{
-    arguments::{Arguments, BenchWhat, Command, usage_line},
+    arguments::{Arguments, BenchWhat, Command, DataWhat, InspectWhat, usage_line},
     error::{Failure, one_line},
     output::{Ui, complain, duration},
 };
 
 /// Exit status of a command that failed.
 const FAILED: u8 = 1;
+
+/// Exit status after Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Exit status of a command line that is wrong.
 const WRONG_USAGE: u8 = 2;
@@ -43,6 +49,10 @@ pub fn main() -> ExitCode {
     match catch_unwind(AssertUnwindSafe(|| run(&arguments.command))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Ok(Err(failure @ Failure::Interrupted(_))) => {
+            complain(&failure.line());
+            ExitCode::from(INTERRUPTED)
+        }
         Ok(Err(failure)) => {
             complain(&format!("kiln: {}", failure.line()));
             ExitCode::from(FAILED)
@@ -71,6 +81,14 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
         Command::Train(args) => commands::train::run(args, ui),
         Command::Eval(args) => commands::eval::run(args, ui),
         Command::Predict(args) => commands::predict::run(args, ui),
+        Command::Inspect(inspect) => match &inspect.what {
+            InspectWhat::Filters(args) => commands::inspect::filters(args, ui),
+            InspectWhat::Activations(args) => commands::inspect::activations(args, ui),
+            InspectWhat::Maximize(args) => commands::inspect::maximize(args, ui),
+        },
+        Command::Data(data) => match &data.what {
+            DataWhat::Show(args) => commands::data_show::run(args, ui),
+        },
         Command::Summary(args) => commands::summary::run(args, ui),
         Command::Recipes(_) => commands::recipes::run(ui),
         Command::Verify(args) => commands::verify::run(args, ui),

@@ -210,12 +210,25 @@ impl Split {
     /// The rows of these indices, in their order; the same row may come twice.
     ///
     /// # Errors
-    /// [`DataError::Shape`] where there is none, or an index is out of range.
+    /// [`DataError::Shape`] where there is no such row, or no index.
+    ///
+    /// ```
+    /// let data = kiln_data::Dataset::digits(1, 5, 5)?;
+    /// assert_eq!(data.test.select(&[4, 0])?.len(), 2);
+    /// assert!(data.test.select(&[5]).is_err());
+    /// # Ok::<(), kiln_data::DataError>(())
+    /// ```
     pub fn select(&self, rows: &[u32]) -> Result<Self, DataError> {
         let fail = |message: String| Err(DataError::Shape { origin: "data".into(), message });
         match rows.iter().find(|&&row| row as usize >= self.len) {
-            _ if rows.is_empty() => return fail("a selection of no rows".into()),
-            Some(row) => return fail(format!("row {row} is out of range; there are {}", self.len)),
+            _ if rows.is_empty() => return fail("no rows are asked for".into()),
+            Some(row) => {
+                return fail(format!(
+                    "there is no row {row}: there are {}, numbered from 0 to {}",
+                    self.len,
+                    self.len - 1
+                ));
+            }
             None => {}
         }
         fn pick<T: Copy>(values: &[T], size: usize, rows: &[u32]) -> Vec<T> {

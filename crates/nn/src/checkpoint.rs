@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Network, NnError, Optimizer, Plateau, Scheduled, Trainer,
+    EpochReport, Network, NnError, Optimizer, Plateau, Scheduled, Trainer,
     callbacks::CallbackState,
     file::{read_regular, write_checked},
     fit::Position,
@@ -345,6 +345,11 @@ impl Trainer {
         let metadata = Some(HashMap::from([(KEY.to_string(), json)]));
         let file = safetensors::serialize(views, metadata).map_err(|e| NnError::file(path, e))?;
         write_checked(path, &file)
+    }
+
+    /// The epochs that were over at the checkpoint that the next fit goes on from; none if it goes on from none.
+    pub fn resumed_epochs(&self) -> &[EpochReport] {
+        self.resumed.as_ref().map_or(&[], |resumed| &resumed.position.history)
     }
 
     /// Takes up a checkpoint: the same network, optimizer and schedule, which the trainer was made with. A fit of the

@@ -31,6 +31,7 @@ mod fit;
 mod graph_trainer;
 mod history;
 mod init;
+pub mod inspect;
 mod layers;
 mod loss;
 pub mod metrics;

@@ -88,10 +88,10 @@ pub struct Network {
 pub type Sequential = Network;
 
 /// A layer after recording.
-struct Recorded {
-    name: String,
+pub(crate) struct Recorded {
+    pub(crate) name: String,
     inputs: Vec<String>,
-    result: Tensor,
+    pub(crate) result: Tensor,
     /// What its softmax was taken of, where it ends in one.
     logits: Option<Tensor>,
     /// The parameters that it was the first to use.
@@ -257,7 +257,22 @@ impl Network {
         Ok(owner)
     }
 
-    fn record_all(&self, to: &mut Recording<'_>, x: Tensor) -> Result<Vec<Recorded>, GraphError> {
+    /// The layer whose parameters layer `i` uses, with its name.
+    pub(crate) fn owner_of(&self, i: usize) -> Result<(String, &Layer), String> {
+        let names = self.names();
+        let owner = self.owner(&names, i)?;
+        Ok((names[owner].clone(), &self.layers[owner].layer))
+    }
+
+    /// The network with another layer in place of layer `i`.
+    pub(crate) fn with_layer(&self, i: usize, layer: Layer) -> Self {
+        let mut network = self.clone();
+        network.layers[i].layer = layer;
+        network
+    }
+
+    /// Records the layers on a batch `x` [rows, ...].
+    pub(crate) fn record_all(&self, to: &mut Recording<'_>, x: Tensor) -> Result<Vec<Recorded>, GraphError> {
         let names = self.names();
         let known_names: HashSet<&str> = names.iter().map(String::as_str).collect();
         let mut known: HashMap<&str, Tensor> = HashMap::from([(INPUT, x)]);

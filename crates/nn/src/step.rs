@@ -44,7 +44,7 @@ impl Form {
         }
     }
 
-    fn record_features(
+    pub(crate) fn record_features(
         &self,
         g: &mut Graph,
         rows: usize,

@@ -44,7 +44,7 @@ impl Series {
     }
 
     /// The colour by its number: 0 blue, 1 vermilion, 2 green, 3 purple, 4 orange, 5 light blue, 6 grey, 7 olive, and
-    /// again. Otherwise the series of a chart take them in order.
+    /// again. Otherwise the series of a chart take them in order, dashed from the ninth on.
     #[must_use]
     pub fn color(mut self, number: usize) -> Self {
         self.color = Some(number);
@@ -194,7 +194,9 @@ impl Chart {
     }
 
     fn dashes(&self, series: usize) -> Option<&'static str> {
-        self.series[series].dashed.then_some(DASHES)
+        // where the colours begin anew, lines must differ in something else
+        let again = self.series[series].color.is_none() && series >= Theme::COLORS;
+        (self.series[series].dashed || again).then_some(DASHES)
     }
 
     /// Draws the legend from a height on; the height below it.
@@ -283,7 +285,7 @@ impl Figure for Chart {
         let (x_axis, y_axis) = self.axes();
 
         let y_label = if self.y_label.is_empty() { 4.0 } else { 20.0 };
-        let y_ticks = y_axis.ticks(5, false);
+        let y_ticks = y_axis.ticks(6, false);
         let widest = y_ticks.iter().map(|t| text_width(&t.label, LETTERS)).fold(0.0, f64::max);
         let left = (y_label + widest + 8.0).min(width / 2.0);
         let mut top = 8.0;
@@ -312,13 +314,14 @@ impl Figure for Chart {
             (left + x_axis.part(x) * (right - left), bottom - y_axis.part(y) * (bottom - top))
         };
 
-        for tick in &y_ticks {
+        let is_empty = !self.series.iter().flat_map(|s| &s.points).any(|p| self.shows(*p));
+        for tick in y_ticks.iter().filter(|_| !is_empty) {
             let y = bottom - y_axis.part(tick.value) * (bottom - top);
             drawing.line((left, y), (right, y), Paint::Rule, 1.0, None);
             drawing.text(left - 6.0, y, LETTERS, Anchor::End, Paint::Muted, &tick.label);
         }
         drawing.line((left, bottom), (right, bottom), Paint::Muted, 1.0, None);
-        for tick in &x_ticks {
+        for tick in x_ticks.iter().filter(|_| !is_empty) {
             let x = left + x_axis.part(tick.value) * (right - left);
             drawing.line((x, bottom), (x, bottom + 4.0), Paint::Muted, 1.0, None);
             drawing.text(x, bottom + 13.0, LETTERS, Anchor::Middle, Paint::Muted, &tick.label);
@@ -342,7 +345,6 @@ impl Figure for Chart {
             let x = left + x_axis.part(*x) * (right - left);
             drawing.line((x, top), (x, bottom), Paint::Muted, 1.0, Some("2 2"));
         }
-        let is_empty = !self.series.iter().flat_map(|s| &s.points).any(|p| self.shows(*p));
         if is_empty {
             let middle = ((left + right) / 2.0, (top + bottom) / 2.0);
             drawing.text(middle.0, middle.1, LETTERS, Anchor::Middle, Paint::Muted, "no numbers to show");

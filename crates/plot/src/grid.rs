@@ -14,7 +14,7 @@ pub(crate) const LINE: f64 = 15.0;
 const GAP: f64 = 10.0;
 
 /// How wide the bars beside a picture are, with their names.
-const BARS: f64 = 84.0;
+const BARS: f64 = 108.0;
 
 /// Least width of a cell that has a caption.
 const CAPTION: f64 = 36.0;
@@ -175,7 +175,7 @@ const BAR: f64 = 12.0;
 /// Bars as they stand beside a picture: name, then length.
 pub(crate) fn draw_bars(drawing: &mut Drawing, x: f64, y: f64, width: f64, bars: &[Bar]) {
     const SMALL: f64 = 10.0;
-    let names = bars.iter().map(|b| text_width(&b.label, SMALL)).fold(0.0, f64::max).min(width * 0.55);
+    let names = bars.iter().map(|b| text_width(&b.label, SMALL)).fold(0.0, f64::max).min(width * 0.62);
     let left = x + names + 4.0;
     for (n, bar) in bars.iter().enumerate() {
         let middle = y + BAR * (n as f64 + 0.5);

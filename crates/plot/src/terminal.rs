@@ -209,7 +209,7 @@ fn horizontal(axis: &Axis, style: &Style, margin: usize, columns: usize) -> Stri
         Marks::Braille => ('└', '─', '┬'),
         Marks::Ascii => ('+', '-', '+'),
     };
-    let ticks = axis.ticks((columns / 12).clamp(2, 8), style.whole_x);
+    let ticks = axis.ticks((columns / 8).clamp(2, 12), style.whole_x);
     let mut line = vec![bar; columns];
     let mut labels = vec![' '; margin + 2 + columns];
     let mut free = 0;

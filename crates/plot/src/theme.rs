@@ -51,6 +51,9 @@ const HEAT: ([f64; 3], [f64; 3]) = ([255.0, 255.0, 255.0], [0.0, 84.0, 134.0]);
 const DARK: u8 = 130;
 
 impl Theme {
+    /// How many colours series have.
+    pub(crate) const COLORS: usize = SERIES.len();
+
     /// The CSS variables that [`Theme::Page`] uses, light and, where the reader's system says so, dark.
     ///
     /// A page puts this into its `<style>`; it may use the variables itself: `--paper`, `--ink`, `--muted`, `--rule`,

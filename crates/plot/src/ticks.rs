@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(labels(1e-4, 10.0, true, false), ["0.0001", "0.001", "0.01", "0.1", "1", "10"]);
         assert_eq!(labels(0.04, 1.2, true, false), ["0.05", "0.1", "0.2", "0.5", "1"]);
         assert_eq!(labels(1e-9, 1e9, true, false), ["1e-9", "1e-5", "0.1", "1000", "1e7"]);
-        assert_eq!(labels(0.31, 0.44, true, false), ["0.32", "0.34", "0.36", "0.38", "0.40", "0.42", "0.44"]);
+        assert_eq!(labels(0.31, 0.44, true, false), ["0.35", "0.40"]);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 pub(crate) mod bench_matmul;
 pub(crate) mod bench_step;
+pub(crate) mod data_show;
 pub(crate) mod devices;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod inspect;
 mod model;
 pub(crate) mod predict;
 pub(crate) mod recipes;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_data::{DataDir, Dataset};
 use kiln_device::Device;
-use kiln_nn::{ModelFile, Recipe, Trainer};
+use kiln_nn::{DataSpec, ModelFile, Recipe, Trainer};
 
 use crate::Failure;
 
@@ -69,8 +69,21 @@ impl Model {
             };
             return Err(Failure::Message(format!("{why}; name a recipe with --recipe")));
         }
-        let mut recipe = Recipe::open("digits-cnn")?;
-        recipe.data = kiln_nn::DataSpec { name: name.into(), train: None, test: None };
-        Ok(recipe.dataset(dir)?)
+        named_dataset(name, dir)
     }
+}
+
+/// A data set by its name, in its usual size.
+///
+/// # Errors
+/// Where there is none of that name, or the data cannot be read.
+pub(crate) fn named_dataset(name: &str, dir: &DataDir) -> Result<Dataset, Failure> {
+    if !Recipe::DATASETS.contains(&name) {
+        let known = Recipe::DATASETS.join(", ");
+        return Err(Failure::Message(format!("there is no data set \"{name}\"; there are {known}")));
+    }
+    // any recipe can be told other data
+    let mut recipe = Recipe::open("digits-cnn")?;
+    recipe.data = DataSpec { name: name.into(), train: None, test: None };
+    Ok(recipe.dataset(dir)?)
 }

@@ -1,10 +1,11 @@
 //! `kiln predict MODEL IMAGE...`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use kiln_data::{Features, ImageForm, read_image};
+use kiln_data::{DataError, Features, ImageForm, Split, Targets, read_image};
 use kiln_device::Device;
-use kiln_nn::{Loss, NnError};
+use kiln_nn::{Loss, NnError, Trainer};
+use kiln_plot::{Bar, Cell, Grid, Tone};
 use serde::Serialize;
 
 use super::model::Model;
@@ -12,6 +13,7 @@ use crate::{
     Failure,
     arguments::Predict,
     output::{Align, Table, Ui, percent},
+    pictures::{file_beside, row_picture, write},
 };
 
 /// What a network says about one image; `--json` prints a list of these.
@@ -42,6 +44,17 @@ fn name(names: &[String], class: usize) -> String {
     names.get(class).cloned().unwrap_or_else(|| class.to_string())
 }
 
+/// What is to be predicted.
+struct Asked {
+    rows: Split,
+    /// What each row is called: its file.
+    names: Vec<PathBuf>,
+    /// The class of each, where it is known.
+    truths: Vec<Option<usize>>,
+    /// What classes are called.
+    classes: Vec<String>,
+}
+
 pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
     let model = Model::open(&args.model, args.recipe.as_deref())?;
     let device = Device::open(&args.device.device)?;
@@ -65,13 +78,14 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
             args.model.display()
         )));
     }
-    let form = ImageForm { channels, height, width, invert: args.invert };
-    let mut pixels = Vec::new();
-    for image in &args.images {
-        pixels.extend(read_image(image, &form)?);
-    }
-    let probabilities = trainer.predict(Features::Bytes(pixels))?;
-    let probabilities: Vec<f32> = probabilities.into_iter().collect();
+    let asked = match &args.index {
+        Some(rows) => test_rows(&model, &trainer, &rows.0, args)?,
+        None => {
+            let form = ImageForm { channels, height, width, invert: args.invert };
+            image_files(&trainer, &form, outputs.max(classes), args)?
+        }
+    };
+    let probabilities: Vec<f32> = trainer.predict_split(&asked.rows)?.into_iter().collect();
     if probabilities.iter().any(|p| !p.is_finite()) {
         return Err(Failure::Message(format!(
             "{}: the network's results are not numbers: its parameters or preprocessing are too large or no \
@@ -84,15 +98,150 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
         true => probabilities.iter().flat_map(|&p| [1.0 - p, p]).collect(),
         false => probabilities,
     };
-    let classes = probabilities.len() / args.images.len().max(1);
-    let predictions: Vec<Prediction> = args
-        .images
+    let classes = probabilities.len() / asked.rows.len();
+    let predictions: Vec<Prediction> = asked
+        .names
         .iter()
         .zip(probabilities.chunks(classes.max(1)))
-        .map(|(file, row)| Prediction::new(file, row, trainer.classes()))
+        .map(|(file, row)| Prediction::new(file, row, &asked.classes))
         .collect();
-    ui.result(&table(&predictions, trainer.classes()))?;
+    ui.result(&table(&predictions, &asked.classes))?;
+    if let Some(path) = &args.plot {
+        let path = path.clone().unwrap_or_else(|| file_beside(&args.model, "predictions"));
+        write(&draw(&predictions, &asked, args.index.is_none())?, &path)?;
+        ui.note(&format!("drawn in {}", path.display()));
+    }
     ui.json(&predictions)
+}
+
+/// Image files, as the network takes them.
+fn image_files(
+    trainer: &Trainer,
+    form: &ImageForm,
+    outputs: usize,
+    args: &Predict,
+) -> Result<Asked, Failure> {
+    let classes = trainer.classes().to_vec();
+    let truths = truths(&args.images, &args.labels, &classes, outputs)?;
+    let mut pixels = Vec::new();
+    for image in &args.images {
+        // `--plot a.png` is another image and a picture of its own name, which is easily meant otherwise
+        pixels.extend(read_image(image, form).map_err(|error| match error {
+            DataError::Io { .. } if matches!(args.plot, Some(None)) => Failure::Message(format!(
+                "{error}; where the picture is to be written is said with an equals sign: --plot=FILE.png"
+            )),
+            error => error.into(),
+        })?);
+    }
+    // nothing looks at the targets
+    let targets = Targets::Classes { labels: vec![0; args.images.len()], classes: 1 };
+    let rows = Split::new(Features::Bytes(pixels), trainer.model().input_shape(), targets)?;
+    Ok(Asked { rows, names: args.images.clone(), truths, classes })
+}
+
+/// Rows of the model's test set.
+fn test_rows(model: &Model, trainer: &Trainer, rows: &[usize], args: &Predict) -> Result<Asked, Failure> {
+    let data = model.dataset(&args.data.dir())?;
+    // an index beyond 32 bits is none of any row
+    let rows: Vec<u32> = rows.iter().map(|&row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
+    let split = data.test.select(&rows)?;
+    let truths = match split.targets() {
+        Targets::Classes { labels, .. } => labels.iter().map(|&label| Some(label as usize)).collect(),
+        Targets::Real { .. } => vec![None; rows.len()],
+    };
+    let classes = if trainer.classes().is_empty() { data.classes } else { trainer.classes().to_vec() };
+    let names = rows.iter().map(|row| format!("test row {row}").into()).collect();
+    Ok(Asked { rows: split, names, truths, classes })
+}
+
+/// The true class of each image: of `labels`, or of the folder that it lies in where that is called as a class is.
+fn truths(
+    images: &[PathBuf],
+    labels: &[String],
+    classes: &[String],
+    outputs: usize,
+) -> Result<Vec<Option<usize>>, Failure> {
+    let class = |text: &str| {
+        let named = classes.iter().position(|class| class.eq_ignore_ascii_case(text.trim()));
+        named.or_else(|| text.trim().parse().ok().filter(|&index| classes.is_empty() && index < outputs))
+    };
+    if labels.is_empty() {
+        let folder = |image: &PathBuf| {
+            // an image may be named from within its folder
+            let image = std::path::absolute(image).ok()?;
+            class(&image.parent()?.file_name()?.to_string_lossy())
+        };
+        return Ok(images.iter().map(folder).collect());
+    }
+    if labels.len() != images.len() {
+        return Err(Failure::Message(format!(
+            "--labels has {} classes for {} images; give one for each",
+            labels.len(),
+            images.len()
+        )));
+    }
+    let of_label = |label: &String| {
+        let known = match classes {
+            [] => format!("they are numbered from 0 to {}", outputs.saturating_sub(1)),
+            classes => format!("there are {}", classes.join(", ")),
+        };
+        class(label).map(Some).ok_or_else(|| {
+            Failure::Message(format!("--labels: the network has no class \"{label}\"; {known}"))
+        })
+    };
+    labels.iter().map(of_label).collect()
+}
+
+/// Most classes that are drawn as bars.
+const MOST_BARS: usize = 10;
+
+/// Each image with its predicted class and how sure the network is of the classes: blue where it is right, red where it
+/// is wrong.
+fn draw(predictions: &[Prediction], asked: &Asked, with_files: bool) -> Result<Grid, Failure> {
+    let mut cells = Vec::new();
+    for (row, (prediction, &truth)) in predictions.iter().zip(&asked.truths).enumerate() {
+        let sure = percent(f64::from(prediction.probabilities[prediction.index]));
+        let (said, tone) = match truth {
+            None => (format!("{} {sure}", prediction.class), Tone::Plain),
+            Some(truth) if truth == prediction.index => (format!("{} {sure}", prediction.class), Tone::Right),
+            Some(truth) => {
+                let (class, truth) = (&prediction.class, name(&asked.classes, truth));
+                (format!("{class} {sure}, is {truth}"), Tone::Wrong)
+            }
+        };
+        let mut cell = Cell::new(row_picture(&asked.rows, row)?).toned(said, tone);
+        if with_files {
+            let file = Path::new(&prediction.file).file_name().unwrap_or_default();
+            cell = cell.toned(file.to_string_lossy(), Tone::Muted);
+        }
+        cells.push(cell.bars(bars(prediction, truth, &asked.classes)));
+    }
+    let known = asked.truths.iter().flatten().count();
+    let right = predictions.iter().zip(&asked.truths).filter(|(p, truth)| Some(p.index) == **truth).count();
+    let title = match known {
+        0 => "predictions".to_owned(),
+        known => format!("predictions: {right} of {known} right (blue), {} wrong (red)", known - right),
+    };
+    Ok(Grid::new(title).sides(112).columns(cells.len().clamp(1, 5)).row("", cells))
+}
+
+/// A bar for each class; of many, the likeliest.
+fn bars(prediction: &Prediction, truth: Option<usize>, names: &[String]) -> Vec<Bar> {
+    let mut classes: Vec<usize> = (0..prediction.probabilities.len()).collect();
+    if classes.len() > MOST_BARS {
+        let of = |class: usize| prediction.probabilities[class];
+        classes.sort_by(|&a, &b| of(b).total_cmp(&of(a)));
+        classes.truncate(MOST_BARS);
+    }
+    let tone = |class: usize| match truth {
+        Some(truth) if class == truth => Tone::Right,
+        Some(_) if class == prediction.index => Tone::Wrong,
+        None if class == prediction.index => Tone::Plain,
+        _ => Tone::Muted,
+    };
+    let bar =
+        |class: usize| Bar::new(name(names, class), prediction.probabilities[class].into()).tone(tone(class));
+    classes.into_iter().map(bar).collect()
 }
 
 /// A line per image with its three likeliest classes.
@@ -118,6 +267,28 @@ fn table(predictions: &[Prediction], names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn truth_is_told_or_read_from_the_folder() {
+        let classes = ["cat", "dog"].map(String::from);
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("Dog/x.png");
+        std::fs::create_dir(folder.path().join("Dog")).unwrap();
+        std::fs::write(&image, []).unwrap();
+        let images = [image, folder.path().join("y.png")];
+        assert_eq!(truths(&images, &[], &classes, 2).unwrap(), [Some(1), None]);
+        let labels = ["cat", " DOG"].map(String::from);
+        assert_eq!(truths(&images, &labels, &classes, 2).unwrap(), [Some(0), Some(1)]);
+        let numbers = ["1", "0"].map(String::from);
+        assert_eq!(truths(&images, &numbers, &[], 2).unwrap(), [Some(1), Some(0)]);
+        for (labels, want) in
+            [(&["cat"][..], "1 classes for 2 images"), (&["cat", "cow"], "there are cat, dog")]
+        {
+            let labels: Vec<String> = labels.iter().map(|l| (*l).into()).collect();
+            let message = truths(&images, &labels, &classes, 2).unwrap_err().line();
+            assert!(message.contains(want), "{message}");
+        }
+    }
 
     #[test]
     fn the_likeliest_class_is_named() {

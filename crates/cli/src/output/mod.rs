@@ -70,12 +70,22 @@ impl Ui {
         }
     }
 
+    /// Something that is not as it should be, also with `--quiet`.
+    pub(crate) fn warn(&self, text: &str) {
+        complain(&format!("kiln: {text}"));
+    }
+
     /// A message that only `--verbose` asks for.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
             complain(text);
         }
     }
+}
+
+/// Says that the first Ctrl-C was heard.
+pub(crate) fn interrupted() {
+    complain("finishing this step, then saving; Ctrl-C again stops at once");
 }
 
 /// One text and a line end to standard output.

@@ -90,13 +90,13 @@ impl Drop for Show {
     }
 }
 
-/// `loss 0.0512  accuracy 98.40 %  test loss 0.0411  test accuracy 98.70 %  12,345 images/s  4.86 s`
+/// `loss 0.0512  accuracy 98.40 %  val loss 0.0411  val accuracy 98.70 %  12,345 images/s  4.86 s`
 fn epoch_line(report: &EpochReport) -> String {
     let mut parts = vec![format!("loss {:.4}", report.train.loss)];
     parts.extend(report.train.accuracy.map(|a| format!("accuracy {}", percent(a))));
     if let Some(test) = &report.validation {
-        parts.push(format!("test loss {:.4}", test.loss));
-        parts.extend(test.accuracy.map(|a| format!("test accuracy {}", percent(a))));
+        parts.push(format!("val loss {:.4}", test.loss));
+        parts.extend(test.accuracy.map(|a| format!("val accuracy {}", percent(a))));
     }
     for (name, value) in &report.metrics {
         parts.push(value.map_or(format!("{name} undefined"), |value| format!("{name} {value:.4}")));

@@ -173,6 +173,26 @@ impl Layer {
         }
     }
 
+    /// The layer without the relu or softmax at its end, after which a gradient may be none: what those are taken of.
+    pub(crate) fn before_activation(&self) -> Self {
+        if let Some((layer, _)) = self.without_softmax() {
+            return layer;
+        }
+        let mut layer = self.clone();
+        match &mut layer {
+            Layer::Activation(l) if l.function == Activation::LogSoftmax && l.axis != Some(0) => {
+                *l = Activation::Linear.into();
+            }
+            layer => {
+                if let Some(activation @ (Activation::Relu | Activation::LogSoftmax)) = layer.activation_mut()
+                {
+                    *activation = Activation::Linear;
+                }
+            }
+        }
+        layer
+    }
+
     /// Whether the results are probabilities of a softmax.
     pub fn ends_in_softmax(&self) -> bool {
         self.clone().activation_mut().is_some_and(|a| *a == Activation::Softmax)

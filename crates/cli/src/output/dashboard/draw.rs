@@ -67,7 +67,7 @@ fn title(view: &View, width: u16) -> Line<'static> {
     Line::from(vec![Span::raw(left).bold(), Span::raw(gap), Span::raw(elapsed)]).reversed()
 }
 
-/// `loss 0.0512, accuracy 98.40 %; test loss ...`, where there are no curves.
+/// `loss 0.0512, accuracy 98.40 %; val loss ...`, where there are no curves.
 fn scores_line(view: &View) -> Option<Line<'static>> {
     let text = |scores: &Scores| {
         let accuracy = scores.accuracy.map_or_else(String::new, |a| format!(", accuracy {}", percent(a)));
@@ -75,7 +75,7 @@ fn scores_line(view: &View) -> Option<Line<'static>> {
     };
     let mut spans = vec![Span::styled(format!(" {}", text(view.scores.as_ref()?)), TRAIN)];
     if let Some(test) = view.reports.last().and_then(|report| report.validation) {
-        spans.push(Span::styled(format!("; test {}", text(&test)), TEST));
+        spans.push(Span::styled(format!("; val {}", text(&test)), TEST));
     }
     Some(Line::from(spans))
 }
@@ -151,7 +151,7 @@ fn figures(view: &View, width: u16) -> Line<'static> {
     Line::from(vec![Span::raw(speed + " "), Span::styled(spark, TRAIN), Span::raw(rest)])
 }
 
-/// ` best test loss 0.0390 in epoch 4`, and the metrics of the last epoch.
+/// ` best val loss 0.0390 in epoch 4`, and the metrics of the last epoch.
 fn best(view: &View) -> Line<'static> {
     let epoch = course::best_epoch(&view.reports);
     let Some(report) = epoch.and_then(|epoch| view.reports.iter().find(|report| report.epoch == epoch))
@@ -159,7 +159,7 @@ fn best(view: &View) -> Line<'static> {
         return Line::default();
     };
     let mut text = match report.validation {
-        Some(test) => format!(" best test loss {} in epoch {}", course::loss(test.loss), report.epoch),
+        Some(test) => format!(" best val loss {} in epoch {}", course::loss(test.loss), report.epoch),
         None => format!(" best loss {} in epoch {}", course::loss(report.train.loss), report.epoch),
     };
     for (name, value) in view.reports.last().map(|last| &last.metrics).into_iter().flatten() {
@@ -178,7 +178,7 @@ fn draw_epochs(view: &View, area: Rect, buffer: &mut Buffer) {
     let last = view.reports.len().saturating_sub(usize::from(TABLE) - 2);
     let reports: Vec<_> = view.reports[last..].iter().collect();
     let width = usize::from(area.width).saturating_sub(2);
-    let text = course::table(&reports, course::best_epoch(&view.reports), width);
+    let text = course::table(&reports, None, width);
     let lines: Vec<Line<'_>> = text.lines().map(|line| Line::raw(format!(" {line}"))).collect();
     Paragraph::new(lines).render(area, buffer);
 }
@@ -291,7 +291,7 @@ impl Curves {
             |word: &str| self.now.as_ref().map(|value| Span::styled(format!("  ─ {word}{value}"), TRAIN));
         let test =
             |word: &str| self.then.as_ref().map(|value| Span::styled(format!("  • {word}{value}"), TEST));
-        let full = [train("train "), test("test ")];
+        let full = [train("train "), test("val ")];
         let shorter = [[train(""), test("")], [train(""), None]];
         let fits =
             |spans: &[Option<Span<'_>>; 2]| spans.iter().flatten().map(Span::width).sum::<usize>() < room;

@@ -188,7 +188,7 @@ mod tests {
                 "digits-cnn on llvmpipe",
                 "47 s",
                 "─ train 0.1642",
-                "• test 0.3500",
+                "• val 0.3500",
                 "epoch 5/8",
                 "1,000/2,000, 1.00 s left",
                 "all   56 %",
@@ -196,7 +196,7 @@ mod tests {
                 "1,000 images/s",
                 "learning rate 0.0005",
                 "device memory 12 MiB",
-                "best test loss 0.3500 in epoch 4",
+                "best val loss 0.3500 in epoch 4",
                 "f1_macro 0.5000",
                 "Ctrl-C ends the training",
                 "━━━",
@@ -204,12 +204,12 @@ mod tests {
             ] {
                 // the narrowest leaves out what is least needed
                 let want =
-                    if width == 60 { want.replace("train ", "").replace("test ", "") } else { want.into() };
-                let want = want.replace("best ", "best test ").replace("test test", "test");
+                    if width == 60 { want.replace("train ", "").replace("val ", "") } else { want.into() };
+                let want = want.replace("best ", "best val ").replace("val val", "val");
                 assert!(text.contains(&want), "{want} at {width} by {height}:\n{text}");
             }
             assert!(text.chars().any(|c| ('\u{2801}'..='\u{28ff}').contains(&c)), "curves:\n{text}");
-            assert_eq!(text.contains("test accuracy"), height >= 30, "a table where it is tall:\n{text}");
+            assert_eq!(text.contains("val accuracy"), height >= 30, "a table where it is tall:\n{text}");
         }
         let text = picture(&view(), 80, 24, Marks::Ascii);
         assert!(!text.chars().any(|c| ('\u{2801}'..='\u{28ff}').contains(&c)), "{text}");
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_small_terminal_has_the_figures() {
         let text = picture(&view(), 50, 10, Marks::Braille);
-        for want in ["loss 0.1642, accuracy 92.61 %", "epoch 5/8", "1,000 images/s", "best test loss"] {
+        for want in ["loss 0.1642, accuracy 92.61 %", "epoch 5/8", "1,000 images/s", "best val loss"] {
             assert!(text.contains(want), "{want}:\n{text}");
         }
     }

@@ -1,0 +1,172 @@
+//! `kiln data show NAME`
+
+use std::path::PathBuf;
+
+use kiln_data::{Dataset, Features, Split, Targets};
+use kiln_plot::{Cell, Grid};
+use serde::Serialize;
+
+use super::model::named_dataset;
+use crate::{
+    Failure,
+    arguments::{DataShow, SplitName},
+    output::{Align, Table, Ui, count},
+    pictures::{is_image, row_picture, write},
+};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    dataset: String,
+    split: &'static str,
+    rows: usize,
+    /// Of a row: [channels, height, width] for images.
+    shape: Vec<usize>,
+    /// Bytes or real numbers.
+    values: &'static str,
+    classes: Vec<ClassRows>,
+    /// Which rows were drawn or printed.
+    shown: Vec<u32>,
+    /// The picture; none for tables.
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct ClassRows {
+    class: String,
+    rows: usize,
+}
+
+pub(crate) fn run(args: &DataShow, ui: &Ui) -> Result<(), Failure> {
+    let data = named_dataset(&args.name, &args.data.dir())?;
+    let (split, split_name) = match args.split {
+        SplitName::Train => (&data.train, "train"),
+        SplitName::Test => (&data.test, "test"),
+    };
+    let order = kiln_data::order(args.seed, 0, split.len(), true);
+    let shown: Vec<u32> = order.into_iter().take(args.count as usize).collect();
+    let samples = split.select(&shown)?;
+    let file = match is_image(split.item_shape()) {
+        true => {
+            let file = args.out.clone().unwrap_or_else(|| format!("{}-{split_name}.png", data.name).into());
+            write(&draw(&data, split_name, &samples)?, &file)?;
+            Some(file)
+        }
+        false if args.out.is_some() => {
+            let message = format!(
+                "the rows of {} are no images but {} numbers each; they are printed without --out",
+                data.name,
+                split.item_shape().elements()
+            );
+            return Err(Failure::Message(message));
+        }
+        false => None,
+    };
+    let report = Report {
+        dataset: data.name.clone(),
+        split: split_name,
+        rows: split.len(),
+        shape: split.item_shape().dims().to_vec(),
+        values: match split.features() {
+            Features::Bytes(_) => "bytes",
+            Features::Real(_) => "real",
+        },
+        classes: class_rows(split, &data.classes),
+        shown,
+        file,
+    };
+    show(&report, &data, &samples, ui)?;
+    ui.json(&report)
+}
+
+/// How many rows each class has.
+fn class_rows(split: &Split, names: &[String]) -> Vec<ClassRows> {
+    let Targets::Classes { labels, .. } = split.targets() else { return Vec::new() };
+    let mut rows = vec![0; names.len()];
+    labels.iter().for_each(|&label| rows[label as usize] += 1);
+    names.iter().zip(rows).map(|(class, rows)| ClassRows { class: class.clone(), rows }).collect()
+}
+
+/// The samples, each with what it is.
+fn draw(data: &Dataset, split_name: &str, samples: &Split) -> Result<Grid, Failure> {
+    let mut cells = Vec::with_capacity(samples.len());
+    for row in 0..samples.len() {
+        let cell = Cell::new(row_picture(samples, row)?);
+        cells.push(match samples.targets() {
+            Targets::Classes { labels, .. } => cell.caption(data.classes[labels[row] as usize].clone()),
+            Targets::Real { .. } => cell,
+        });
+    }
+    let columns = (1..=20).find(|n| n * n >= cells.len()).unwrap_or(20);
+    let title = format!("{}, {} {split_name} rows", data.name, cells.len());
+    Ok(Grid::new(title).sides(84).columns(columns).row("", cells))
+}
+
+fn show(report: &Report, data: &Dataset, samples: &Split, ui: &Ui) -> Result<(), Failure> {
+    ui.result(&format!(
+        "{}: {} {} rows of {:?}, {}",
+        report.dataset,
+        count(report.rows as u64),
+        report.split,
+        report.shape,
+        match report.values {
+            "bytes" => "bytes",
+            _ => "real numbers",
+        }
+    ))?;
+    if !report.classes.is_empty() {
+        let mut table = Table::new([("class", Align::Left), ("rows", Align::Right)]);
+        for class in &report.classes {
+            table.row([class.class.clone(), count(class.rows as u64)]);
+        }
+        ui.result(&format!("\n{}", table.render()))?;
+    }
+    match &report.file {
+        Some(file) => ui.result(&format!("\n{} samples drawn in {}", report.shown.len(), file.display())),
+        None => ui.result(&format!("\n{}", rows(report, data, samples))),
+    }
+}
+
+/// The samples as a table of numbers.
+fn rows(report: &Report, data: &Dataset, samples: &Split) -> String {
+    let size = samples.item_shape().elements();
+    let mut columns = vec![("row".to_owned(), Align::Right)];
+    columns.extend((1..=size).map(|i| (format!("x{i}"), Align::Right)));
+    columns.push(("target".to_owned(), Align::Right));
+    let columns: Vec<(&str, Align)> = columns.iter().map(|(name, align)| (name.as_str(), *align)).collect();
+    let mut table = Table::with_columns(&columns);
+    for (i, row) in report.shown.iter().enumerate() {
+        let mut cells = vec![row.to_string()];
+        match samples.features() {
+            Features::Bytes(bytes) => cells.extend(bytes[i * size..][..size].iter().map(u8::to_string)),
+            Features::Real(values) => cells.extend(values[i * size..][..size].iter().map(|&v| number(v))),
+        }
+        cells.push(match samples.targets() {
+            Targets::Classes { labels, .. } => data.classes[labels[i] as usize].clone(),
+            Targets::Real { values, shape } => {
+                let own = &values[i * shape.elements()..][..shape.elements()];
+                own.iter().map(|&v| number(v)).collect::<Vec<_>>().join(", ")
+            }
+        });
+        table.row(cells);
+    }
+    table.render()
+}
+
+/// At most four digits behind the point, and none that are 0 at the end.
+fn number(value: f32) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        for (value, want) in [(0.0, "0"), (1.0, "1"), (-0.12345, "-0.1235"), (1.5, "1.5"), (100.0, "100")] {
+            assert_eq!(number(value), want);
+        }
+    }
+}

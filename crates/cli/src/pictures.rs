@@ -1,0 +1,102 @@
+//! Rows, maps and filters as pictures, and the files that they are written to.
+
+use std::path::{Path, PathBuf};
+
+use kiln_data::{Features, Split};
+use kiln_kernel::Shape;
+use kiln_nn::write_atomically;
+use kiln_plot::{Figure, Grid, Picture, Pixels, PlotError};
+
+use crate::Failure;
+
+/// Pixels that a strip may be wide, and on a side of each number in it.
+const STRIP: usize = 512;
+const BLOCK: std::ops::RangeInclusive<usize> = 8..=24;
+
+/// Whether items of this shape are pictures: grey or in colours.
+pub(crate) fn is_image(item: &Shape) -> bool {
+    matches!(item.dims(), [1 | 3, _, _])
+}
+
+/// Row `row` of a split as a picture.
+///
+/// # Errors
+/// Where the rows are no pictures.
+pub(crate) fn row_picture(split: &Split, row: usize) -> Result<Picture, Failure> {
+    let item = split.item_shape();
+    let size = item.elements();
+    let &[channels, height, width] = item.dims() else {
+        return Err(Failure::Message(format!("rows of shape {item} are no images [1 or 3, height, width]")));
+    };
+    let range = row * size..(row + 1) * size;
+    Ok(match split.features() {
+        Features::Bytes(bytes) => Picture::bytes([channels, height, width], &bytes[range])?,
+        Features::Real(values) => Picture::real([channels, height, width], &values[range])?,
+    })
+}
+
+/// A list of numbers as blocks side by side, in several rows where they are many.
+///
+/// # Errors
+/// Where there are too many for a picture.
+pub(crate) fn strip(values: &[f32]) -> Result<Picture, PlotError> {
+    let columns = strip_columns(values.len());
+    let block = (STRIP / columns).clamp(*BLOCK.start(), *BLOCK.end());
+    let mut pixels = Vec::with_capacity(values.len() * block * block);
+    for row in values.chunks(columns) {
+        for _ in 0..block {
+            pixels.extend(row.iter().flat_map(|&v| std::iter::repeat_n(v, block)));
+        }
+    }
+    Picture::real([1, values.len() / columns * block, columns * block], pixels)
+}
+
+/// The columns of a strip: rows of equal length, of at most 64 where the numbers can be so divided.
+fn strip_columns(len: usize) -> usize {
+    match len {
+        0..=64 => len.max(1),
+        _ => (16..=64).rev().find(|&columns| len.is_multiple_of(columns)).unwrap_or(len),
+    }
+}
+
+/// A file of this kind beside the current folder's: the model's name, then `what`.
+pub(crate) fn file_beside(model: &Path, what: &str) -> PathBuf {
+    let stem = model.file_stem().unwrap_or_default().to_string_lossy();
+    format!("{stem}-{}.png", file_name(what)).into()
+}
+
+/// A layer's name as part of a file's: it may have slashes.
+pub(crate) fn file_name(name: &str) -> String {
+    name.replace('/', "-")
+}
+
+/// Writes a grid as a PNG file, whole or not at all.
+///
+/// # Errors
+/// Where the picture is too large or the file cannot be written.
+pub(crate) fn write(grid: &Grid, path: &Path) -> Result<(), Failure> {
+    Ok(write_atomically(path, &grid.to_png(Pixels::Natural)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strips_are_rectangles() {
+        for (len, columns, block) in
+            [(1, 1, 24), (10, 10, 24), (64, 64, 8), (128, 64, 8), (500, 50, 10), (576, 64, 8), (67, 67, 8)]
+        {
+            assert_eq!(strip_columns(len), columns, "{len}");
+            let picture = strip(&vec![0.5; len]).unwrap();
+            assert_eq!((picture.width(), picture.height()), (block * columns, block * len / columns));
+        }
+        assert!(strip(&[]).is_err());
+    }
+
+    #[test]
+    fn file_names_hold_no_folders() {
+        let path = file_beside(Path::new("runs/first/model.safetensors"), "filters-block/conv1");
+        assert_eq!(path, Path::new("model-filters-block-conv1.png"));
+    }
+}

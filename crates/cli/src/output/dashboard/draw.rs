@@ -263,13 +263,11 @@ impl Curves {
         let used: usize = heading.iter().map(Span::width).sum();
         heading.extend(self.legend(usize::from(area.width).saturating_sub(used + 3)));
         let faint = Style::new().dim();
-        let number = |x: f64| {
-            let text = format!("{x:.1}");
-            text.strip_suffix(".0").unwrap_or(&text).to_string()
-        };
+        let digits = [(0.1, 3), (1.0, 2), (20.0, 1)].into_iter().find(|(most, _)| to - from < *most);
+        let number = |x: f64| format!("{x:.*}", digits.map_or(0, |(_, digits)| digits));
         let middle = (area.width >= 30).then(|| number(from + (to - from) / 2.0));
         let labels: Vec<String> =
-            [format!("epoch {}", number(from))].into_iter().chain(middle).chain([number(to)]).collect();
+            [format!("epoch {from}")].into_iter().chain(middle).chain([number(to)]).collect();
         Chart::new(curves)
             .block(Block::bordered().border_style(faint).title(Line::from(heading)))
             .x_axis(Axis::default().bounds([from, to]).labels(labels).style(faint))

@@ -110,6 +110,7 @@ impl Callback for Dashboard {
     fn on_progress(&mut self, _: &mut Trainer, report: &StepReport) -> Result<Flow, NnError> {
         let place = Place { epoch: report.epoch, rows: report.rows, total_rows: report.total_rows };
         self.view.learning_rate = report.learning_rate;
+        self.view.images_per_second = report.images_per_second;
         self.view.progress(place, report.scores, self.started.elapsed());
         self.refresh();
         Ok(Flow::Continue)
@@ -176,7 +177,7 @@ mod tests {
         }
         let scores = Scores { loss: 0.1642, accuracy: Some(0.9261) };
         view.progress(Place { epoch: 5, rows: 1000, total_rows: 2000 }, scores, Duration::from_secs(11));
-        view.learning_rate = 0.0005;
+        (view.learning_rate, view.images_per_second) = (0.0005, 1000.4);
         view
     }
 

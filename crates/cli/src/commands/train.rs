@@ -66,6 +66,8 @@ struct Job {
 }
 
 pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
+    // from the beginning, so that whatever is interrupted leaves a folder that can be gone on with
+    interrupt::flag()?;
     let mut job = match &args.resume {
         Some(folder) => resumed(folder, args, ui)?,
         None => begun(args, ui)?,

@@ -47,13 +47,12 @@ fn knows_no_braille(locale: &str) -> bool {
 }
 
 /// The epochs as a table (all of up to 12; else the first, the best, the last and some between) over a chart of their
-/// losses. `best` is the epoch that was kept, counted from 1; where it is not known, that of the least validation loss.
-/// Empty without epochs; without the chart where there is nothing to draw a line through.
+/// losses. `best` is the epoch whose model was kept, counted from 1. Empty without epochs; without the chart where there
+/// is nothing to draw a line through.
 pub(crate) fn table_and_chart(history: &[EpochReport], best: Option<usize>, look: Look) -> String {
     if history.is_empty() {
         return String::new();
     }
-    let best = best.or_else(|| best_epoch(history));
     let mut text = table(&chosen(history, best, ROWS), best, look.width);
     if let Some(chart) = chart(history, look) {
         text = format!("{text}\n\n{chart}");
@@ -152,10 +151,12 @@ impl<'a> Column<'a> {
     }
 }
 
-/// A loss with four digits behind the point, or as many in all where it is very small or large.
+/// A loss with four digits behind the point; with fewer where it is large, as a power of ten where it is very large or
+/// small.
 pub(crate) fn loss(value: f64) -> String {
     match value.abs() {
         size if size.is_finite() && size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.3e}"),
+        size if size >= 1000.0 => format!("{value:.1}"),
         _ => format!("{value:.4}"),
     }
 }
@@ -233,9 +234,9 @@ pub(crate) mod tests {
 
     #[test]
     fn few_epochs_have_a_row_each() {
-        let text = table_and_chart(&history(4), None, PLAIN);
+        let text = table_and_chart(&history(4), Some(3), PLAIN);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "epoch    loss  accuracy  val loss  val accuracy     time   f1_macro");
+        assert_eq!(lines[0], "epoch    loss  accuracy  val loss  val accuracy    time   f1_macro");
         assert_eq!(lines[2], "    1  0.7358   66.89 %     0.6000        87.50 %  1.50 s  undefined");
         assert_eq!(lines[4], "    3  0.0996   95.52 %     0.1000        82.50 %  1.50 s     0.5000  best");
         assert!(lines[5].starts_with("    4") && lines[6].is_empty(), "{text}");
@@ -256,11 +257,13 @@ pub(crate) mod tests {
                     .take_while(|line| !line.is_empty())
                     .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
                     .collect();
-                assert!(rows.len() <= ROWS && rows.len() >= ROWS - 1, "{rows:?}");
+                assert!(rows.len() <= ROWS && rows.len() >= ROWS - 2, "{rows:?}");
                 assert!(rows.windows(2).all(|pair| pair[0] < pair[1]), "{rows:?}");
                 assert_eq!((rows[0], rows[rows.len() - 1]), (1, epochs));
-                let best = best.or_else(|| best_epoch(&history)).unwrap();
-                assert!(best > epochs || rows.contains(&best), "{best} of {rows:?}");
+                assert!(
+                    best.is_none_or(|best| best > epochs || rows.contains(&best)),
+                    "{best:?} of {rows:?}"
+                );
             }
         }
     }
@@ -294,7 +297,8 @@ pub(crate) mod tests {
             report.validation = Some(Scores { loss: f64::INFINITY, accuracy: None });
         }
         let text = table_and_chart(&lost, None, PLAIN);
-        assert!(text.contains("NaN") && text.contains("inf") && !text.contains("best"), "{text}");
+        assert!(text.contains("NaN") && text.contains("inf"), "{text}");
+        assert_eq!((best_epoch(&lost), best_epoch(&history(4))), (None, Some(3)));
         assert_eq!(text.lines().count(), 7, "{text}");
 
         let mut regression = history(3);

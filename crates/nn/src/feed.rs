@@ -116,14 +116,7 @@ impl<'s> Feed<'s> {
         let feed = Self { form, buffers, split, weights, window };
         feed.write(backend, ORDER, HostRef::U32(&(0..items as u32).collect::<Vec<u32>>()))?;
         if window.is_none() {
-            match split.features() {
-                Features::Bytes(bytes) => feed.write(backend, FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
-                Features::Real(values) => feed.write(backend, FEATURES, HostRef::F32(values))?,
-            }
-            match split.targets() {
-                Targets::Classes { labels, .. } => feed.write(backend, TARGETS, HostRef::U32(labels))?,
-                Targets::Real { values, .. } => feed.write(backend, TARGETS, HostRef::F32(values))?,
-            }
+            upload(backend, &feed.buffers, split)?;
             if let Some(weights) = &feed.weights {
                 feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(weights))?;
             }
@@ -202,6 +195,24 @@ impl<'s> Feed<'s> {
             weights: self.weights.as_ref().map(|weights| pick(weights, 1, rows)),
         }
     }
+}
+
+/// Writes all rows of a split, as they come.
+pub(crate) fn upload(
+    backend: &dyn Backend,
+    buffers: &HashMap<String, Buffer>,
+    split: &Split,
+) -> Result<(), NnError> {
+    let write = |name: &str, data: HostRef<'_>| backend.write(&buffers[name].slice(0, data.len()), data);
+    match split.features() {
+        Features::Bytes(bytes) => write(FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
+        Features::Real(values) => write(FEATURES, HostRef::F32(values))?,
+    }
+    match split.targets() {
+        Targets::Classes { labels, .. } => write(TARGETS, HostRef::U32(labels))?,
+        Targets::Real { values, .. } => write(TARGETS, HostRef::F32(values))?,
+    }
+    Ok(())
 }
 
 /// A way through the rows of a [`Feed`].

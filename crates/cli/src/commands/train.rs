@@ -17,8 +17,7 @@ use serde::Serialize;
 use crate::{
     Failure,
     arguments::{LogFormat, Train},
-    curves,
-    interrupt,
+    curves, interrupt,
     output::{
         Dashboard, Show, Ui, count,
         course::{Look, table_and_chart},

@@ -274,22 +274,22 @@ pub(crate) fn row_weights(
     class_weights: Option<&[f32]>,
 ) -> Result<Option<Vec<f32>>, NnError> {
     let fail = |message: String| Err(NnError::Settings(message));
-    let check = |what: &str, weights: &[f32]| match weights.iter().position(|w| !(w.is_finite() && *w >= 0.0))
+    let check = |what: &str, of: &str, weights: &[f32]| match weights.iter().position(|w| !(w.is_finite() && *w >= 0.0))
     {
         Some(at) => Err(NnError::Settings(format!(
-            "{what} weights must be finite and at least 0, number {at} is {}",
+            "{what} weights must be finite and at least 0, that of {of} {at} is {}",
             weights[at]
         ))),
         None => Ok(()),
     };
     if let Some(weights) = sample_weights {
-        check("sample", weights)?;
+        check("sample", "row", weights)?;
         if weights.len() != split.len() {
             return fail(format!("{} sample weights for {} rows", weights.len(), split.len()));
         }
     }
     let Some(by_class) = class_weights else { return Ok(sample_weights.map(<[f32]>::to_vec)) };
-    check("class", by_class)?;
+    check("class", "class", by_class)?;
     let Targets::Classes { labels, classes } = split.targets() else {
         return fail("class weights are for class labels; the targets are numbers".into());
     };

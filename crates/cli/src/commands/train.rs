@@ -276,7 +276,7 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
     // where the terminal cannot hold it, a bar and lines do
     let dashboard = if watch { Dashboard::new(ui, &title, device) } else { None };
     let mut show: Box<dyn Callback> = match dashboard {
-        Some(dashboard) => Box::new(dashboard),
+        Some(dashboard) => Box::new(dashboard.with_epochs(trainer.resumed_epochs())),
         None => Box::new(Show::new(ui)),
     };
     let mut lines = JsonLines::new(folder.file("metrics.jsonl"));

@@ -69,6 +69,12 @@ impl Dashboard {
         Some(dashboard)
     }
 
+    /// With the epochs that were done before this fit.
+    pub(crate) fn with_epochs(mut self, epochs: &[EpochReport]) -> Self {
+        epochs.iter().for_each(|report| self.view.epoch(report));
+        self
+    }
+
     /// Draws, unless it just has.
     fn refresh(&mut self) {
         if self.drawn.is_none_or(|drawn| drawn.elapsed() >= PERIOD) {
@@ -95,7 +101,8 @@ impl Dashboard {
 impl Callback for Dashboard {
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.view.epochs = prepared.epochs;
-        self.view.epochs_before = prepared.epochs_done;
+        // the curves begin where the figures do
+        self.view.epochs_before = prepared.epochs_done.saturating_sub(self.view.reports.len());
         self.view.message = "Ctrl-C ends the training".into();
         self.draw();
         Ok(())

@@ -274,7 +274,9 @@ pub(crate) fn row_weights(
     class_weights: Option<&[f32]>,
 ) -> Result<Option<Vec<f32>>, NnError> {
     let fail = |message: String| Err(NnError::Settings(message));
-    let check = |what: &str, of: &str, weights: &[f32]| match weights.iter().position(|w| !(w.is_finite() && *w >= 0.0))
+    let check = |what: &str, of: &str, weights: &[f32]| match weights
+        .iter()
+        .position(|w| !(w.is_finite() && *w >= 0.0))
     {
         Some(at) => Err(NnError::Settings(format!(
             "{what} weights must be finite and at least 0, that of {of} {at} is {}",

@@ -74,12 +74,16 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     };
     let parameters = job.trainer.model().summary()?.parameters;
     ui.note(&format!(
-        "{} on {}: {} rows of {}, {} parameters",
+        "{} on {}: {} rows of {}, {} parameters; val: {}",
         job.asked.recipe.name,
         job.device,
         count(job.data.train.len() as u64),
         job.data.name,
-        count(parameters as u64)
+        count(parameters as u64),
+        match job.asked.recipe.validation_split {
+            0.0 => "the test rows, which choose nothing".into(),
+            part => format!("{} of them, held out", percent(part)),
+        }
     ));
     let info = job.device.info();
     let Recipe { loss, optimizer, .. } = &job.asked.recipe;

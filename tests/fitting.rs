@@ -445,6 +445,14 @@ fn initial_epochs_and_weights_of_classes() {
 }
 
 #[test]
+fn summaries_are_printed() {
+    let text = trainer(&Device::cpu()).summary().unwrap().to_string();
+    let want = "conv1    conv2d       [4, 26, 26]          40\n";
+    assert!(text.starts_with(want), "{text}");
+    assert!(text.ends_with("6826 parameters, 6818 of them trainable"), "{text}");
+}
+
+#[test]
 fn monitors_say_what_there_is() {
     let report = EpochReport {
         epoch: 1,

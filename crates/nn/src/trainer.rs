@@ -7,7 +7,7 @@ use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
 use kiln_kernel::{Backend, Buffer, DType, HostRef, Reading};
 
 use crate::{
-    Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores,
+    Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores, Summary,
     batch::Batch,
     checkpoint::Resumed,
     feed::Feed,
@@ -188,6 +188,14 @@ impl Trainer {
     /// The network.
     pub fn model(&self) -> &Network {
         &self.model
+    }
+
+    /// Shapes and sizes of every layer, to be printed.
+    ///
+    /// # Errors
+    /// None that did not show when the trainer was made.
+    pub fn summary(&self) -> Result<Summary, NnError> {
+        Ok(self.model.summary()?)
     }
 
     /// The loss.

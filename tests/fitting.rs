@@ -505,3 +505,27 @@ fn callbacks_are_told_and_remembered() {
     assert_eq!((ended.epochs.len(), again.steps()), (2, 78));
     assert_eq!(second.0, log.0);
 }
+
+#[test]
+fn steps_on_batches_are_those_of_a_fit() {
+    let data = digits();
+    let folder = tempfile::tempdir().unwrap();
+    for device in devices() {
+        let model = trainer(device).model().clone();
+        let make = || Trainer::new(device, model.clone(), Adam::new(0.004), Loss::CrossEntropy).unwrap();
+        let mut fitted = make();
+        let fit = Fit { batch_size: 100, shuffle: false, ..Fit::default() };
+        let loss = fitted.fit(&data.train, fit).unwrap().epochs[0].train.loss;
+
+        let mut by_hand = make();
+        let mut sum = 0.0;
+        let rows: Vec<u32> = (0..610).collect();
+        for batch in rows.chunks(100) {
+            sum +=
+                by_hand.train_on_batch(&data.train.select(batch).unwrap()).unwrap().loss * batch.len() as f64;
+        }
+        assert_eq!(by_hand.steps(), 7);
+        assert!(bytes(&by_hand, folder.path()) == bytes(&fitted, folder.path()), "{device}");
+        assert!((sum / 610.0 - loss).abs() < 1e-6 * loss, "{device}: {sum} {loss}");
+    }
+}

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Data(Data),
     /// Show a network's layers, parameters and memory
     Summary(Summary),
+    /// Write a run as one page: settings, curves, scores, mistakes, filters
+    Report(Report),
     /// List the built-in recipes
     Recipes(Recipes),
     /// List adapters in the order Kiln would choose them, with limits and features
@@ -87,6 +89,7 @@ impl Command {
                 DataWhat::Show(args) => &args.output,
             },
             Self::Summary(args) => &args.output,
+            Self::Report(args) => &args.output,
             Self::Recipes(args) => &args.output,
             Self::Devices(args) => &args.output,
             Self::Verify(args) => &args.output,
@@ -297,6 +300,26 @@ pub(crate) struct Summary {
     /// A built-in recipe, a recipe file or a model file
     #[arg(value_name = "RECIPE | MODEL")]
     pub(crate) what: String,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln report runs/first --out first.html")]
+pub(crate) struct Report {
+    /// A run folder, as `kiln train` writes them
+    #[arg(value_name = "RUN")]
+    pub(crate) folder: PathBuf,
+    /// The page to write [default: RUN/report.html]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The recipe that was trained, where it is not one of Kiln's own
+    #[arg(long, value_name = "RECIPE | FILE.toml")]
+    pub(crate) recipe: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) data: FromData,
     #[command(flatten)]
     pub(crate) output: Output,
 }

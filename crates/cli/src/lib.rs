@@ -5,6 +5,7 @@
 
 mod arguments;
 mod commands;
+mod curves;
 mod error;
 mod interrupt;
 mod output;
@@ -90,6 +91,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
             DataWhat::Show(args) => commands::data_show::run(args, ui),
         },
         Command::Summary(args) => commands::summary::run(args, ui),
+        Command::Report(args) => commands::report::run(args, ui),
         Command::Recipes(_) => commands::recipes::run(ui),
         Command::Verify(args) => commands::verify::run(args, ui),
     }

@@ -116,14 +116,7 @@ impl<'s> Feed<'s> {
         let feed = Self { form, buffers, split, weights, window };
         feed.write(backend, ORDER, HostRef::U32(&(0..items as u32).collect::<Vec<u32>>()))?;
         if window.is_none() {
-            match split.features() {
-                Features::Bytes(bytes) => feed.write(backend, FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
-                Features::Real(values) => feed.write(backend, FEATURES, HostRef::F32(values))?,
-            }
-            match split.targets() {
-                Targets::Classes { labels, .. } => feed.write(backend, TARGETS, HostRef::U32(labels))?,
-                Targets::Real { values, .. } => feed.write(backend, TARGETS, HostRef::F32(values))?,
-            }
+            upload(backend, &feed.buffers, split)?;
             if let Some(weights) = &feed.weights {
                 feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(weights))?;
             }
@@ -204,6 +197,24 @@ impl<'s> Feed<'s> {
     }
 }
 
+/// Writes all rows of a split, as they come.
+pub(crate) fn upload(
+    backend: &dyn Backend,
+    buffers: &HashMap<String, Buffer>,
+    split: &Split,
+) -> Result<(), NnError> {
+    let write = |name: &str, data: HostRef<'_>| backend.write(&buffers[name].slice(0, data.len()), data);
+    match split.features() {
+        Features::Bytes(bytes) => write(FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
+        Features::Real(values) => write(FEATURES, HostRef::F32(values))?,
+    }
+    match split.targets() {
+        Targets::Classes { labels, .. } => write(TARGETS, HostRef::U32(labels))?,
+        Targets::Real { values, .. } => write(TARGETS, HostRef::F32(values))?,
+    }
+    Ok(())
+}
+
 /// A way through the rows of a [`Feed`].
 pub(crate) struct Visit<'f, 's> {
     feed: &'f Feed<'s>,
@@ -263,22 +274,22 @@ pub(crate) fn row_weights(
     class_weights: Option<&[f32]>,
 ) -> Result<Option<Vec<f32>>, NnError> {
     let fail = |message: String| Err(NnError::Settings(message));
-    let check = |what: &str, weights: &[f32]| match weights.iter().position(|w| !(w.is_finite() && *w >= 0.0))
+    let check = |what: &str, of: &str, weights: &[f32]| match weights.iter().position(|w| !(w.is_finite() && *w >= 0.0))
     {
         Some(at) => Err(NnError::Settings(format!(
-            "{what} weights must be finite and at least 0, number {at} is {}",
+            "{what} weights must be finite and at least 0, that of {of} {at} is {}",
             weights[at]
         ))),
         None => Ok(()),
     };
     if let Some(weights) = sample_weights {
-        check("sample", weights)?;
+        check("sample", "row", weights)?;
         if weights.len() != split.len() {
             return fail(format!("{} sample weights for {} rows", weights.len(), split.len()));
         }
     }
     let Some(by_class) = class_weights else { return Ok(sample_weights.map(<[f32]>::to_vec)) };
-    check("class", by_class)?;
+    check("class", "class", by_class)?;
     let Targets::Classes { labels, classes } = split.targets() else {
         return fail("class weights are for class labels; the targets are numbers".into());
     };

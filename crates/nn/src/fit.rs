@@ -368,6 +368,8 @@ impl Run<'_, '_> {
         let place = (self.position.steps, self.position.rows);
         (self.finite_until, self.rows_before) = place;
         if self.callbacks.iter().any(|callback| callback.replays()) {
+            // its buffers are those that the new one takes
+            self.snapshot = None;
             self.snapshot = Some(Snapshot::take(trainer, place)?);
         }
         self.since = Instant::now();

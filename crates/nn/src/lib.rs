@@ -19,6 +19,7 @@
 //! ```
 
 mod activation;
+mod batch;
 mod bench;
 pub mod callbacks;
 mod checkpoint;

@@ -21,6 +21,17 @@ const MOST_COLUMNS: usize = 1000;
 
 const DASHES: &str = "5 3";
 
+/// Which points of a line are marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dots {
+    /// Those of a series of few.
+    Few,
+    /// All, and there is no line.
+    Only,
+    /// Those that no line reaches.
+    Alone,
+}
+
 /// Points that belong together, by name.
 #[derive(Clone, Debug)]
 pub struct Series {
@@ -28,12 +39,33 @@ pub struct Series {
     pub(crate) points: Vec<(f64, f64)>,
     pub(crate) color: Option<usize>,
     pub(crate) dashed: bool,
+    dots: Dots,
 }
 
 impl Series {
     /// Points `(x, y)` in the order in which a line joins them. Where `y` is NaN or infinite the line has a gap.
     pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        Self { name: name.into(), points: points.into_iter().collect(), color: None, dashed: false }
+        Self {
+            name: name.into(),
+            points: points.into_iter().collect(),
+            color: None,
+            dashed: false,
+            dots: Dots::Few,
+        }
+    }
+
+    /// Dots without a line between them.
+    #[must_use]
+    pub fn scattered(mut self) -> Self {
+        self.dots = Dots::Only;
+        self
+    }
+
+    /// A line without dots, however few its points are. Otherwise up to 24 points have one each.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.dots = Dots::Alone;
+        self
     }
 
     /// A dashed line, as for validation beside training.
@@ -215,7 +247,10 @@ impl Chart {
             let middle = y + ROW / 2.0;
             match series {
                 Some(n) => {
-                    drawing.line((x, middle), (x + SAMPLE, middle), self.paint(*n), 2.0, self.dashes(*n));
+                    if self.series[*n].dots != Dots::Only {
+                        let ends = ((x, middle), (x + SAMPLE, middle));
+                        drawing.line(ends.0, ends.1, self.paint(*n), 2.0, self.dashes(*n));
+                    }
                     if self.has_dots(*n) {
                         drawing.dot(x + SAMPLE / 2.0, middle, 2.6, self.paint(*n));
                     }
@@ -232,11 +267,18 @@ impl Chart {
     }
 
     fn has_dots(&self, series: usize) -> bool {
-        self.series[series].points.len() <= MOST_DOTS
+        match self.series[series].dots {
+            Dots::Few => self.series[series].points.len() <= MOST_DOTS,
+            Dots::Only => true,
+            Dots::Alone => false,
+        }
     }
 
     fn draw_series(&self, drawing: &mut Drawing, n: usize, place: impl Fn((f64, f64)) -> (f64, f64)) {
-        let points = thinned(&self.series[n].points);
+        let points = match self.series[n].dots {
+            Dots::Only => self.series[n].points.clone(),
+            _ => thinned(&self.series[n].points),
+        };
         let mut path = String::new();
         let shown = |index: Option<usize>| index.and_then(|i| points.get(i)).is_some_and(|p| self.shows(*p));
         for (index, &point) in points.iter().enumerate() {
@@ -252,7 +294,7 @@ impl Chart {
                 drawing.dot(x, y, 2.6, self.paint(n));
             }
         }
-        if !path.is_empty() {
+        if !path.is_empty() && self.series[n].dots != Dots::Only {
             drawing.path(&path, self.paint(n), 2.0, self.dashes(n));
         }
     }
@@ -284,7 +326,7 @@ impl Figure for Chart {
         let mut drawing = Drawing::new(theme, width, height);
         let (x_axis, y_axis) = self.axes();
 
-        let y_label = if self.y_label.is_empty() { 4.0 } else { 20.0 };
+        let y_label = if self.y_label.is_empty() { 4.0 } else { 24.0 };
         let y_ticks = y_axis.ticks(6, false);
         let widest = y_ticks.iter().map(|t| text_width(&t.label, LETTERS)).fold(0.0, f64::max);
         let left = (y_label + widest + 8.0).min(width / 2.0);
@@ -309,7 +351,7 @@ impl Figure for Chart {
             most -= 1;
         };
         let last = x_ticks.last().map_or(0.0, |t| text_width(&t.label, LETTERS) / 2.0);
-        let right = width - last.clamp(10.0, width / 4.0);
+        let right = width - (last + 4.0).clamp(10.0, width / 4.0);
         let place = |(x, y): (f64, f64)| {
             (left + x_axis.part(x) * (right - left), bottom - y_axis.part(y) * (bottom - top))
         };

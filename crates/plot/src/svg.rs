@@ -238,20 +238,20 @@ pub(crate) fn is_hostile(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// About how wide a text is at a size, in the same unit; a little more than in most fonts.
+/// About how wide a text is at a size, in the same unit. As in wide fonts (DejaVu): which one a page has is not known.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let em = |c: char| match c {
-        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '|' | '\'' | '!' | ' ' => 0.29,
-        'f' | 't' | 'r' | '(' | ')' | '[' | ']' | '{' | '}' | '/' | '\\' | '"' | '-' => 0.38,
-        'm' | 'w' | 'M' | 'W' | '@' | '%' => 0.9,
-        'A'..='Z' => 0.68,
-        '0'..='9' => 0.57,
+        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '|' | '\'' | '!' | ' ' => 0.33,
+        'f' | 't' | 'r' | '(' | ')' | '[' | ']' | '{' | '}' | '/' | '\\' | '"' | '-' => 0.42,
+        'm' | 'w' | 'M' | 'W' | '@' | '%' => 0.96,
+        'A'..='Z' => 0.7,
+        '0'..='9' => 0.64,
         '\u{1100}'..='\u{11ff}'
         | '\u{2e80}'..='\u{a4cf}'
         | '\u{ac00}'..='\u{d7a3}'
         | '\u{f900}'..='\u{faff}' => 1.0,
         '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{1f000}'..='\u{3ffff}' => 1.0,
-        _ => 0.57,
+        _ => 0.62,
     };
     size * text.chars().map(em).sum::<f64>()
 }

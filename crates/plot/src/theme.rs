@@ -48,7 +48,7 @@ const SERIES: [&str; 8] =
 const HEAT: ([f64; 3], [f64; 3]) = ([255.0, 255.0, 255.0], [0.0, 84.0, 134.0]);
 
 /// From this part on, a heat map's cell is dark enough for white letters.
-const DARK: u8 = 130;
+const DARK: u8 = 180;
 
 impl Theme {
     /// How many colours series have.
@@ -63,7 +63,7 @@ impl Theme {
          --wrong:#b84a00;--heat:#005486;--on-heat:#fff;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;--c4:#e69f00;\
          --c5:#56b4e9;--c6:#555555;--c7:#8f8400}\
          @media(prefers-color-scheme:dark){:root{--paper:#14181c;--ink:#e4e8eb;--muted:#9aa5ae;--rule:#333b43;\
-         --right:#6bbcf0;--wrong:#ff8f4d;--heat:#3d9bd6;--on-heat:#06121b;--c0:#5ab4ee;--c1:#f07d2c;--c2:#2bbf95;\
+         --right:#6bbcf0;--wrong:#ff8f4d;--heat:#1f70ab;--on-heat:#fff;--c0:#5ab4ee;--c1:#f07d2c;--c2:#2bbf95;\
          --c3:#dd94bb;--c4:#f0b429;--c5:#3b82c4;--c6:#a9b1b8;--c7:#d6ca3c}}"
     }
 

@@ -98,7 +98,7 @@ pub(crate) fn filters(args: &InspectFilters, ui: &Ui) -> Result<(), Failure> {
 }
 
 /// The filters of a convolution: how many are drawn, what they are, and the drawing.
-fn draw_filters(
+pub(super) fn draw_filters(
     trainer: &Trainer,
     layer: &str,
     weights: &ArrayD<f32>,
@@ -254,7 +254,7 @@ fn test_item(model: &Model, args: &InspectActivations) -> Result<(Split, String)
 }
 
 /// The maps of a layer's result, or its numbers as one strip, and what they are; what is too many is left out.
-fn draw_result(values: &ArrayD<f32>, most: usize) -> Result<(Vec<Cell>, String), Failure> {
+pub(super) fn draw_result(values: &ArrayD<f32>, most: usize) -> Result<(Vec<Cell>, String), Failure> {
     let all: Vec<f32> = values.iter().copied().collect();
     let (maps, height, width) = match *values.shape() {
         [] | [_] => {

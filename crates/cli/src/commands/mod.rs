@@ -10,6 +10,7 @@ pub(crate) mod inspect;
 mod model;
 pub(crate) mod predict;
 pub(crate) mod recipes;
+pub(crate) mod report;
 pub(crate) mod summary;
 pub(crate) mod train;
 pub(crate) mod verify;

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::{
     Failure,
     arguments::{LogFormat, Train},
-    interrupt,
+    curves, interrupt,
     output::{
         Dashboard, Show, Ui, count,
         course::{Look, table_and_chart},
@@ -101,6 +101,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     let report = finish(&job, &history, best, parameters, seconds)?;
     let mut run = Run::new(&job.asked, &job.device, &job.data, parameters);
     run.result = Some(&report);
+    curves::write(job.folder.path(), &history.epochs)?;
     job.folder.describe(&run)?;
     tell(&job, &history, &report, ui)?;
     ui.json(&report)

@@ -10,6 +10,7 @@ mod interrupt;
 mod output;
 mod pictures;
 mod product;
+mod reconstructions;
 mod run_folder;
 mod run_record;
 

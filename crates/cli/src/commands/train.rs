@@ -23,6 +23,7 @@ use crate::{
         course::{Look, table_and_chart},
         duration, percent,
     },
+    reconstructions,
     run_folder::RunFolder,
     run_record::{Asked, Recorded, Run},
 };
@@ -100,6 +101,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     let mut run = Run::new(&job.asked, &job.device, &job.data, parameters);
     run.result = Some(&report);
     job.folder.describe(&run)?;
+    reconstructions::draw(&job.asked.recipe, &job.trainer, &job.data.test, &job.folder, ui)?;
     tell(&job, &history, &report, ui)?;
     ui.json(&report)
 }

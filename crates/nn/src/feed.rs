@@ -47,7 +47,8 @@ pub(crate) struct Feed<'s> {
 /// Some rows as buffers take them.
 struct Packed {
     features: Host,
-    targets: Host,
+    /// None where the rows are their own.
+    targets: Option<Host>,
     weights: Option<Vec<f32>>,
 }
 
@@ -108,6 +109,7 @@ impl<'s> Feed<'s> {
         match split.targets() {
             Targets::Classes { .. } => buffer(TARGETS, DType::U32, items)?,
             Targets::Real { shape, .. } => buffer(TARGETS, DType::F32, items * shape.elements())?,
+            Targets::Input => {}
         }
         if weights.is_some() {
             buffer(SAMPLE_WEIGHTS, DType::F32, items)?;
@@ -189,8 +191,9 @@ impl<'s> Feed<'s> {
                 Features::Real(values) => Host::F32(pick(values, item, rows)),
             },
             targets: match self.split.targets() {
-                Targets::Classes { labels, .. } => Host::U32(pick(labels, 1, rows)),
-                Targets::Real { values, shape } => Host::F32(pick(values, shape.elements(), rows)),
+                Targets::Classes { labels, .. } => Some(Host::U32(pick(labels, 1, rows))),
+                Targets::Real { values, shape } => Some(Host::F32(pick(values, shape.elements(), rows))),
+                Targets::Input => None,
             },
             weights: self.weights.as_ref().map(|weights| pick(weights, 1, rows)),
         }
@@ -211,6 +214,7 @@ pub(crate) fn upload(
     match split.targets() {
         Targets::Classes { labels, .. } => write(TARGETS, HostRef::U32(labels))?,
         Targets::Real { values, .. } => write(TARGETS, HostRef::F32(values))?,
+        Targets::Input => {}
     }
     Ok(())
 }
@@ -257,7 +261,9 @@ impl Visit<'_, '_> {
                 self.waited += since.elapsed();
                 *until += *window;
                 self.feed.write(backend, FEATURES, packed.features.as_ref())?;
-                self.feed.write(backend, TARGETS, packed.targets.as_ref())?;
+                if let Some(targets) = &packed.targets {
+                    self.feed.write(backend, TARGETS, targets.as_ref())?;
+                }
                 if let Some(weights) = &packed.weights {
                     self.feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(weights))?;
                 }
@@ -293,7 +299,7 @@ pub(crate) fn row_weights(
     let Some(by_class) = class_weights else { return Ok(sample_weights.map(<[f32]>::to_vec)) };
     check("class", "class", by_class)?;
     let Targets::Classes { labels, classes } = split.targets() else {
-        return fail("class weights are for class labels; the targets are numbers".into());
+        return fail("class weights are for class labels; the targets are none".into());
     };
     if by_class.len() != *classes {
         return fail(format!("{} class weights for {classes} classes", by_class.len()));

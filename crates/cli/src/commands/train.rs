@@ -23,6 +23,7 @@ use crate::{
         course::{Look, table_and_chart},
         duration, percent,
     },
+    reconstructions,
     run_folder::RunFolder,
     run_record::{Asked, Recorded, Run},
 };
@@ -107,6 +108,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     run.result = Some(&report);
     curves::write(job.folder.path(), &history.epochs)?;
     job.folder.describe(&run)?;
+    reconstructions::draw(&job.asked.recipe, &job.trainer, &job.data.test, &job.folder, ui)?;
     tell(&job, &history, &report, ui)?;
     ui.json(&report)
 }

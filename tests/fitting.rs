@@ -405,6 +405,35 @@ fn learning_rates_by_function_and_their_limits() {
     let fit = Fit { epochs: 3, batch_size: 64, callbacks: vec![&mut halve], ..Fit::default() };
     let rates: Vec<f64> = own.fit(&data.train, fit).unwrap().epochs.iter().map(|e| e.learning_rate).collect();
     assert_eq!(rates, [0.008, 0.004, 0.002]);
+
+    // and where a fit goes on, between epochs and within one
+    for at in [10, 13] {
+        let folder = tempfile::tempdir().unwrap();
+        let make = || {
+            Trainer::new(&Device::cpu(), own.model().clone(), Adam::new(0.008), Loss::CrossEntropy).unwrap()
+        };
+        let flag = AtomicBool::new(false);
+        let (mut halve, mut interrupt) = (
+            LearningRateScheduler(|epoch, rate| if epoch == 0 { rate } else { rate / 2.0 }),
+            InterruptAt(at, &flag),
+        );
+        let mut checkpoints = Checkpoints::new(folder.path());
+        let fit = Fit {
+            epochs: 3,
+            batch_size: 64,
+            callbacks: vec![&mut halve, &mut interrupt],
+            checkpoints: Some(&mut checkpoints),
+            interrupt: Some(&flag),
+            ..Fit::default()
+        };
+        make().fit(&data.train, fit).unwrap();
+        let mut again = make();
+        again.resume(&Checkpoints::newest(folder.path()).unwrap().0.unwrap()).unwrap();
+        let mut halve = LearningRateScheduler(|epoch, rate| if epoch == 0 { rate } else { rate / 2.0 });
+        let fit = Fit { epochs: 3, batch_size: 64, callbacks: vec![&mut halve], ..Fit::default() };
+        let history = again.fit(&data.train, fit).unwrap();
+        assert_eq!(history.figures("learning_rate"), [0.008, 0.004, 0.002].map(Some));
+    }
     assert!(own.set_learning_rate(f64::NAN).is_err() && own.set_learning_rate(0.0).is_err());
     let error = trainer(&Device::cpu()).set_learning_rate(0.1).unwrap_err().to_string();
     assert!(error.contains("schedule"), "{error}");

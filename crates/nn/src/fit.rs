@@ -175,6 +175,7 @@ impl Trainer {
         };
         let on = self.prepare(train, validation, weights, &fit)?;
         let mut callbacks = std::mem::take(&mut fit.callbacks);
+        let resumed = self.resumed.is_some();
         let position = self.begin(&fit, train.len(), &mut callbacks)?;
 
         let steps_left = (on.steps * fit.epochs.saturating_sub(fit.initial_epoch)) as u64;
@@ -184,6 +185,7 @@ impl Trainer {
         let prepared = Prepared {
             epochs: fit.epochs,
             epochs_done: position.epoch,
+            resumed,
             rows: train.len(),
             batch_size: fit.batch_size,
             steps: on.steps,

@@ -82,8 +82,8 @@ impl Callback for EarlyStopping {
                 self.patience, self.min_delta
             )));
         }
-        // a fit from its beginning is a new one, also with a callback that was used before
-        if prepared.epochs_done == 0 && self.seen.best_epoch > 0 {
+        // another fit is a new one, also with a callback that was used before
+        if !prepared.resumed {
             (self.seen, self.weights) = (Seen::default(), Vec::new());
         }
         Ok(())

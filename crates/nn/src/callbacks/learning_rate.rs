@@ -4,7 +4,7 @@ use super::{Callback, CallbackState, Flow, Prepared, state_of, values};
 use crate::{EpochReport, Monitor, NnError, Plateau, Schedule, Trainer};
 
 /// Sets the learning rate of each epoch by a function of the epoch, counted from 0, and the rate so far: Keras'
-/// `LearningRateScheduler`. A [`Schedule`] of the trainer is a factor beside it no longer: the function's rate holds.
+/// `LearningRateScheduler`. The trainer must have no schedule of its own.
 ///
 /// ```
 /// use kiln_nn::callbacks::LearningRateScheduler;
@@ -29,20 +29,16 @@ impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
     }
 
     fn on_fit_begin(&mut self, trainer: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
-        match trainer.steps_of_epoch() {
-            // an epoch that a checkpoint lies within has its rate already
-            0 => self.set(trainer, prepared.epochs_done),
-            _ => Ok(()),
+        match prepared.resumed {
+            // the rate lies in the checkpoint
+            true => Ok(()),
+            false => self.set(trainer, prepared.epochs_done),
         }
     }
 
     fn on_epoch_end(&mut self, trainer: &mut Trainer, report: &EpochReport) -> Result<Flow, NnError> {
         self.set(trainer, report.epoch)?;
         Ok(Flow::Continue)
-    }
-
-    fn state(&self) -> Result<CallbackState, NnError> {
-        Ok(CallbackState::default())
     }
 }
 
@@ -75,7 +71,7 @@ impl ReduceLrOnPlateau {
 impl Callback for ReduceLrOnPlateau {
     fn on_fit_begin(&mut self, trainer: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.settings.check()?;
-        if self.plateau.is_none() || prepared.epochs_done == 0 {
+        if self.plateau.is_none() || !prepared.resumed {
             self.base = trainer.learning_rate();
             self.plateau = self.settings.plateau(self.base);
         }

@@ -44,6 +44,8 @@ pub struct Prepared {
     pub epochs: usize,
     /// Epochs that are done already: those before a checkpoint, or [`crate::Fit::initial_epoch`].
     pub epochs_done: usize,
+    /// Whether it goes on from a checkpoint.
+    pub resumed: bool,
     /// Rows that are visited in an epoch.
     pub rows: usize,
     /// Rows of a step.

@@ -81,7 +81,7 @@ impl ModelCheckpoint {
 
 impl Callback for ModelCheckpoint {
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
-        if prepared.epochs_done == 0 {
+        if !prepared.resumed {
             (self.seen, self.unwritten) = (Seen::default(), None);
         }
         Ok(())

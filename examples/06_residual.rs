@@ -43,13 +43,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let schedule = Schedule::one_cycle();
     let mut trainer =
         Trainer::new(&device, network(), Adam::new(0.01), Loss::CrossEntropy)?.with_schedule(schedule)?;
-    let mut progress = |event: &Progress<'_>| {
-        if let Progress::Epoch(epoch) = event {
-            println!("epoch {}: training loss {:.3}", epoch.epoch, epoch.train.loss);
-        }
-    };
-    trainer
-        .fit(&train, Fit { epochs: 3, batch_size: 32, progress: Some(&mut progress), ..Fit::default() })?;
+    let mut tell = OnEpoch(|epoch| println!("epoch {}: training loss {:.3}", epoch.epoch, epoch.train.loss));
+    let fit = Fit { epochs: 3, batch_size: 32, callbacks: vec![&mut tell], ..Fit::default() };
+    trainer.fit(&train, fit)?;
     println!("test accuracy {:.2} %", 100.0 * trainer.evaluate(&data.test)?.accuracy.unwrap_or_default());
     Ok(())
 }

@@ -13,7 +13,10 @@ use devices::{data_dir, devices};
 use kiln::{
     data::Dataset,
     device::Device,
-    nn::{Fit, ModelFile, Progress, Recipe, bench_step},
+    nn::{
+        Callback, Fit, Flow, ModelFile, NnError, Recipe, StepReport, Trainer, bench_step,
+        callbacks::TerminateOnNan,
+    },
 };
 
 fn digits() -> Dataset {
@@ -50,17 +53,20 @@ fn nothing_is_allocated_or_compiled_after_the_first_step() {
         let data = digits();
         let mut trainer = recipe.trainer(device, &data.classes, 1).unwrap();
         let mut seen = Vec::new();
-        let mut progress = |event: &Progress<'_>| {
-            if matches!(event, Progress::Step { .. } | Progress::Epoch(_)) {
-                let counters = device.backend().counters();
-                seen.push((counters.allocations, counters.live_bytes, counters.pipelines));
+        struct Count<'a>(&'a Device, &'a mut Vec<(u64, u64, u64)>);
+        impl Callback for Count<'_> {
+            fn on_progress(&mut self, _: &mut Trainer, _: &StepReport) -> Result<Flow, NnError> {
+                let counters = self.0.backend().counters();
+                self.1.push((counters.allocations, counters.live_bytes, counters.pipelines));
+                Ok(Flow::Continue)
             }
-        };
+        }
+        let (mut count, mut nan) = (Count(device, &mut seen), TerminateOnNan);
         let fit = Fit {
             epochs: 2,
             batch_size: 64,
             validation: Some(&data.test),
-            progress: Some(&mut progress),
+            callbacks: vec![&mut count, &mut nan],
             ..Fit::default()
         };
         trainer.fit(&data.train, fit).unwrap();

@@ -13,6 +13,9 @@ pub(crate) enum Failure {
     /// Said in full where it was found.
     #[error("{0}")]
     Message(String),
+    /// Ctrl-C, after saving: exit status 130. The message says how to go on.
+    #[error("{0}")]
+    Interrupted(String),
     /// From a device.
     #[error(transparent)]
     Device(#[from] BackendError),

@@ -7,10 +7,12 @@ mod arguments;
 mod commands;
 mod curves;
 mod error;
+mod interrupt;
 mod output;
 mod pictures;
 mod product;
 mod run_folder;
+mod run_record;
 
 use std::{
     panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind},
@@ -29,6 +31,9 @@ use crate::{
 /// Exit status of a command that failed.
 const FAILED: u8 = 1;
 
+/// Exit status after Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Exit status of a command line that is wrong.
 const WRONG_USAGE: u8 = 2;
 
@@ -45,6 +50,10 @@ pub fn main() -> ExitCode {
     match catch_unwind(AssertUnwindSafe(|| run(&arguments.command))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Ok(Err(failure @ Failure::Interrupted(_))) => {
+            complain(&failure.line());
+            ExitCode::from(INTERRUPTED)
+        }
         Ok(Err(failure)) => {
             complain(&format!("kiln: {}", failure.line()));
             ExitCode::from(FAILED)

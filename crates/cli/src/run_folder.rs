@@ -1,8 +1,8 @@
 //! The folder of a training run: `run.json`, `metrics.jsonl`, `model.safetensors`.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -16,19 +16,20 @@ use crate::Failure;
 /// Letters of a recipe's name that a folder is named by: systems allow 255 bytes in all.
 const NAME: usize = 48;
 
-/// A folder that has been shown to be writable. One that is dropped before its first line of metrics leaves
-/// nothing behind.
+/// A folder that has been shown to be writable, and that no other process trains in. One that is dropped before it was
+/// [kept](RunFolder::keep) leaves nothing behind.
 pub(crate) struct RunFolder {
     path: PathBuf,
-    metrics: File,
+    /// Held as long as this is.
+    lock: File,
     /// True once something was learned that is worth keeping.
-    is_used: bool,
+    is_kept: bool,
     /// Folders that were not there before, innermost first.
     made: Vec<PathBuf>,
 }
 
 impl RunFolder {
-    /// Makes the folder, `runs/NAME-TIME` unless it is named, and an empty `metrics.jsonl` in it.
+    /// Makes the folder, `runs/NAME-TIME` unless it is named.
     ///
     /// # Errors
     /// Where it cannot be made or written, or holds a run already.
@@ -37,7 +38,8 @@ impl RunFolder {
             Some(path) => {
                 if path.join("run.json").exists() {
                     return Err(Failure::Message(format!(
-                        "{} holds a run already; remove it, or name another folder with --out",
+                        "{0} holds a run already; go on with it (kiln train --resume {0}), remove it, or name another \
+                         folder with --out",
                         path.display()
                     )));
                 }
@@ -54,9 +56,24 @@ impl RunFolder {
                 (path, made)
             }
         };
-        let file = path.join("metrics.jsonl");
-        let metrics = File::create(&file).map_err(|error| cannot(&file, &error))?;
-        Ok(Self { path, metrics, is_used: false, made })
+        let lock = lock(&path)?;
+        Ok(Self { path, lock, is_kept: false, made })
+    }
+
+    /// The folder of a run that was interrupted. What a crash has left half written is removed.
+    ///
+    /// # Errors
+    /// Where it cannot be written, or another process trains in it.
+    pub(crate) fn reopen(path: &Path) -> Result<Self, Failure> {
+        let lock = lock(path)?;
+        for folder in [path.to_path_buf(), path.join("checkpoints")] {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            for left in entries.filter(|path| path.extension().is_some_and(|end| end == "tmp")) {
+                // one that stays takes room and does no other harm
+                let _ = fs::remove_file(left);
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), lock, is_kept: true, made: Vec::new() })
     }
 
     /// A file in the folder.
@@ -69,16 +86,9 @@ impl RunFolder {
         &self.path
     }
 
-    /// Adds a line to `metrics.jsonl`.
-    ///
-    /// # Errors
-    /// Where the disk is full or the folder has gone.
-    pub(crate) fn log(&mut self, line: &impl Serialize) -> Result<(), Failure> {
-        let mut text = serde_json::to_vec(line)
-            .map_err(|error| Failure::Message(format!("metrics cannot be written as JSON: {error}")))?;
-        text.push(b'\n');
-        self.is_used = true;
-        self.metrics.write_all(&text).map_err(|error| cannot(&self.file("metrics.jsonl"), &error))
+    /// From now on the folder stays.
+    pub(crate) fn keep(&mut self) {
+        self.is_kept = true;
     }
 
     /// Writes `run.json`, whole or not at all.
@@ -95,15 +105,35 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        if self.is_used {
+        // Unlocked first, since some systems keep a locked file. One that cannot be removed changes nothing.
+        let _ = self.lock.unlock();
+        let _ = fs::remove_file(self.file(LOCK));
+        if self.is_kept {
             return;
         }
-        // Why there is no run is being told already; a leftover that cannot be removed changes nothing.
+        // Why there is no run is being told already.
         let _ = fs::remove_file(self.file("metrics.jsonl"));
         let _ = fs::remove_file(self.file("run.json"));
         for folder in &self.made {
             let _ = fs::remove_dir(folder);
         }
+    }
+}
+
+/// The file that a process holds a lock on while it trains.
+const LOCK: &str = ".lock";
+
+/// Takes the lock of a folder, which ends with the process however that ends.
+fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join(LOCK);
+    let file = File::create(&path).map_err(|error| cannot(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::Message(format!("{}: another kiln is training in this folder", folder.display())))
+        }
+        // a file system without locks: nothing can be said
+        Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
@@ -188,11 +218,8 @@ mod tests {
     #[test]
     fn folders_hold_what_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let mut run = RunFolder::create(Some(&dir.path().join("a/b")), "xor").unwrap();
-        run.log(&[1, 2]).unwrap();
-        run.log(&"three").unwrap();
+        let run = RunFolder::create(Some(&dir.path().join("a/b")), "xor").unwrap();
         run.describe(&[7]).unwrap();
-        assert_eq!(fs::read_to_string(run.file("metrics.jsonl")).unwrap(), "[1,2]\n\"three\"\n");
         assert_eq!(fs::read_to_string(run.file("run.json")).unwrap(), "[\n  7\n]\n");
 
         let file = dir.path().join("file");
@@ -216,12 +243,23 @@ mod tests {
         assert_eq!(fs::read_dir(&outer).unwrap().count(), 1, "only what was there before");
 
         let mut run = RunFolder::create(Some(&inner), "xor").unwrap();
-        run.log(&1).unwrap();
+        run.keep();
         run.describe(&[7]).unwrap();
+        let message = RunFolder::reopen(&inner).err().unwrap().to_string();
+        assert!(message.contains("another kiln is training"), "{message}");
         drop(run);
         let message = RunFolder::create(Some(&inner), "xor").err().unwrap().to_string();
-        assert!(message.contains("holds a run already") && message.contains("--out"), "{message}");
-        assert_eq!(fs::read_to_string(inner.join("metrics.jsonl")).unwrap(), "1\n");
+        assert!(message.contains("holds a run already") && message.contains("--resume"), "{message}");
+
+        fs::create_dir(inner.join("checkpoints")).unwrap();
+        for left in ["model.safetensors.77.tmp", "checkpoints/step-1.safetensors.77.tmp"] {
+            fs::write(inner.join(left), "").unwrap();
+        }
+        drop(RunFolder::reopen(&inner).unwrap());
+        let mut names: Vec<_> = fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["checkpoints", "run.json"]);
+        assert_eq!(fs::read_dir(inner.join("checkpoints")).unwrap().count(), 0);
     }
 
     #[test]

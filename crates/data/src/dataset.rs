@@ -186,6 +186,15 @@ impl Split {
     /// # Ok::<(), kiln_data::DataError>(())
     /// ```
     pub fn split(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
+        let (a, b) = self.deal(fraction, seed)?;
+        Ok((self.select(&a)?, self.select(&b)?))
+    }
+
+    /// The rows that [`Split::split`] deals out, by their indices.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`] where one side would be empty.
+    pub fn deal(&self, fraction: f64, seed: u64) -> Result<(Vec<u32>, Vec<u32>), DataError> {
         let first = (self.len as f64 * fraction).round();
         if !(1.0..self.len as f64).contains(&first) {
             return Err(DataError::Shape {
@@ -193,47 +202,40 @@ impl Split {
                 message: format!("a split of {} rows at {fraction} leaves one side empty", self.len),
             });
         }
-        let order = Stream { seed, stream: streams::SPLIT, step: 0 }.permutation(self.len);
-        let (a, b) = order.split_at(first as usize);
-        Ok((self.select(a), self.select(b)))
+        let mut first_rows = Stream { seed, stream: streams::SPLIT, step: 0 }.permutation(self.len);
+        let rest = first_rows.split_off(first as usize);
+        Ok((first_rows, rest))
     }
 
-    /// The rows of these indices, in their order; a row may come more than once.
+    /// The rows of these indices, in their order; the same row may come twice.
     ///
     /// # Errors
     /// [`DataError::Shape`] where there is no such row, or no index.
     ///
     /// ```
     /// let data = kiln_data::Dataset::digits(1, 5, 5)?;
-    /// assert_eq!(data.test.rows(&[4, 0])?.len(), 2);
-    /// assert!(data.test.rows(&[5]).is_err());
+    /// assert_eq!(data.test.select(&[4, 0])?.len(), 2);
+    /// assert!(data.test.select(&[5]).is_err());
     /// # Ok::<(), kiln_data::DataError>(())
     /// ```
-    pub fn rows(&self, rows: &[usize]) -> Result<Self, DataError> {
-        let fail = |message: String| DataError::Shape { origin: "data".into(), message };
-        if rows.is_empty() {
-            return Err(fail("no rows are asked for".into()));
-        }
-        let index = |&row: &usize| {
-            let inside = u32::try_from(row).ok().filter(|_| row < self.len);
-            inside.ok_or_else(|| {
-                fail(format!(
+    pub fn select(&self, rows: &[u32]) -> Result<Self, DataError> {
+        let fail = |message: String| Err(DataError::Shape { origin: "data".into(), message });
+        match rows.iter().find(|&&row| row as usize >= self.len) {
+            _ if rows.is_empty() => return fail("no rows are asked for".into()),
+            Some(row) => {
+                return fail(format!(
                     "there is no row {row}: there are {}, numbered from 0 to {}",
                     self.len,
                     self.len - 1
-                ))
-            })
-        };
-        Ok(self.select(&rows.iter().map(index).collect::<Result<Vec<u32>, DataError>>()?))
-    }
-
-    /// The rows of these indices, which are in range and not none.
-    fn select(&self, rows: &[u32]) -> Self {
+                ));
+            }
+            None => {}
+        }
         fn pick<T: Copy>(values: &[T], size: usize, rows: &[u32]) -> Vec<T> {
             rows.iter().flat_map(|&r| &values[r as usize * size..][..size]).copied().collect()
         }
         let size = self.item_shape.elements();
-        Self {
+        Ok(Self {
             features: match &self.features {
                 Features::Bytes(v) => Features::Bytes(pick(v, size, rows)),
                 Features::Real(v) => Features::Real(pick(v, size, rows)),
@@ -248,7 +250,7 @@ impl Split {
                 }
             },
             len: rows.len(),
-        }
+        })
     }
 }
 

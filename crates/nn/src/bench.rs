@@ -9,8 +9,9 @@ use kiln_kernel::random::Stream;
 use serde::Serialize;
 
 use crate::{
-    NnError, Recipe, TargetKind,
-    step::{self, Form, Recorded, Resident},
+    NnError, Recipe, Residency, TargetKind,
+    feed::Feed,
+    step::{self, Form, Recorded},
     trainer::Trainer,
 };
 
@@ -81,7 +82,7 @@ pub fn bench_step(
     let split = random_rows(recipe, batch_size)?;
     let trainer = recipe.trainer(device, &[], 42)?;
     let backend = device.backend();
-    let data = Resident::new(&**backend, &split)?;
+    let data = Feed::new(&**backend, &split, None, batch_size, Residency::Auto)?;
     let started = Instant::now();
     let recorded = step::record_training(
         trainer.model(),
@@ -123,7 +124,7 @@ pub fn bench_step(
 fn timed_step(trainer: &Trainer, session: &Session, since: Instant) -> Result<f64, NnError> {
     trainer.write_hyper(1, 0)?;
     session.run(1)?;
-    trainer.take_totals()?;
+    pollster::block_on(trainer.take_totals()?)?;
     Ok(since.elapsed().as_secs_f64())
 }
 

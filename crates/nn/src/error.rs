@@ -4,6 +4,8 @@ use kiln_data::DataError;
 use kiln_graph::GraphError;
 use kiln_kernel::BackendError;
 
+use crate::NonFinite;
+
 /// What can go wrong around a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -35,6 +37,9 @@ pub enum NnError {
         /// What is wrong there.
         message: String,
     },
+    /// A loss that is no number.
+    #[error("{0}")]
+    NotFinite(Box<NonFinite>),
     /// Settings that do not fit together or the data.
     #[error("{0}")]
     Settings(String),

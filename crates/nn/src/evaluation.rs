@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use kiln_data::{Features, Split, Targets};
-use kiln_graph::{GraphError, TALLY};
-use kiln_kernel::{BackendError, Buffer, DType, HostRef};
+use kiln_graph::{CLOCK, GraphError, Session, TALLY, TOTALS};
+use kiln_kernel::{Buffer, DType, HostRef, Reading};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     NnError, TargetKind, Trainer,
+    feed::{Feed, is_no_room},
     metrics::{Accumulator, Metric, Truth},
-    step::{self, Keep, OUTPUTS, Recorded, Resident},
+    state::clock_words,
+    step::{self, Form, Keep, OUTPUTS, Recorded},
     trainer::{Pass, scores},
 };
 
@@ -25,10 +27,16 @@ const MOST_KEPT_OUTPUTS: usize = 32 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// The mean loss of a row.
+    #[serde(deserialize_with = "number_or_nan")]
     pub loss: f64,
     /// The part of rows whose largest output is at the label; none in regression.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub accuracy: Option<f64>,
+}
+
+/// JSON has no NaN: it is written as null.
+fn number_or_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// What an evaluation with metrics gave. See [`Trainer::evaluate_with`].
@@ -54,7 +62,7 @@ pub(crate) struct Evaluation<'s> {
     metrics: Accumulator,
     tally: Option<Buffer>,
     outputs: Option<Buffer>,
-    split: &'s Split,
+    feed: Feed<'s>,
 }
 
 impl Trainer {
@@ -91,45 +99,74 @@ impl Trainer {
     /// # Errors
     /// If the rows do not fit the network, or the device fails.
     pub fn predict_split(&self, split: &Split) -> Result<ArrayD<f32>, NnError> {
-        let data = Resident::new(&**self.backend(), split)?;
-        if data.form.item != self.model().input_shape() {
-            let (want, got) = (self.model().input_shape(), data.form.item);
+        let backend = &**self.backend();
+        if *split.item_shape() != self.model().input_shape() {
+            let (want, got) = (self.model().input_shape(), split.item_shape());
             return Err(NnError::Settings(format!(
                 "the network takes items of shape {want}, the data have {got}"
             )));
         }
-        let passes = self.fitting_passes(&data, |rows| {
+        let rows = EVALUATION_ROWS.min(split.len());
+        let data = Feed::new(backend, split, None, rows, self.residency)?.apart(backend)?;
+        let passes = self.fitting_passes(&data, rows, |rows| {
             step::record_prediction(self.model(), self.loss(), self.preprocess(), &data.form, rows)
         })?;
-        self.write_clock(0)?;
         let mut outputs = Vec::new();
-        for pass in &passes {
-            for _ in 0..pass.times {
-                pass.session.run(1)?;
-                outputs.extend(pass.session.read("output")?.into_f32());
+        // one batch is read while the next is computed
+        let mut reading: Option<Reading> = None;
+        self.run_apart(&data, &passes, |session| {
+            if let Some(reading) = reading.replace(session.read_async("output")?) {
+                outputs.extend(pollster::block_on(reading)?.into_f32());
             }
+            Ok(())
+        })?;
+        if let Some(reading) = reading {
+            outputs.extend(pollster::block_on(reading)?.into_f32());
         }
         let mut dims = vec![split.len()];
         dims.extend(self.model().output_shape()?.dims());
         ArrayD::from_shape_vec(dims, outputs).map_err(|e| NnError::Settings(e.to_string()))
     }
 
-    /// [`Trainer::passes`] in batches of [`EVALUATION_ROWS`], or of half as many, and so on, where the device has no
-    /// room for more.
+    /// [`Trainer::passes`] in batches of `rows`, or of half as many, and so on, where the device has no room for more.
     fn fitting_passes(
         &self,
-        data: &Resident,
+        data: &Feed<'_>,
+        mut rows: usize,
         record: impl Fn(usize) -> Result<Recorded, GraphError>,
     ) -> Result<Vec<Pass>, NnError> {
-        let mut rows = EVALUATION_ROWS.min(data.form.items);
         loop {
             match self.passes(data, rows, &record) {
-                Err(NnError::Graph(GraphError::Backend(
-                    BackendError::OutOfMemory { .. } | BackendError::Limit { .. },
-                ))) if rows > 1 => rows /= 2,
+                Err(error) if rows > 1 && is_no_room(&error) => rows /= 2,
                 result => return result,
             }
         }
+    }
+
+    /// Runs passes over all rows as they come, by a clock of their own; `after` is called after each batch.
+    fn run_apart(
+        &self,
+        data: &Feed<'_>,
+        passes: &[Pass],
+        mut after: impl FnMut(&Session) -> Result<(), NnError>,
+    ) -> Result<(), NnError> {
+        let backend = &**self.backend();
+        let order: Vec<u32> = (0..data.rows() as u32).collect();
+        data.visit(backend, &order, 0, |visit| {
+            let mut row = 0;
+            for pass in passes {
+                for _ in 0..pass.times {
+                    if let Some(cursor) = visit.before(backend, row)? {
+                        let words = clock_words(self.seed, self.step, cursor);
+                        backend.write(&data.buffers[CLOCK].view(), HostRef::U32(&words))?;
+                    }
+                    pass.session.run(1)?;
+                    after(&pass.session)?;
+                    row += pass.rows;
+                }
+            }
+            Ok(())
+        })
     }
 
     pub(crate) fn evaluation<'s>(
@@ -137,9 +174,10 @@ impl Trainer {
         split: &'s Split,
         metrics: &[Metric],
     ) -> Result<Evaluation<'s>, NnError> {
-        let backend = self.backend();
-        let mut data = Resident::new(&**backend, split)?;
-        step::check_targets(self.model(), self.loss(), &data.form)?;
+        let backend = &**self.backend();
+        step::check_targets(self.model(), self.loss(), &Form::of(split))?;
+        let rows = EVALUATION_ROWS.min(split.len());
+        let mut data = Feed::new(backend, split, None, rows, self.residency)?.apart(backend)?;
         let output = self.model().output_shape()?;
         let metrics = Accumulator::new(metrics, &output, &data.form.targets)?
             .with_threshold(self.main_loss().decision_threshold());
@@ -149,32 +187,30 @@ impl Trainer {
             data.buffers.insert(TALLY.into(), backend.allocate(DType::U32, words, TALLY)?);
         }
         let kept = split.len().saturating_mul(output.elements());
-        if metrics.needs_outputs() && kept <= MOST_KEPT_OUTPUTS {
+        // they are kept at the clock's cursor, which begins anew with each window of streamed rows
+        if metrics.needs_outputs() && kept <= MOST_KEPT_OUTPUTS && !data.is_streamed() {
             keep.outputs = Some(split.len());
             data.buffers.insert(OUTPUTS.into(), backend.allocate(DType::F32, kept, OUTPUTS)?);
         }
-        let passes = self.fitting_passes(&data, |rows| {
+        let passes = self.fitting_passes(&data, rows, |rows| {
             step::record_evaluation(self.model(), self.loss(), self.preprocess(), &data.form, keep, rows)
         })?;
         let buffer = |name: &str| data.buffers.get(name).cloned();
-        Ok(Evaluation { passes, metrics, tally: buffer(TALLY), outputs: buffer(OUTPUTS), split })
+        Ok(Evaluation { passes, metrics, tally: buffer(TALLY), outputs: buffer(OUTPUTS), feed: data })
     }
 
     pub(crate) fn run_evaluation(&self, evaluation: &Evaluation<'_>) -> Result<Scored, NnError> {
-        let Evaluation { passes, tally, outputs, split, .. } = evaluation;
-        let backend = self.backend();
-        self.take_totals()?;
-        self.write_clock(0)?;
+        let Evaluation { passes, tally, outputs, feed, .. } = evaluation;
+        let backend = &**self.backend();
+        let totals = feed.buffers[TOTALS].view();
+        backend.write(&totals, HostRef::F32(&vec![0.0; totals.len]))?;
         if let Some(tally) = tally {
             backend.write(&tally.view(), HostRef::U32(&vec![0; tally.len()]))?;
         }
-        for pass in passes {
-            for _ in 0..pass.times {
-                pass.session.run(1)?;
-            }
-        }
+        self.run_apart(feed, passes, |_| Ok(()))?;
+        let split = feed.split();
         let rows = passes.iter().map(|p| p.rows * p.times).sum();
-        let scores = scores(passes, &self.take_totals()?, rows);
+        let scores = scores(passes, &pollster::block_on(backend.read(&totals))?.into_f64(), rows);
         let mut metrics = evaluation.metrics.clone();
         if let Some(tally) = tally {
             metrics.add_tally(&pollster::block_on(backend.read(&tally.view()))?.into_u32())?;

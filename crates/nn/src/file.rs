@@ -187,20 +187,35 @@ impl ModelFile {
                     return fail(format!("\"{name}\" is {shape}, the network's \"{wanted}\" is {want}"));
                 }
                 Some((name, _, values)) => {
-                    let variance = name.ends_with("running_var");
-                    let wrong = values.iter().position(|v| !v.is_finite() || (variance && *v < 0.0));
-                    if let Some(at) = wrong {
-                        let what = if variance { "a variance" } else { "a parameter" };
-                        let value = values[at];
-                        return fail(format!(
-                            "element {at} of \"{name}\" is {value}, which is no number for {what}"
-                        ));
-                    }
+                    self.check_values(name, values)?;
                     all.push(values.as_slice());
                 }
             }
         }
         Ok(all)
+    }
+}
+
+impl ModelFile {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Name, shape and elements of each tensor.
+    pub(crate) fn tensors(&self) -> &[(String, Shape, Vec<f32>)] {
+        &self.tensors
+    }
+
+    /// Refuses elements that no parameter may have.
+    pub(crate) fn check_values(&self, name: &str, values: &[f32]) -> Result<(), NnError> {
+        let variance = name.ends_with("running_var");
+        let Some(at) = values.iter().position(|v| !v.is_finite() || (variance && *v < 0.0)) else {
+            return Ok(());
+        };
+        let what = if variance { "a variance" } else { "a parameter" };
+        let message = format!("element {at} of \"{name}\" is {}, which is no number for {what}", values[at]);
+        Err(NnError::file(&self.path, message))
     }
 }
 
@@ -307,11 +322,27 @@ pub(crate) fn read_regular(path: &Path, most: u64, what: &str) -> Result<Vec<u8>
 }
 
 /// Writes a file so that a crash leaves the old one or the new one, never a part: a temporary file beside it,
-/// flushed to disk, then renamed.
+/// flushed to disk, then renamed, and the folder flushed too.
 ///
 /// # Errors
 /// If the folder cannot be written.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
+    write_then(path, bytes, |_| Ok(()))
+}
+
+/// As [`write_atomically`], and reads it back before the old one goes.
+pub(crate) fn write_checked(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
+    write_then(path, bytes, |temporary| match fs::read(temporary)? == bytes {
+        true => Ok(()),
+        false => Err(std::io::Error::other("what was written cannot be read back; is the disk sound?")),
+    })
+}
+
+fn write_then(
+    path: &Path,
+    bytes: &[u8],
+    check: impl FnOnce(&Path) -> Result<(), std::io::Error>,
+) -> Result<(), NnError> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -319,7 +350,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        check(&temporary)?;
+        fs::rename(&temporary, path)?;
+        // the new name must outlast a loss of power too; systems that cannot open a folder flush it themselves
+        match path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        {
+            Some(folder) if cfg!(unix) => fs::File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
     };
     write().map_err(|e: std::io::Error| {
         // the first error is the one to tell; a leftover that cannot be removed either changes nothing

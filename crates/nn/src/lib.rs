@@ -20,10 +20,16 @@
 
 mod activation;
 mod bench;
+pub mod callbacks;
+mod checkpoint;
 mod error;
 mod evaluation;
+mod feed;
 mod file;
+mod finite;
+mod fit;
 mod graph_trainer;
+mod history;
 mod init;
 pub mod inspect;
 mod layers;
@@ -40,15 +46,22 @@ mod schedule;
 mod state;
 mod step;
 mod trainer;
+mod transfer;
 mod verify;
 mod words;
 
 pub use activation::Activation;
 pub use bench::{BenchReport, bench_step, training_plan};
+pub use callbacks::{Callback, Flow, Prepared, StepReport};
+pub use checkpoint::{Checkpoint, Checkpoints};
 pub use error::NnError;
 pub use evaluation::{Scored, Scores};
+pub use feed::Residency;
 pub use file::{ModelFile, write_atomically};
+pub use finite::{Culprit, NonFinite};
+pub use fit::Fit;
 pub use graph_trainer::{Evaluator, GraphTrainer, Objective};
+pub use history::{EpochReport, History, Monitor, Stopped};
 pub use init::{Initializer, parameter_stream};
 pub use layers::{
     ActivationLayer, Add, Average, AvgPool2d, BatchNorm, Concat, Conv1d, Conv2d, ConvTranspose2d, Crop2d,
@@ -64,8 +77,9 @@ pub use optimizer::{
     Update,
 };
 pub use preprocess::{Numbers, Preprocess};
-pub use recipe::{DataSpec, Recipe};
+pub use recipe::{DataSpec, EarlyStoppingSpec, Recipe};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
-pub use trainer::{EpochReport, Fit, History, OnProgress, Progress, Trainer};
+pub use trainer::Trainer;
+pub use transfer::{Skipped, Transferred};
 pub use verify::{Verification, verify};

@@ -128,6 +128,16 @@ impl Network {
         &self.layers
     }
 
+    /// The layers, to be changed in place: their settings, not their number.
+    pub fn layers_mut(&mut self) -> &mut [Node] {
+        &mut self.layers
+    }
+
+    /// Keeps so many layers.
+    pub(crate) fn truncate(&mut self, layers: usize) {
+        self.layers.truncate(layers);
+    }
+
     /// The results that are compared with the target, where they are named.
     pub fn outputs(&self) -> &[Output] {
         &self.outputs

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use crate::{
-    Loss, Network, NnError, Node, Optimizer, Output, Preprocess, Scheduled, Trainer,
+    Loss, Network, NnError, Node, Optimizer, Output, ParameterGroup, Preprocess, Scheduled, Trainer,
     file::read_regular,
     metrics::Metric,
     words::{in_plain_words, nearest},
@@ -29,7 +29,7 @@ pub struct DataSpec {
 }
 
 /// A network with its data and settings.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// `mnist-cnn`.
     pub name: String,
@@ -49,12 +49,34 @@ pub struct Recipe {
     pub optimizer: Optimizer,
     /// How the learning rate changes over time; none leaves it as it is.
     pub schedule: Option<Scheduled>,
+    /// The part of the training rows that is held out for validation; 0 for none.
+    pub validation_split: f64,
+    /// When to end before the last epoch.
+    pub early_stopping: Option<EarlyStoppingSpec>,
     /// Scores of the test rows after each epoch, beside loss and accuracy.
     pub metrics: Vec<Metric>,
     /// The network.
     pub layers: Vec<Node>,
     /// The results that are compared with the target; the last layer's if empty.
     pub outputs: Vec<Output>,
+}
+
+/// When a training ends before its last epoch; see [`crate::callbacks::EarlyStopping`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStoppingSpec {
+    /// The figure of the epochs that is watched.
+    #[serde(default = "validation_loss")]
+    pub monitor: String,
+    /// Epochs without progress before the end.
+    pub patience: usize,
+    /// What is no progress: a change of no more than this.
+    #[serde(default)]
+    pub min_delta: f64,
+}
+
+fn validation_loss() -> String {
+    "val_loss".into()
 }
 
 /// The file as it is written. Tables with a `type` are looked at one by one, so that errors have lines.
@@ -72,6 +94,8 @@ struct RecipeFile {
     loss: Loss,
     optimizer: Spanned<toml::Table>,
     schedule: Option<Spanned<toml::Table>>,
+    validation_split: Option<Spanned<f64>>,
+    early_stopping: Option<Spanned<EarlyStoppingSpec>>,
     #[serde(default)]
     metrics: Vec<Metric>,
     layers: Vec<Spanned<toml::Table>>,
@@ -210,6 +234,31 @@ impl Recipe {
             parsed.schedule.check().map_err(|e| fail(Some(settings.span()), e.to_string()))?;
             schedule = Some(parsed);
         }
+        let mut validation_split = 0.0;
+        if let Some(part) = &file.validation_split {
+            validation_split = *part.get_ref();
+            if !(validation_split > 0.0 && validation_split < 1.0) {
+                let message = format!("validation_split must be between 0 and 1, is {validation_split}");
+                return Err(fail(Some(part.span()), message));
+            }
+        }
+        if let Some(settings) = &file.early_stopping {
+            let EarlyStoppingSpec { monitor, patience, min_delta } = settings.get_ref();
+            let message = match () {
+                () if *patience == 0 => "early_stopping: patience must be at least 1".into(),
+                () if !(min_delta.is_finite() && *min_delta >= 0.0) => {
+                    format!("early_stopping: min_delta must be a finite number of at least 0, is {min_delta}")
+                }
+                () if monitor.starts_with("val_") && validation_split == 0.0 => format!(
+                    "early_stopping watches {monitor}, but no rows are held out: set validation_split = 0.1, say (the \
+                     test rows are for the end)"
+                ),
+                () => String::new(),
+            };
+            if !message.is_empty() {
+                return Err(fail(Some(settings.span()), message));
+            }
+        }
         let mut layers = Vec::with_capacity(file.layers.len());
         for (i, layer) in file.layers.iter().enumerate() {
             layers
@@ -225,6 +274,8 @@ impl Recipe {
             loss: file.loss,
             optimizer,
             schedule,
+            validation_split,
+            early_stopping: file.early_stopping.map(Spanned::into_inner),
             metrics: file.metrics,
             layers,
             outputs: file.outputs,
@@ -297,6 +348,30 @@ impl Recipe {
         }
         trainer.reset(seed)?;
         Ok(trainer)
+    }
+
+    /// Freezes what a pattern names; see [`Network::freeze`]. A pattern that is no layer's name may be that of
+    /// parameters, as `*.bias`: they keep their values.
+    ///
+    /// # Errors
+    /// If it names neither layers with parameters nor parameters; those that there are are named.
+    pub fn freeze(&mut self, pattern: &str) -> Result<(), NnError> {
+        let mut model = self.model()?;
+        if model.freeze(pattern).is_ok() {
+            self.layers = model.layers().to_vec();
+            return Ok(());
+        }
+        let group = ParameterGroup { frozen: true, ..ParameterGroup::new(pattern) };
+        let parameters = model.parameters()?;
+        if parameters.iter().any(|p| group.matches(&p.name, p.shape.rank())) {
+            self.optimizer.groups.insert(0, group);
+            return Ok(());
+        }
+        let names: Vec<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+        Err(NnError::Settings(format!(
+            "nothing to freeze: \"{pattern}\" matches no layer and no parameter; there are {}",
+            names.join(", ")
+        )))
     }
 }
 

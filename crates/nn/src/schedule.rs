@@ -332,7 +332,7 @@ impl Schedule {
 /// A figure is progress if it is better than the best by more than `min_delta`. After `patience` epochs without
 /// progress the factor shrinks, though not below what makes the learning rate `min_lr`, and for `cooldown` epochs
 /// nothing is counted. The order of these is that of Keras' `ReduceLROnPlateau`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plateau {
     reduction: f64,
     patience: u64,

@@ -79,7 +79,12 @@ impl State {
         step: u64,
         cursor: usize,
     ) -> Result<(), NnError> {
-        let words = [step as u32, 0, cursor as u32, seed as u32, (seed >> 32) as u32, 0, 0, 0];
+        let words = clock_words(seed, step, cursor);
         Ok(backend.write(&self.shared[CLOCK].view(), HostRef::U32(&words))?)
     }
+}
+
+/// The clock at the hyper-parameter table's first row.
+pub(crate) fn clock_words(seed: u64, step: u64, cursor: usize) -> [u32; CLOCK_WORDS] {
+    [step as u32, 0, cursor as u32, seed as u32, (seed >> 32) as u32, 0, 0, 0]
 }

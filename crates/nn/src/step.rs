@@ -1,10 +1,8 @@
 //! The graphs of a training step and of an evaluation, over a data set that lies on the device.
 
-use std::collections::HashMap;
-
 use kiln_data::{Features, Split, Targets};
 use kiln_graph::{Collect, GatherOptions, Graph, GraphError, Request, Segments, Tensor};
-use kiln_kernel::{Advance, Backend, Buffer, DType, GatherType, HostRef, Shape};
+use kiln_kernel::{Advance, GatherType, Shape};
 
 use crate::{
     Loss, Mode, Network, NnError, Optimizer, Preprocess, Recording, TargetKind, loss::record::RecordedLoss,
@@ -108,56 +106,6 @@ impl Form {
             shift: vec![0.0],
         };
         g.scoped("batch", |g| g.gather(data, order, options)).map(Some)
-    }
-}
-
-/// A split on the device.
-pub(crate) struct Resident {
-    pub(crate) form: Form,
-    pub(crate) buffers: HashMap<String, Buffer>,
-}
-
-impl Resident {
-    /// Uploads features and targets, and an order that visits them as they come.
-    pub(crate) fn new(backend: &dyn Backend, split: &Split) -> Result<Self, NnError> {
-        let form = Form::of(split);
-        let mut buffers = HashMap::new();
-        let mut upload = |name: &str, data: HostRef<'_>| -> Result<(), NnError> {
-            let dtype = if matches!(data, HostRef::U32(_)) { DType::U32 } else { DType::F32 };
-            let buffer = backend.allocate(dtype, data.len(), name)?;
-            backend.write(&buffer.view(), data)?;
-            buffers.insert(name.to_string(), buffer);
-            Ok(())
-        };
-        match split.features() {
-            Features::Bytes(bytes) => upload(FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
-            Features::Real(values) => upload(FEATURES, HostRef::F32(values))?,
-        }
-        match split.targets() {
-            Targets::Classes { labels, .. } => upload(TARGETS, HostRef::U32(labels))?,
-            Targets::Real { values, .. } => upload(TARGETS, HostRef::F32(values))?,
-        }
-        upload(ORDER, HostRef::U32(&kiln_data::order(0, 0, split.len(), false)))?;
-        Ok(Self { form, buffers })
-    }
-
-    /// With a weight for each row.
-    pub(crate) fn weighted(mut self, backend: &dyn Backend, weights: &[f32]) -> Result<Self, NnError> {
-        if weights.len() != self.form.items {
-            let (got, items) = (weights.len(), self.form.items);
-            return Err(NnError::Settings(format!("{got} sample weights for {items} rows")));
-        }
-        if let Some((row, weight)) = weights.iter().enumerate().find(|(_, w)| !(w.is_finite() && **w >= 0.0))
-        {
-            return Err(NnError::Settings(format!(
-                "sample weights must be finite and at least 0, that of row {row} is {weight}"
-            )));
-        }
-        let buffer = backend.allocate(DType::F32, weights.len(), SAMPLE_WEIGHTS)?;
-        backend.write(&buffer.view(), HostRef::F32(weights))?;
-        self.buffers.insert(SAMPLE_WEIGHTS.into(), buffer);
-        self.form.weighted = true;
-        Ok(self)
     }
 }
 

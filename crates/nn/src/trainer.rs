@@ -1,117 +1,18 @@
-//! Fitting, evaluating and predicting.
+//! A network in training: its parameters on a device, its optimizer, its place in time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use kiln_data::Split;
 use kiln_device::Device;
 use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
-use kiln_kernel::{Backend, DType, HostRef};
-use serde::{Deserialize, Serialize};
+use kiln_kernel::{Backend, Buffer, DType, HostRef, Reading};
 
 use crate::{
-    Loss, Network, NnError, Optimizer, Plateau, PlateauMode, Preprocess, Scheduled, Scored, Scores,
-    metrics::Metric,
+    Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores,
+    checkpoint::Resumed,
+    feed::Feed,
     state::State,
-    step::{self, HYPER_ROWS, ORDER, Recorded, Resident},
+    step::{HYPER_ROWS, Recorded},
 };
-
-/// Steps between two readings of the running sums. A fixed number, so that the sums, and with them the reported
-/// losses, are rounded alike in every run.
-const STEPS_PER_READING: usize = 50;
-
-/// What an epoch gave.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EpochReport {
-    /// Counted from 1.
-    pub epoch: usize,
-    /// Over the training rows as they were visited, dropout included.
-    pub train: Scores,
-    /// Over the validation rows after the epoch, if any were given.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub validation: Option<Scores>,
-    /// The metrics that were asked for, over the validation rows; none where one is not defined.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub metrics: BTreeMap<String, Option<f64>>,
-    /// Seconds of training, without evaluation.
-    pub seconds: f64,
-    /// Training rows per second.
-    pub images_per_second: f64,
-}
-
-/// The epochs of a fit.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct History {
-    /// In order.
-    pub epochs: Vec<EpochReport>,
-}
-
-/// Where a fit is. See [`Fit::progress`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Progress<'a> {
-    /// Data are uploaded, plans made and pipelines compiled; nothing is trained yet.
-    Preparing,
-    /// Ready to train, after this many seconds.
-    Ready {
-        /// Seconds of preparation.
-        seconds: f64,
-        /// Launches of one step.
-        launches: usize,
-    },
-    /// Some steps were done since the last report.
-    Step {
-        /// Counted from 1.
-        epoch: usize,
-        /// Of how many.
-        epochs: usize,
-        /// Rows done in this epoch.
-        rows: usize,
-        /// Rows of an epoch.
-        total_rows: usize,
-        /// Over the rows of this epoch so far.
-        scores: Scores,
-        /// Rows per second, over the epoch so far.
-        images_per_second: f64,
-    },
-    /// An epoch is over.
-    Epoch(&'a EpochReport),
-}
-
-/// What to be told of while fitting.
-pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress<'_>);
-
-/// How to fit.
-pub struct Fit<'a> {
-    /// Times that each row is visited.
-    pub epochs: usize,
-    /// Rows of a step; the last of an epoch may have fewer.
-    pub batch_size: usize,
-    /// Whether each epoch visits the rows in an order of its own, drawn from the trainer's seed.
-    pub shuffle: bool,
-    /// Rows to evaluate after each epoch.
-    pub validation: Option<&'a Split>,
-    /// Scores of the validation rows beside loss and accuracy.
-    pub metrics: &'a [Metric],
-    /// A factor for the loss of each training row, as many as there are; the mean divides by the rows, as in Keras.
-    pub sample_weights: Option<&'a [f32]>,
-    /// Called now and then.
-    pub progress: Option<OnProgress<'a>>,
-}
-
-impl Default for Fit<'_> {
-    /// One epoch of shuffled batches of 32: Keras' defaults.
-    fn default() -> Self {
-        Self {
-            epochs: 1,
-            batch_size: 32,
-            shuffle: true,
-            validation: None,
-            metrics: &[],
-            sample_weights: None,
-            progress: None,
-        }
-    }
-}
 
 /// A network with its parameters on a device, an optimizer and a loss.
 ///
@@ -121,18 +22,25 @@ impl Default for Fit<'_> {
 pub struct Trainer {
     device: Device,
     model: Network,
-    optimizer: Optimizer,
-    schedule: Option<Scheduled>,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) schedule: Option<Scheduled>,
     /// The schedule over the fit at hand.
-    current: Option<Scheduled>,
-    plateau: Option<Plateau>,
+    pub(crate) current: Option<Scheduled>,
+    pub(crate) plateau: Option<Plateau>,
     loss: Loss,
     preprocess: Preprocess,
     classes: Vec<String>,
-    state: State,
-    seed: u64,
-    step: u64,
-    epoch: u32,
+    pub(crate) residency: Residency,
+    pub(crate) state: State,
+    pub(crate) seed: u64,
+    pub(crate) step: u64,
+    pub(crate) epoch: u32,
+    /// Steps of the epoch at hand.
+    pub(crate) steps: usize,
+    /// Whether the hyper-parameter table on the device is not that of the next steps.
+    pub(crate) hyper_is_stale: bool,
+    /// What a checkpoint holds of the fit that it interrupted, for the next fit to go on with.
+    pub(crate) resumed: Option<Resumed>,
 }
 
 /// The plans of one pass over a split: whole batches, then the rest.
@@ -173,10 +81,14 @@ impl Trainer {
             loss,
             preprocess: Preprocess::default(),
             classes: Vec::new(),
+            residency: Residency::Auto,
             state,
             seed: 42,
             step: 0,
             epoch: 0,
+            steps: 0,
+            hyper_is_stale: true,
+            resumed: None,
         };
         trainer.reset(42)?;
         Ok(trainer)
@@ -187,7 +99,8 @@ impl Trainer {
     /// # Errors
     /// If the device fails.
     pub fn reset(&mut self, seed: u64) -> Result<(), NnError> {
-        (self.seed, self.step, self.epoch) = (seed, 0, 0);
+        (self.seed, self.step, self.epoch, self.steps) = (seed, 0, 0, 0);
+        (self.hyper_is_stale, self.resumed) = (true, None);
         self.plateau = self.new_plateau();
         self.state.draw(&**self.backend(), &self.model.parameters()?, seed)
     }
@@ -210,11 +123,41 @@ impl Trainer {
     }
 
     /// The learning rate of a step of the epoch at hand.
-    fn learning_rate(&self, step: u64) -> f64 {
+    pub(crate) fn learning_rate_at(&self, step: u64) -> f64 {
         let base = self.optimizer.learning_rate();
         let schedule = self.current.as_ref().or(self.schedule.as_ref());
         let rate = schedule.map_or(base, |s| s.learning_rate(base, step, self.epoch.into()));
         rate * self.plateau.as_ref().map_or(1.0, Plateau::factor)
+    }
+
+    /// The learning rate of the next step.
+    pub fn learning_rate(&self) -> f64 {
+        self.learning_rate_at(self.step)
+    }
+
+    /// Sets the learning rate from the next step on.
+    ///
+    /// # Errors
+    /// If it is no finite number above 0, or a schedule sets it.
+    pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), NnError> {
+        let schedule = self.schedule.as_ref().map(|scheduled| &scheduled.schedule);
+        if schedule.is_some_and(|schedule| *schedule != Schedule::Constant {}) {
+            let message = "the trainer's schedule sets the learning rate; leave one of the two out";
+            return Err(NnError::Settings(message.into()));
+        }
+        if !((rate as f32).is_finite() && rate > 0.0) {
+            let message = format!("the learning rate must be a finite number above 0, is {rate}");
+            return Err(NnError::Settings(message));
+        }
+        self.optimizer = self.optimizer.clone().with_learning_rate(rate);
+        self.hyper_is_stale = true;
+        Ok(())
+    }
+
+    /// With data sets on the device, or streamed to it; [`Residency::Auto`] unless it is said.
+    pub fn with_residency(mut self, residency: Residency) -> Self {
+        self.residency = residency;
+        self
     }
 
     /// With this preparation of what goes in, which is saved with the model.
@@ -268,6 +211,45 @@ impl Trainer {
         self.step
     }
 
+    /// Epochs since the parameters were drawn.
+    pub fn epochs(&self) -> usize {
+        self.epoch as usize
+    }
+
+    /// Steps of the epoch at hand: 0 between epochs.
+    pub fn steps_of_epoch(&self) -> usize {
+        self.steps
+    }
+
+    /// All parameters, running statistics included, as they lie on the device: for [`Trainer::set_weights`]. Waits for
+    /// the device.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn weights(&self) -> Result<Vec<f32>, NnError> {
+        let arena = self.arena(PARAMETERS)?;
+        Ok(pollster::block_on(self.backend().read(&arena.view()))?.into_f32())
+    }
+
+    /// Sets all parameters to what [`Trainer::weights`] gave.
+    ///
+    /// # Errors
+    /// If they are those of another network, or the device fails.
+    pub fn set_weights(&self, weights: &[f32]) -> Result<(), NnError> {
+        let arena = self.arena(PARAMETERS)?;
+        if weights.len() != arena.len() {
+            let (got, want) = (weights.len(), arena.len());
+            let message = format!("{got} numbers are no weights of this network, which has {want} with gaps");
+            return Err(NnError::Settings(message));
+        }
+        Ok(self.backend().write(&arena.view(), HostRef::F32(weights))?)
+    }
+
+    pub(crate) fn arena(&self, name: &str) -> Result<&Buffer, NnError> {
+        let missing = || NnError::Settings(format!("there is no arena \"{name}\""));
+        self.state.store.arena(name).ok_or_else(missing)
+    }
+
     /// Where the parameters live.
     pub fn store(&self) -> &ParameterStore {
         &self.state.store
@@ -289,93 +271,14 @@ impl Trainer {
         Ok(self.state.store.write(&**self.backend(), PARAMETERS, name, HostRef::F32(values))?)
     }
 
-    /// Trains on a split.
-    ///
-    /// # Errors
-    /// If the data do not fit the network or the loss, a setting is out of range, or the device fails.
-    pub fn fit(&mut self, train: &Split, fit: Fit<'_>) -> Result<History, NnError> {
-        let Fit { epochs, batch_size, shuffle, validation, metrics, sample_weights, mut progress } = fit;
-        if batch_size == 0 {
-            return Err(NnError::Settings("batch size must be at least 1".into()));
-        }
-        if validation.is_none() && !metrics.is_empty() {
-            return Err(NnError::Settings("metrics need validation rows to score".into()));
-        }
-        let mut tell = |p: &Progress<'_>| {
-            if let Some(progress) = &mut progress {
-                progress(p);
-            }
-        };
-        tell(&Progress::Preparing);
-        let started = Instant::now();
-        let mut data = Resident::new(&**self.backend(), train)?;
-        if let Some(weights) = sample_weights {
-            data = data.weighted(&**self.backend(), weights)?;
-        }
-        step::check_targets(&self.model, &self.loss, &data.form)?;
-        let mode = self.plateau.as_ref().map(Plateau::mode);
-        if mode == Some(PlateauMode::Max) && !self.main_loss().is_classification(&data.form.targets) {
-            return Err(NnError::Settings(
-                "schedule: mode = \"max\" watches the accuracy, which a regression has none of; use mode = \"min\""
-                    .into(),
-            ));
-        }
-        let passes = self.passes(&data, batch_size, |rows| {
-            step::record_training(
-                &self.model,
-                &self.loss,
-                &self.optimizer,
-                &self.preprocess,
-                &data.form,
-                rows,
-            )
-        })?;
-        let steps: usize = passes.iter().map(|pass| pass.times).sum();
-        let end = (self.step + (steps * epochs) as u64, u64::from(self.epoch) + epochs as u64);
-        self.current = self.schedule.as_ref().map(|schedule| schedule.over(end.0, end.1));
-        let evaluation = validation.map(|split| self.evaluation(split, metrics)).transpose()?;
-        let launches = passes.first().map_or(0, |p| p.session.launches());
-        tell(&Progress::Ready { seconds: started.elapsed().as_secs_f64(), launches });
-
-        let mut history = History::default();
-        for epoch in 1..=epochs {
-            let order = kiln_data::order(self.seed, self.epoch, train.len(), shuffle);
-            self.backend().write(&data.buffers[ORDER].view(), HostRef::U32(&order))?;
-            let started = Instant::now();
-            let train_scores = self.run_epoch(&passes, train.len(), &mut |rows, scores| {
-                let images_per_second = rows as f64 / started.elapsed().as_secs_f64();
-                let total_rows = train.len();
-                tell(&Progress::Step { epoch, epochs, rows, total_rows, scores, images_per_second });
-            })?;
-            let seconds = started.elapsed().as_secs_f64();
-            self.epoch += 1;
-            let validated = evaluation.as_ref().map(|e| self.run_evaluation(e)).transpose()?;
-            let metrics = validated.as_ref().map_or_else(BTreeMap::new, Scored::values);
-            let validation = validated.map(|v| v.scores);
-            if let Some(plateau) = &mut self.plateau {
-                let scores = validation.unwrap_or(train_scores);
-                plateau.observe(match plateau.mode() {
-                    PlateauMode::Min => scores.loss,
-                    PlateauMode::Max => scores.accuracy.unwrap_or(f64::NAN),
-                });
-            }
-            let images_per_second = train.len() as f64 / seconds;
-            let train = train_scores;
-            let report = EpochReport { epoch, train, validation, metrics, seconds, images_per_second };
-            tell(&Progress::Epoch(&report));
-            history.epochs.push(report);
-        }
-        Ok(history)
-    }
-
     /// Sessions for whole batches of `rows` and for the rest.
     pub(crate) fn passes(
         &self,
-        data: &Resident,
+        data: &Feed<'_>,
         rows: usize,
         record: impl Fn(usize) -> Result<Recorded, GraphError>,
     ) -> Result<Vec<Pass>, NnError> {
-        let items = data.form.items;
+        let items = data.rows();
         let mut passes = Vec::new();
         for (rows, times) in [(rows, items / rows), (items % rows, 1)] {
             if rows == 0 || times == 0 {
@@ -398,7 +301,7 @@ impl Trainer {
     }
 
     /// A plan over the trainer's parameters and a resident split.
-    pub(crate) fn session(&self, plan: &Plan, data: &Resident) -> Result<Session, NnError> {
+    pub(crate) fn session(&self, plan: &Plan, data: &Feed<'_>) -> Result<Session, NnError> {
         let mut shared = self.state.shared.clone();
         shared.extend(data.buffers.iter().map(|(name, buffer)| (name.clone(), buffer.clone())));
         Ok(Session::new(self.backend().clone(), &self.state.store, plan, &shared)?)
@@ -408,50 +311,20 @@ impl Trainer {
         self.state.write_clock(&**self.backend(), self.seed, self.step, cursor)
     }
 
-    /// The settings of the next steps, and the clock at their first row.
+    /// The settings of the next steps, at most [`HYPER_ROWS`], and the clock at their first row.
     pub(crate) fn write_hyper(&self, steps: usize, cursor: usize) -> Result<(), NnError> {
         let rows =
-            self.optimizer.hyper_table(self.step, steps.min(HYPER_ROWS), &|step| self.learning_rate(step));
+            self.optimizer.hyper_table(self.step, steps.min(HYPER_ROWS), &|step| self.learning_rate_at(step));
         self.state.write_hyper(&**self.backend(), &rows)?;
         self.write_clock(cursor)
     }
 
-    /// Reads the running sums and sets them to zero.
-    pub(crate) fn take_totals(&self) -> Result<Vec<f64>, NnError> {
+    /// Queues a copy of the running sums, and sets them to zero behind it.
+    pub(crate) fn take_totals(&self) -> Result<Reading, NnError> {
         let view = self.state.shared[TOTALS].view();
         let reading = self.backend().read(&view);
         self.backend().write(&view, HostRef::F32(&vec![0.0; view.len]))?;
-        Ok(pollster::block_on(reading)?.into_f64())
-    }
-
-    fn run_epoch(
-        &mut self,
-        passes: &[Pass],
-        items: usize,
-        report: &mut dyn FnMut(usize, Scores),
-    ) -> Result<Scores, NnError> {
-        let all_steps: usize = passes.iter().map(|p| p.times).sum();
-        let (mut steps, mut rows) = (0, 0);
-        let mut totals = vec![0.0; self.state.shared[TOTALS].len()];
-        self.take_totals()?;
-        for pass in passes {
-            for _ in 0..pass.times {
-                if steps % HYPER_ROWS == 0 {
-                    self.write_hyper(all_steps - steps, rows)?;
-                }
-                pass.session.run(1)?;
-                steps += 1;
-                self.step += 1;
-                rows += pass.rows;
-                if steps == 1 || steps % STEPS_PER_READING == 0 || rows == items {
-                    for (sum, part) in totals.iter_mut().zip(self.take_totals()?) {
-                        *sum += part;
-                    }
-                    report(rows, scores(passes, &totals, rows));
-                }
-            }
-        }
-        Ok(scores(passes, &totals, items))
+        Ok(reading)
     }
 }
 

@@ -26,7 +26,7 @@ struct Report {
     values: &'static str,
     classes: Vec<ClassRows>,
     /// Which rows were drawn or printed.
-    shown: Vec<usize>,
+    shown: Vec<u32>,
     /// The picture; none for tables.
     file: Option<PathBuf>,
 }
@@ -44,8 +44,8 @@ pub(crate) fn run(args: &DataShow, ui: &Ui) -> Result<(), Failure> {
         SplitName::Test => (&data.test, "test"),
     };
     let order = kiln_data::order(args.seed, 0, split.len(), true);
-    let shown: Vec<usize> = order.into_iter().take(args.count as usize).map(|row| row as usize).collect();
-    let samples = split.rows(&shown)?;
+    let shown: Vec<u32> = order.into_iter().take(args.count as usize).collect();
+    let samples = split.select(&shown)?;
     let file = match is_image(split.item_shape()) {
         true => {
             let file = args.out.clone().unwrap_or_else(|| format!("{}-{split_name}.png", data.name).into());

@@ -143,9 +143,9 @@ pub(super) fn draw_filters(
     }
     let (rows, read) = (part(down, filters, "filter"), part(across, channels, "channel"));
     let what = format!("{rows} of {layer} with {read} each");
-    let title = format!("{what}: rows are filters, columns what they read; red above 0, blue below");
-    let grid = Grid::new(title).sides(24).columns(across).range(Range::Symmetric);
-    Ok((down, what, grid.row("", cells)))
+    let grid = Grid::new(what.clone()).sides(24).columns(across).range(Range::Symmetric);
+    let heading = "rows are filters, columns what they read; red above 0, blue below";
+    Ok((down, what, grid.row(heading, cells)))
 }
 
 /// `1 filter`, `32 filters`
@@ -170,7 +170,10 @@ fn columns(cells: usize) -> usize {
 pub(crate) fn activations(args: &InspectActivations, ui: &Ui) -> Result<(), Failure> {
     let (model, trainer) = args.of.open()?;
     let (item, what) = match &args.image {
-        Some(image) => (file_item(&trainer, args, image)?, image.display().to_string()),
+        Some(image) => {
+            let name = image.file_name().unwrap_or_default().to_string_lossy();
+            (file_item(&trainer, args, image)?, name.into_owned())
+        }
         None => test_item(&model, args)?,
     };
     let mut layers =
@@ -192,7 +195,7 @@ pub(crate) fn activations(args: &InspectActivations, ui: &Ui) -> Result<(), Fail
         drawn.push(Drawn { layer: layer.clone(), shape, shown, filters: Vec::new() });
     }
     let new_grid = |layer: &str| {
-        let title = format!("{layer} of {what}: each map from its least value, black, to its largest, white");
+        let title = format!("{layer} of {what}; each map from black, its least, to white");
         Grid::new(title).columns(16)
     };
     let out = args.out.clone().unwrap_or_else(|| {
@@ -240,7 +243,7 @@ fn file_item(trainer: &Trainer, args: &InspectActivations, image: &Path) -> Resu
 /// A row of the model's test set, and what it is called.
 fn test_item(model: &Model, args: &InspectActivations) -> Result<(Split, String), Failure> {
     let data = model.dataset(&args.data.dir())?;
-    let item = data.test.rows(&[args.index])?;
+    let item = data.test.select(&[args.index])?;
     let what = match item.targets() {
         Targets::Classes { labels, .. } => {
             format!("test row {}, {}", args.index, data.classes[labels[0] as usize])

@@ -142,7 +142,9 @@ fn image_files(
 /// Rows of the model's test set.
 fn test_rows(model: &Model, trainer: &Trainer, rows: &[usize], args: &Predict) -> Result<Asked, Failure> {
     let data = model.dataset(&args.data.dir())?;
-    let split = data.test.rows(rows)?;
+    // an index beyond 32 bits is none of any row
+    let rows: Vec<u32> = rows.iter().map(|&row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
+    let split = data.test.select(&rows)?;
     let truths = match split.targets() {
         Targets::Classes { labels, .. } => labels.iter().map(|&label| Some(label as usize)).collect(),
         Targets::Real { .. } => vec![None; rows.len()],

@@ -1,22 +1,31 @@
-//! `kiln train [RECIPE | FILE.toml]`
+//! `kiln train [RECIPE | FILE.toml]`, `kiln train --resume DIR`
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use kiln_data::{Dataset, Split};
+use kiln_data::{DataDir, Dataset};
 use kiln_device::Device;
-use kiln_nn::{EpochReport, Fit, Loss, Optimizer, Progress as Event, Recipe, Schedule, Trainer};
+use kiln_nn::{
+    Callback, Checkpoint, Checkpoints, EpochReport, Fit, Flow, History, Loss, ModelFile, NnError, Optimizer,
+    Recipe, Schedule, Scores, StepReport, Stopped, Trainer, Transferred,
+    callbacks::{CsvLogger, EarlyStopping, JsonLines, ModelCheckpoint, TensorBoard, TerminateOnNan},
+};
 use serde::Serialize;
 
 use crate::{
     Failure,
-    arguments::Train,
-    curves,
-    output::{Progress, Spinner, Ui, count, duration, percent},
-    run_folder::{RunFolder, hash},
+    arguments::{LogFormat, Train},
+    curves, interrupt,
+    output::{
+        Dashboard, Show, Ui, count,
+        course::{Look, table_and_chart},
+        duration, percent,
+    },
+    run_folder::RunFolder,
+    run_record::{Asked, Recorded, Run},
 };
-
-/// Least time between two lines about epochs, the last one excepted.
-const EPOCH_PERIOD: Duration = Duration::from_millis(250);
 
 /// What `--json` prints, and what `run.json` ends with. A regression has no accuracies.
 #[derive(Clone, Debug, Serialize)]
@@ -26,12 +35,19 @@ struct Report {
     device: String,
     backend: String,
     parameters: usize,
+    /// Those that were trained.
     epochs: usize,
+    /// The one whose model was kept.
+    best_epoch: usize,
     batch_size: usize,
     seed: u64,
     train_loss: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     train_accuracy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    validation_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    validation_accuracy: Option<f64>,
     test_loss: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     test_accuracy: Option<f64>,
@@ -40,121 +56,166 @@ struct Report {
     run: String,
 }
 
-/// `run.json`: all that it takes to repeat a run.
-#[derive(Serialize)]
-struct Run<'a> {
-    kiln: &'static str,
-    system: String,
-    recipe: &'a str,
-    dataset: &'a str,
-    train_rows: usize,
-    test_rows: usize,
-    train_sha256: String,
-    test_sha256: String,
-    device: &'a str,
-    backend: &'a str,
-    driver: &'a str,
-    epochs: usize,
-    batch_size: usize,
-    seed: u64,
-    loss: kiln_nn::Loss,
-    optimizer: &'a Optimizer,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    schedule: Option<&'a kiln_nn::Scheduled>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    metrics: &'a [kiln_nn::metrics::Metric],
-    layers: &'a [kiln_nn::Node],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    outputs: &'a [kiln_nn::Output],
-    preprocess: &'a kiln_nn::Preprocess,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a Report>,
-}
-
-/// A line of `metrics.jsonl`.
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Metrics<'a> {
-    Step {
-        epoch: usize,
-        rows: usize,
-        loss: f64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        accuracy: Option<f64>,
-    },
-    Epoch(&'a EpochReport),
+/// A run that is to begin or to go on.
+struct Job {
+    asked: Asked,
+    device: Device,
+    data: Dataset,
+    trainer: Trainer,
+    folder: RunFolder,
 }
 
 pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
-    let recipe = adjusted(Recipe::open(&args.recipe)?, args)?;
-    let device = Device::open(&args.device.device)?;
-    let mut data = recipe.dataset(&args.data.dir())?;
-    if let Some(limit) = args.limit {
-        data = data.limit(limit as usize)?;
-    }
-    let mut trainer = recipe.trainer(&device, &data.classes, args.seed)?;
-    let parameters = trainer.model().summary()?.parameters;
+    // from the beginning, so that whatever is interrupted leaves a folder that can be gone on with
+    interrupt::flag()?;
+    let mut job = match &args.resume {
+        Some(folder) => resumed(folder, args, ui)?,
+        None => begun(args, ui)?,
+    };
+    let parameters = job.trainer.model().summary()?.parameters;
     ui.note(&format!(
         "{} on {}: {} rows of {}, {} parameters",
-        recipe.name,
-        device,
-        count(data.train.len() as u64),
-        data.name,
+        job.asked.recipe.name,
+        job.device,
+        count(job.data.train.len() as u64),
+        job.data.name,
         count(parameters as u64)
     ));
-    ui.detail(&format!("driver: {}; loss: {:?}; {:?}", device.info().driver, recipe.loss, recipe.optimizer));
-    // The folder comes last, so that whatever else is wrong leaves nothing behind.
-    let mut folder = RunFolder::create(args.out.as_deref(), &recipe.name)?;
-    folder.describe(&describe(&recipe, &device, &data, args.seed, None))?;
+    let info = job.device.info();
+    let Recipe { loss, optimizer, .. } = &job.asked.recipe;
+    ui.detail(&format!("driver: {}; loss: {loss:?}; {optimizer:?}", info.driver));
 
+    let before = seconds_before(&job);
     let started = Instant::now();
-    let last = fit(&recipe, &mut trainer, &data, &mut folder, ui)?;
-    let seconds = started.elapsed().as_secs_f64();
-    let test = match last.validation {
-        Some(scores) => scores,
-        None => trainer.evaluate(&data.test)?,
-    };
-    if !last.train.loss.is_finite() || !test.loss.is_finite() {
-        return Err(Failure::Message(format!(
-            "training diverged: the loss is {} after {} epochs; {}; {} has the course of it",
-            last.train.loss,
-            last.epoch,
-            match recipe.loss {
-                Loss::Poisson =>
-                    "the loss poisson takes outputs above 0: end the network in softplus, or try a smaller \
-                                  learning rate (--lr)",
-                _ => "try a smaller learning rate (--lr)",
-            },
-            folder.file("metrics.jsonl").display()
+    job.folder.describe(&Run::<Report>::new(&job.asked, &job.device, &job.data, parameters))?;
+    let (history, best) = fit(&mut job, args.watch, ui)?;
+    let seconds = before + started.elapsed().as_secs_f64();
+    if history.stopped == Some(Stopped::Interrupted) {
+        let epoch = history.epochs.len() + 1;
+        return Err(Failure::Interrupted(format!(
+            "interrupted in epoch {epoch} of {}, and saved; go on with: kiln train --resume {}",
+            job.asked.recipe.epochs,
+            job.folder.path().display()
         )));
     }
-    trainer.save_as(&folder.file("model.safetensors"), &recipe.name, &recipe.data.name)?;
-    let report = Report {
-        recipe: recipe.name.clone(),
-        dataset: data.name.clone(),
-        device: device.info().name.clone(),
-        backend: device.info().backend.clone(),
-        parameters,
-        epochs: recipe.epochs,
-        batch_size: recipe.batch_size,
-        seed: args.seed,
-        train_loss: last.train.loss,
-        train_accuracy: last.train.accuracy,
-        test_loss: test.loss,
-        test_accuracy: test.accuracy,
-        seconds,
-        images_per_second: last.images_per_second,
-        run: folder.path().display().to_string(),
-    };
-    folder.describe(&describe(&recipe, &device, &data, args.seed, Some(&report)))?;
-    let accuracy = report.test_accuracy.map_or_else(String::new, |a| format!(", accuracy {}", percent(a)));
-    ui.result(&format!(
-        "test loss {:.4}{accuracy}; {} in all; model in {}",
-        report.test_loss,
-        duration(Duration::from_secs_f64(seconds)),
-        folder.file("model.safetensors").display()
-    ))?;
+    let report = finish(&job, &history, best, parameters, seconds)?;
+    curves::write(job.folder.path(), &history.epochs)?;
+    let mut run = Run::new(&job.asked, &job.device, &job.data, parameters);
+    run.result = Some(&report);
+    job.folder.describe(&run)?;
+    tell(&job, &history, &report, ui)?;
     ui.json(&report)
+}
+
+/// A new run. The folder comes last, so that whatever else is wrong leaves nothing behind.
+fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
+    let mut recipe = adjusted(Recipe::open(&args.recipe)?, args)?;
+    for pattern in &args.freeze {
+        recipe.freeze(pattern)?;
+    }
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let asked = Asked {
+        seed: args.seed,
+        limit: args.limit,
+        asked_device: args.device.device.clone(),
+        // a name that is no text cannot stand in JSON; it must then be given again
+        data_dir: args.data.data.as_deref().map(absolute).filter(|path| path.to_str().is_some()),
+        init_from: args.init_from.as_deref().map(absolute),
+        logs: args.log.clone(),
+        checkpoint_steps: args.checkpoint_steps,
+        check_finite: args.check_finite,
+        recipe,
+    };
+    let device = Device::open(&asked.asked_device)?;
+    let data = dataset(&asked, &args.data.dir())?;
+    let trainer = trainer(&asked, &device, &data, ui)?;
+    let folder = RunFolder::create(args.out.as_deref(), &asked.recipe.name)?;
+    Ok(Job { asked, device, data, trainer, folder })
+}
+
+/// A run that was interrupted, at its newest checkpoint.
+fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
+    let recorded = Recorded::read(path)?;
+    let folder = RunFolder::reopen(path)?;
+    let asked = &recorded.asked;
+    let device = Device::open(match args.device.device.as_str() {
+        "auto" => &asked.asked_device,
+        other => other,
+    })?;
+    let dir = match (&args.data.data, &asked.data_dir) {
+        (None, Some(recorded)) => DataDir::new(recorded),
+        _ => args.data.dir(),
+    };
+    let data = dataset(asked, &dir)?;
+    recorded.check(&data)?;
+    let (newest, damaged) = Checkpoints::newest(&folder.file("checkpoints"))?;
+    for error in damaged {
+        ui.warn(&format!("{error}: passed over; it is kept as .damaged"));
+    }
+    let asked = recorded.asked;
+    let trainer = match newest {
+        None => {
+            ui.note("no checkpoint was written so far: beginning anew");
+            trainer(&asked, &device, &data, ui)?
+        }
+        Some(checkpoint) => {
+            let mut trainer = asked.recipe.trainer(&device, &data.classes, asked.seed)?;
+            trainer.resume(&checkpoint)?;
+            tell_resumed(&checkpoint, &device, &asked, ui);
+            trainer
+        }
+    };
+    Ok(Job { asked, device, data, trainer, folder })
+}
+
+fn tell_resumed(checkpoint: &Checkpoint, device: &Device, asked: &Asked, ui: &Ui) {
+    let (epochs, steps) = checkpoint.position();
+    ui.note(&format!(
+        "going on from {}: {epochs} of {} epochs are done, and {steps} steps of the next",
+        checkpoint.path().display(),
+        asked.recipe.epochs
+    ));
+    let info = device.info();
+    let (name, backend, driver) = checkpoint.device();
+    if (name, backend, driver) != (&info.name, &info.backend, &info.driver) {
+        ui.warn(&format!(
+            "the run began on {name} ({backend}, {driver}) and goes on on {} ({}, {}): sums are rounded in another \
+             way, so that the model will not be the same to the bit",
+            info.name, info.backend, info.driver
+        ));
+    }
+}
+
+fn dataset(asked: &Asked, dir: &DataDir) -> Result<Dataset, Failure> {
+    let data = asked.recipe.dataset(dir)?;
+    Ok(match asked.limit {
+        Some(limit) => data.limit(limit as usize)?,
+        None => data,
+    })
+}
+
+/// The recipe's trainer, with what another model has learned if one was named.
+fn trainer(asked: &Asked, device: &Device, data: &Dataset, ui: &Ui) -> Result<Trainer, Failure> {
+    let trainer = asked.recipe.trainer(device, &data.classes, asked.seed)?;
+    if let Some(path) = &asked.init_from {
+        let done = ModelFile::read(path)?.load_matching(&trainer)?;
+        tell_transferred(path, &done, ui);
+    }
+    Ok(trainer)
+}
+
+fn tell_transferred(path: &Path, done: &Transferred, ui: &Ui) {
+    ui.note(&format!("from {}: {}", path.display(), done.loaded.join(", ")));
+    for skipped in &done.skipped {
+        let why = match &skipped.found {
+            Some(shape) => format!("it is {} here and {shape} there", skipped.shape),
+            None => "it is not there".into(),
+        };
+        ui.note(&format!("not from it: {}, since {why}; drawn anew", skipped.name));
+    }
+    if !done.unused.is_empty() {
+        ui.note(&format!("in it without use: {}", done.unused.join(", ")));
+    }
 }
 
 /// The recipe with the flags' settings instead of its own.
@@ -164,6 +225,9 @@ fn adjusted(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
     }
     if let Some(batch_size) = args.batch_size {
         recipe.batch_size = batch_size as usize;
+    }
+    if let Some(part) = args.validation_split {
+        recipe.validation_split = part;
     }
     if let Some(wanted) = args.optimizer.filter(|wanted| wanted.name() != recipe.optimizer.name()) {
         let named = Optimizer::named(wanted.name())
@@ -186,143 +250,156 @@ fn adjusted(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
     Ok(recipe)
 }
 
-fn describe<'a>(
-    recipe: &'a Recipe,
-    device: &'a Device,
-    data: &'a Dataset,
-    seed: u64,
-    result: Option<&'a Report>,
-) -> Run<'a> {
-    let info = device.info();
-    Run {
-        kiln: env!("CARGO_PKG_VERSION"),
-        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        recipe: &recipe.name,
-        dataset: &data.name,
-        train_rows: data.train.len(),
-        test_rows: data.test.len(),
-        train_sha256: hash(&data.train),
-        test_sha256: hash(&data.test),
-        device: &info.name,
-        backend: &info.backend,
-        driver: &info.driver,
-        epochs: recipe.epochs,
-        batch_size: recipe.batch_size,
-        seed,
-        loss: recipe.loss.clone(),
-        optimizer: &recipe.optimizer,
-        schedule: recipe.schedule.as_ref(),
-        metrics: &recipe.metrics,
-        layers: &recipe.layers,
-        outputs: &recipe.outputs,
-        preprocess: &recipe.preprocess,
-        result,
+/// Seconds that epochs took before this process.
+fn seconds_before(job: &Job) -> f64 {
+    let done = job.trainer.resumed_epochs();
+    done.iter().map(|epoch| epoch.seconds).sum()
+}
+
+/// Notes that there is something to keep.
+struct Begun(bool);
+
+impl Callback for Begun {
+    fn on_progress(&mut self, _: &mut Trainer, _: &StepReport) -> Result<Flow, NnError> {
+        self.0 = true;
+        Ok(Flow::Continue)
     }
 }
 
-/// Trains, shows progress and writes metrics; what the last epoch gave.
-fn fit(
-    recipe: &Recipe,
-    trainer: &mut Trainer,
-    data: &Dataset,
-    folder: &mut RunFolder,
-    ui: &Ui,
-) -> Result<EpochReport, Failure> {
-    let mut show =
-        Show { ui, folder, epochs: recipe.epochs, spinner: None, bar: None, said: None, failure: None };
-    let mut on_progress = |event: &Event<'_>| show.event(event);
-    let validation: Option<&Split> = Some(&data.test);
-    let history = trainer.fit(
+/// Trains; the history, and the epoch that was best, counted from 1.
+fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure> {
+    let Job { asked, device, data, trainer, folder } = job;
+    let recipe = &asked.recipe;
+    let held_out = recipe.validation_split > 0.0;
+    let mut begun = Begun(false);
+    let title = format!("{} on {}", recipe.name, data.name);
+    // where the terminal cannot hold it, a bar and lines do
+    let dashboard = if watch { Dashboard::new(ui, &title, device) } else { None };
+    let mut show: Box<dyn Callback> = match dashboard {
+        Some(dashboard) => Box::new(dashboard),
+        None => Box::new(Show::new(ui)),
+    };
+    let mut lines = JsonLines::new(folder.file("metrics.jsonl"));
+    let mut csv = asked.logs.contains(&LogFormat::Csv).then(|| CsvLogger::new(folder.file("metrics.csv")));
+    let mut board =
+        asked.logs.contains(&LogFormat::Tensorboard).then(|| TensorBoard::new(folder.file("tensorboard")));
+    // what the test rows say must not choose the model that they are to measure
+    let figure = if held_out { "val_loss" } else { "loss" };
+    let mut best = ModelCheckpoint::best(folder.file("model.safetensors"), figure)
+        .named(&recipe.name, &recipe.data.name);
+    let mut stopping = recipe.early_stopping.as_ref().map(|spec| {
+        let mut stopping = EarlyStopping::new(&spec.monitor).patience(spec.patience);
+        stopping.min_delta = spec.min_delta;
+        stopping
+    });
+    let mut nan = TerminateOnNan;
+    let mut callbacks: Vec<&mut dyn Callback> = vec![&mut begun, &mut *show, &mut nan, &mut lines, &mut best];
+    callbacks.extend(csv.as_mut().map(|csv| csv as &mut dyn Callback));
+    callbacks.extend(board.as_mut().map(|board| board as &mut dyn Callback));
+    callbacks.extend(stopping.as_mut().map(|stopping| stopping as &mut dyn Callback));
+    let mut checkpoints = Checkpoints::new(folder.file("checkpoints"));
+    if let Some(steps) = asked.checkpoint_steps {
+        checkpoints = checkpoints.every_steps(steps.into());
+    }
+    let fitted = trainer.fit(
         &data.train,
         Fit {
             epochs: recipe.epochs,
             batch_size: recipe.batch_size,
-            validation,
+            validation: (!held_out).then_some(&data.test),
+            validation_split: recipe.validation_split,
             metrics: &recipe.metrics,
-            progress: Some(&mut on_progress),
+            callbacks,
+            checkpoints: Some(&mut checkpoints),
+            interrupt: Some(interrupt::flag()?),
+            check_finite: asked.check_finite,
             ..Fit::default()
         },
-    )?;
-    if let Some(failure) = show.failure {
-        return Err(failure);
+    );
+    drop(show);
+    if begun.0 {
+        folder.keep();
     }
-    curves::write(folder.path(), &history.epochs)?;
-    let last = history.epochs.into_iter().last();
-    last.ok_or_else(|| Failure::Message("the recipe trains for no epoch; set --epochs".into()))
+    let history = fitted.map_err(|error| match error {
+        NnError::NotFinite(_) if recipe.loss == Loss::Poisson => Failure::Message(format!(
+            "{error}; the loss poisson takes outputs above 0: end the network in softplus"
+        )),
+        error => error.into(),
+    })?;
+    // an interrupt may come before the first sums are read
+    folder.keep();
+    Ok((history, best.epoch()))
 }
 
-/// What is on the screen while training goes on.
-struct Show<'a> {
-    ui: &'a Ui,
-    folder: &'a mut RunFolder,
-    epochs: usize,
-    spinner: Option<Spinner>,
-    bar: Option<Progress>,
-    /// When a line about an epoch was last printed.
-    said: Option<Instant>,
-    /// The first line that could not be written.
-    failure: Option<Failure>,
+/// Takes up the best epoch's model and measures it on the test rows.
+fn finish(
+    job: &Job,
+    history: &History,
+    best: usize,
+    parameters: usize,
+    seconds: f64,
+) -> Result<Report, Failure> {
+    let Job { asked, device, data, trainer, folder } = job;
+    let recipe = &asked.recipe;
+    let model = folder.file("model.safetensors");
+    let Some(epoch) = history.epochs.iter().find(|epoch| epoch.epoch == best) else {
+        return Err(Failure::Message(format!(
+            "no epoch had a loss that is a number, so there is no model; {} has the course of it",
+            folder.file("metrics.jsonl").display()
+        )));
+    };
+    let held_out = recipe.validation_split > 0.0;
+    let is_last = history.epochs.last().is_some_and(|last| last.epoch == best);
+    if !is_last {
+        ModelFile::read(&model)?.load_into(trainer)?;
+    }
+    let measured: Option<Scores> = epoch.validation.filter(|_| !held_out);
+    let test = match measured {
+        Some(scores) => scores,
+        None => trainer.evaluate(&data.test)?,
+    };
+    let EpochReport { train, .. } = epoch;
+    let validation = epoch.validation.filter(|_| held_out);
+    let rows: f64 = history.epochs.iter().map(|e| e.seconds * e.images_per_second).sum();
+    let spent: f64 = history.epochs.iter().map(|e| e.seconds).sum();
+    Ok(Report {
+        recipe: recipe.name.clone(),
+        dataset: data.name.clone(),
+        device: device.info().name.clone(),
+        backend: device.info().backend.clone(),
+        parameters,
+        epochs: history.epochs.len(),
+        best_epoch: best,
+        batch_size: recipe.batch_size,
+        seed: asked.seed,
+        train_loss: train.loss,
+        train_accuracy: train.accuracy,
+        validation_loss: validation.map(|scores| scores.loss),
+        validation_accuracy: validation.and_then(|scores| scores.accuracy),
+        test_loss: test.loss,
+        test_accuracy: test.accuracy,
+        seconds,
+        images_per_second: rows / spent.max(1e-9),
+        run: folder.path().display().to_string(),
+    })
 }
 
-impl Show<'_> {
-    fn event(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Preparing => self.spinner = Some(Spinner::new(self.ui, "compiling pipelines")),
-            Event::Ready { seconds, launches } => {
-                self.spinner = None;
-                let seconds = duration(Duration::from_secs_f64(*seconds));
-                self.ui.note(&format!("ready in {seconds}, {launches} launches a step"));
-            }
-            Event::Step { epoch, epochs, rows, total_rows, scores, images_per_second } => {
-                let bar = self.bar.get_or_insert_with(|| {
-                    Progress::new(self.ui, format!("epoch {epoch}/{epochs}"), *total_rows as u64)
-                });
-                bar.update(*rows as u64, scores.loss, scores.accuracy, *images_per_second);
-                self.log(&Metrics::Step {
-                    epoch: *epoch,
-                    rows: *rows,
-                    loss: scores.loss,
-                    accuracy: scores.accuracy,
-                });
-            }
-            Event::Epoch(report) => {
-                self.log(&Metrics::Epoch(report));
-                let bar = self.bar.take();
-                // Hundreds of epochs of four rows need no line each; the file has them all.
-                let is_due = self.said.is_none_or(|said| said.elapsed() >= EPOCH_PERIOD);
-                if is_due || report.epoch == self.epochs {
-                    self.said = Some(Instant::now());
-                    let bar = bar.unwrap_or_else(|| {
-                        Progress::new(self.ui, format!("epoch {}/{}", report.epoch, self.epochs), 0)
-                    });
-                    bar.finish(&epoch_line(report));
-                } else if let Some(bar) = bar {
-                    bar.clear();
-                }
-            }
-            _ => {}
-        }
+/// The end, for people.
+fn tell(job: &Job, history: &History, report: &Report, ui: &Ui) -> Result<(), Failure> {
+    if let Some(Stopped::Callback(name)) = &history.stopped {
+        ui.note(&format!("{name} has ended the training after {} epochs", history.epochs.len()));
     }
-
-    fn log(&mut self, line: &Metrics<'_>) {
-        if let Err(failure) = self.folder.log(line) {
-            self.failure.get_or_insert(failure);
-        }
-    }
-}
-
-/// `loss 0.0512  accuracy 98.40 %  test loss 0.0411  test accuracy 98.70 %  12,345 images/s  4.86 s`
-fn epoch_line(report: &EpochReport) -> String {
-    let mut parts = vec![format!("loss {:.4}", report.train.loss)];
-    parts.extend(report.train.accuracy.map(|a| format!("accuracy {}", percent(a))));
-    if let Some(test) = &report.validation {
-        parts.push(format!("test loss {:.4}", test.loss));
-        parts.extend(test.accuracy.map(|a| format!("test accuracy {}", percent(a))));
-    }
-    for (name, value) in &report.metrics {
-        parts.push(value.map_or(format!("{name} undefined"), |value| format!("{name} {value:.4}")));
-    }
-    parts.push(format!("{} images/s", count(report.images_per_second as u64)));
-    parts.push(duration(Duration::from_secs_f64(report.seconds.max(0.0))));
-    parts.join("  ")
+    let course = table_and_chart(&history.epochs, Some(report.best_epoch), Look::of_terminal());
+    ui.note(&format!("\n{course}\n"));
+    let accuracy = report.test_accuracy.map_or_else(String::new, |a| format!(", accuracy {}", percent(a)));
+    let which = match report.best_epoch == history.epochs.len() {
+        true => String::new(),
+        false => format!(" of epoch {}, the best", report.best_epoch),
+    };
+    ui.result(&format!(
+        "test loss {:.4}{accuracy}; {} in all; model{which} in {}",
+        report.test_loss,
+        duration(Duration::from_secs_f64(report.seconds)),
+        job.folder.file("model.safetensors").display()
+    ))
 }

@@ -1,15 +1,20 @@
 //! What the program prints: results on standard output, everything else on standard error.
 
+pub(crate) mod course;
+mod dashboard;
 mod format;
 mod progress;
+mod show;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+pub(crate) use dashboard::{Dashboard, screen::give_back as give_back_screen};
 pub(crate) use format::{bytes, count, duration, percent};
 pub(crate) use progress::{Progress, Spinner};
+pub(crate) use show::Show;
 pub(crate) use table::{Align, Table};
 
 use crate::{Failure, arguments::Output};
@@ -38,6 +43,11 @@ impl Ui {
         self.verbose
     }
 
+    /// True if standard error is a terminal on which everything may be drawn.
+    pub(crate) fn is_live(&self) -> bool {
+        self.terminal && !self.quiet && !self.json
+    }
+
     /// A part of the result, for people: standard output, nothing with `--json`.
     pub(crate) fn result(&self, text: &str) -> Result<(), Failure> {
         if self.json { Ok(()) } else { print(text) }
@@ -60,12 +70,22 @@ impl Ui {
         }
     }
 
+    /// Something that is not as it should be, also with `--quiet`.
+    pub(crate) fn warn(&self, text: &str) {
+        complain(&format!("kiln: {text}"));
+    }
+
     /// A message that only `--verbose` asks for.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
             complain(text);
         }
     }
+}
+
+/// Says that the first Ctrl-C was heard.
+pub(crate) fn interrupted() {
+    complain("finishing this step, then saving; Ctrl-C again stops at once");
 }
 
 /// One text and a line end to standard output.
@@ -76,8 +96,12 @@ fn print(text: &str) -> Result<(), Failure> {
         .map_err(Failure::Output)
 }
 
-/// One line to standard error; where even that fails, there is nobody left to tell.
+/// One line to standard error, once a dashboard has left the screen; where even that fails, there is nobody left to
+/// tell.
 pub(crate) fn complain(text: &str) {
+    if dashboard::screen::hold(text) {
+        return;
+    }
     let _ = writeln!(io::stderr().lock(), "{}", printable(text));
 }
 

@@ -25,7 +25,7 @@ use kiln_data::{Features, Split, Targets};
 use kiln_graph::{Graph, Plan, Request};
 use ndarray::{ArrayD, Axis, IxDyn};
 
-use crate::{Layer, Mode, Network, NnError, Recording, Trainer, step::Resident, words::nearest};
+use crate::{Layer, Mode, Network, NnError, Recording, Residency, Trainer, feed::Feed, words::nearest};
 
 pub use maximize::{Maximize, Maximized, maximizable, maximize};
 
@@ -98,7 +98,8 @@ pub fn activations(trainer: &Trainer, item: Features) -> Result<Vec<(String, Arr
     }
     // nothing looks at the target
     let target = Targets::Classes { labels: vec![0], classes: 1 };
-    let data = Resident::new(&**trainer.backend(), &Split::new(item, want, target)?)?;
+    let (split, backend) = (Split::new(item, want, target)?, &**trainer.backend());
+    let data = Feed::new(backend, &split, None, 1, Residency::Resident)?.apart(backend)?;
 
     let mut g = Graph::new();
     let x = data.form.record_features(&mut g, 1, trainer.preprocess())?;
@@ -106,7 +107,7 @@ pub fn activations(trainer: &Trainer, item: Features) -> Result<Vec<(String, Arr
     let fetch = layers.iter().map(|layer| (layer.name.clone(), layer.result)).collect();
     let plan = Plan::new(&g, trainer.store().segments(), &Request { fetch, ..Request::default() })?;
     let session = trainer.session(&plan, &data)?;
-    trainer.write_clock(0)?;
+    // its own clock is new, so that it stands at the first row
     session.run(1)?;
     let mut results = Vec::with_capacity(layers.len());
     for layer in layers {

@@ -71,7 +71,7 @@ impl ParameterGroup {
 }
 
 /// Whether a text matches a pattern of `*`, `?` and plain characters.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // where the last star was, and up to where it reaches so far
     let mut star: Option<(usize, usize)> = None;

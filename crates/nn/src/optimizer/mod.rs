@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::NnError;
 pub use clip::Clip;
 pub use group::ParameterGroup;
+pub(crate) use group::matches;
 pub use meaning::Update;
 use rules::Range;
 pub use rules::{Adadelta, Adagrad, Adam, Adamax, Lamb, Lion, Nadam, Rmsprop, Sgd};

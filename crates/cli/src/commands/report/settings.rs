@@ -36,7 +36,7 @@ const NAMES: [(&str, &str); 19] = [
 ];
 
 /// Keys that are shown elsewhere.
-const ELSEWHERE: [&str; 3] = ["layers", "outputs", "result"];
+const ELSEWHERE: [&str; 5] = ["layers", "name", "outputs", "parameters", "result"];
 
 pub(super) fn settings(record: &Record) -> Section {
     let mut section = Section::new("settings", "Settings");

@@ -1,0 +1,212 @@
+//! `kiln inspect`, `kiln data`, and what they and `predict` take.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use kiln_nn::{Recipe, inspect::Maximize};
+
+use super::{FromData, OnDevice, Output, at_least_one};
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Inspect {
+    #[command(subcommand)]
+    pub(crate) what: InspectWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InspectWhat {
+    /// Draw the weights of a convolution
+    Filters(InspectFilters),
+    /// Draw what every layer makes of an image
+    Activations(InspectActivations),
+    /// Draw the images that most excite the filters of a layer, or the classes of the last one
+    Maximize(InspectMaximize),
+}
+
+impl InspectWhat {
+    /// What all of them take.
+    pub(super) fn of(&self) -> &Inspected {
+        match self {
+            Self::Filters(args) => &args.of,
+            Self::Activations(args) => &args.of,
+            Self::Maximize(args) => &args.of,
+        }
+    }
+}
+
+/// Which model is looked into, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Inspected {
+    /// A model file
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// The recipe of a model file that does not say its own
+    #[arg(long, value_name = "RECIPE | FILE.toml")]
+    pub(crate) recipe: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln inspect filters runs/first/model.safetensors --layer conv2")]
+pub(crate) struct InspectFilters {
+    #[command(flatten)]
+    pub(crate) of: Inspected,
+    /// A convolution, by its name in `kiln summary MODEL` [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layer: Option<String>,
+    /// The picture to write [default: MODEL-filters-NAME.png in this folder]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  kiln inspect activations runs/first/model.safetensors seven.png\n  kiln inspect activations runs/first/model.safetensors --index 3 --out layers/"
+)]
+pub(crate) struct InspectActivations {
+    #[command(flatten)]
+    pub(crate) of: Inspected,
+    /// A PNG or JPEG file [default: a row of the model's test set]
+    #[arg(value_name = "IMAGE", conflicts_with = "index")]
+    pub(crate) image: Option<PathBuf>,
+    /// Which row of the model's test set, counted from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) index: u32,
+    /// One layer, by its name in `kiln summary MODEL` [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layer: Option<String>,
+    /// Exchange black and white of IMAGE first: for dark digits on light paper
+    #[arg(long, requires = "image")]
+    pub(crate) invert: bool,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// The picture to write, or a folder for a picture of each layer [default: MODEL-activations.png in this folder]
+    #[arg(long, value_name = "FILE.png | DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  kiln inspect maximize runs/first/model.safetensors --layer conv2 --filters 0..16\n  kiln inspect maximize runs/first/model.safetensors --layer fc2"
+)]
+pub(crate) struct InspectMaximize {
+    #[command(flatten)]
+    pub(crate) of: Inspected,
+    /// A layer, by its name in `kiln summary MODEL` [default: the last convolution, or the last layer]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layer: Option<String>,
+    /// Filters of the layer, counted from 0: 7, or 0,1,5, or 0..16 [default: all, or the first 64]
+    #[arg(long, value_name = "N,...", value_parser = numbers)]
+    pub(crate) filters: Option<Numbers>,
+    /// Steps of gradient ascent
+    #[arg(long, value_name = "N", default_value_t = Maximize::default().steps, value_parser = at_least_one(100_000))]
+    pub(crate) steps: u32,
+    /// Seed of the noise that the images start from
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The picture to write [default: MODEL-maximize-NAME.png in this folder]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Data {
+    #[command(subcommand)]
+    pub(crate) what: DataWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataWhat {
+    /// Draw samples of a data set with their labels, and count its classes
+    Show(DataShow),
+}
+
+/// The rows that are trained on, or those that are tested on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitName {
+    /// Rows to learn from
+    Train,
+    /// Rows to be tested on
+    Test,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kiln data show digits --count 36")]
+pub(crate) struct DataShow {
+    #[arg(value_name = "NAME", help = format!("A data set: {}", Recipe::DATASETS.join(", ")))]
+    pub(crate) name: String,
+    /// Training or test rows
+    #[arg(long, value_name = "SPLIT", value_enum, ignore_case = true, default_value = "train")]
+    pub(crate) split: SplitName,
+    /// Samples to show
+    #[arg(long, value_name = "N", default_value_t = 25, value_parser = at_least_one(2_500))]
+    pub(crate) count: u32,
+    /// Seed of the choice of samples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// The picture to write [default: NAME-SPLIT.png in this folder]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Row or filter numbers, in the order in which they were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers(pub(crate) Vec<usize>);
+
+/// Most numbers that a range may stand for.
+const MOST_NUMBERS: usize = 2_500;
+
+/// `3`, `0,5,9`, `0..15` without its end, or several of these.
+pub(super) fn numbers(text: &str) -> Result<Numbers, String> {
+    let number = |text: &str| {
+        let wrong = || format!("\"{text}\" is no whole number of at least 0; write 7, or 1,5,9, or 0..15");
+        text.trim().parse::<usize>().map_err(|_| wrong())
+    };
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let range = match part.split_once("..") {
+            None => number(part).map(|n| n..n.saturating_add(1))?,
+            Some((from, to)) => number(from)?..number(to)?,
+        };
+        if range.is_empty() {
+            return Err(format!("{part} is empty: the end of a range does not belong to it"));
+        }
+        if all.len().saturating_add(range.len()) > MOST_NUMBERS {
+            return Err(format!("more than {MOST_NUMBERS} at once"));
+        }
+        all.extend(range);
+    }
+    Ok(Numbers(all))
+}
+
+/// A file name that ends in `.png`.
+pub(super) fn png_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
+        true => Ok(path),
+        false => Err("pictures are PNG files; end the name in .png".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_ranges() {
+        for (text, want) in
+            [("7", &[7][..]), ("1,5,0", &[1, 5, 0]), ("0..3", &[0, 1, 2]), ("9, 2..4", &[9, 2, 3])]
+        {
+            assert_eq!(numbers(text).unwrap().0, want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `run.json`: what a run was asked for, what it ran on, and what came of it. All that it takes to repeat or resume it.
+
+use std::path::{Path, PathBuf};
+
+use kiln_data::Dataset;
+use kiln_device::Device;
+use kiln_nn::Recipe;
+use serde::{Deserialize, Serialize};
+
+use crate::{Failure, arguments::LogFormat, run_folder::hash};
+
+/// What a run was asked for, flags and recipe together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) seed: u64,
+    /// Training rows at most.
+    pub(crate) limit: Option<u32>,
+    /// `--device`
+    pub(crate) asked_device: String,
+    /// `--data`
+    pub(crate) data_dir: Option<PathBuf>,
+    /// `--init-from`
+    pub(crate) init_from: Option<PathBuf>,
+    /// `--log`
+    #[serde(default)]
+    pub(crate) logs: Vec<LogFormat>,
+    /// `--checkpoint-steps`
+    pub(crate) checkpoint_steps: Option<u32>,
+    /// `--check-finite`
+    #[serde(default)]
+    pub(crate) check_finite: bool,
+    /// With the flags' settings instead of its own.
+    #[serde(flatten)]
+    pub(crate) recipe: Recipe,
+}
+
+/// `run.json`
+#[derive(Serialize)]
+pub(crate) struct Run<'a, R: Serialize> {
+    kiln: &'static str,
+    system: String,
+    /// The recipe's name.
+    #[serde(rename = "recipe")]
+    name: &'a str,
+    dataset: &'a str,
+    train_rows: usize,
+    test_rows: usize,
+    train_sha256: String,
+    test_sha256: String,
+    device: &'a str,
+    backend: &'a str,
+    driver: &'a str,
+    parameters: usize,
+    #[serde(flatten)]
+    asked: &'a Asked,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<&'a R>,
+}
+
+impl<'a, R: Serialize> Run<'a, R> {
+    /// Without a result so far.
+    pub(crate) fn new(asked: &'a Asked, device: &'a Device, data: &'a Dataset, parameters: usize) -> Self {
+        let info = device.info();
+        Self {
+            kiln: env!("CARGO_PKG_VERSION"),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            name: &asked.recipe.name,
+            dataset: &data.name,
+            train_rows: data.train.len(),
+            test_rows: data.test.len(),
+            train_sha256: hash(&data.train),
+            test_sha256: hash(&data.test),
+            device: &info.name,
+            backend: &info.backend,
+            driver: &info.driver,
+            parameters,
+            asked,
+            result: None,
+        }
+    }
+}
+
+/// What of a `run.json` it takes to go on.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Recorded {
+    #[serde(flatten)]
+    pub(crate) asked: Asked,
+    train_sha256: String,
+    test_sha256: String,
+    result: Option<serde_json::Value>,
+}
+
+impl Recorded {
+    /// Reads a run's `run.json`.
+    ///
+    /// # Errors
+    /// Where there is none, it is damaged, or the run is over.
+    pub(crate) fn read(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join("run.json");
+        let about = |what: String| Failure::Message(format!("{}: {what}", path.display()));
+        let text = std::fs::read(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => about(format!(
+                "not there, so nothing was begun in this folder; begin with kiln train --out {}",
+                folder.display()
+            )),
+            _ => about(error.to_string()),
+        })?;
+        let run: Self = serde_json::from_slice(&text).map_err(|error| about(format!("damaged: {error}")))?;
+        if run.result.is_some() {
+            return Err(Failure::Message(format!(
+                "{}: the run is over; its model is {}. To train it further, begin another run with --init-from and that \
+                 file",
+                folder.display(),
+                folder.join("model.safetensors").display()
+            )));
+        }
+        Ok(run)
+    }
+
+    /// Refuses data that have changed since.
+    pub(crate) fn check(&self, data: &Dataset) -> Result<(), Failure> {
+        if hash(&data.train) == self.train_sha256 && hash(&data.test) == self.test_sha256 {
+            return Ok(());
+        }
+        Err(Failure::Message(format!(
+            "the data of {} are not those that the run began with; name their folder with --data",
+            data.name
+        )))
+    }
+}

@@ -1,0 +1,304 @@
+//! Rows on their way to a step: a data set that lies on the device, or a window of it that moves along.
+
+use std::{
+    collections::HashMap,
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use kiln_data::{Features, Split, Targets};
+use kiln_graph::{CLOCK, GraphError, TOTALS};
+use kiln_kernel::{Backend, BackendError, Buffer, CLOCK_WORDS, DType, Host, HostRef};
+
+use crate::{
+    NnError,
+    step::{FEATURES, Form, ORDER, SAMPLE_WEIGHTS, TARGETS, pack_bytes},
+};
+
+/// Where the rows of a data set lie while they are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Residency {
+    /// On the device where they fit, else streamed.
+    #[default]
+    Auto,
+    /// On the device; an error where they do not fit.
+    Resident,
+    /// On the host; a thread packs the next rows while the device is busy with these. The same steps, to the bit.
+    Streamed,
+}
+
+/// Bytes of the window of a streamed data set.
+const WINDOW_BYTES: usize = 16 << 20;
+
+/// Windows that are packed ahead.
+const AHEAD: usize = 2;
+
+/// The rows of a split for plans of one batch size, and the buffers that those read.
+pub(crate) struct Feed<'s> {
+    /// The form of what lies on the device: `items` are the rows of the window where it is streamed.
+    pub(crate) form: Form,
+    pub(crate) buffers: HashMap<String, Buffer>,
+    split: &'s Split,
+    weights: Option<Vec<f32>>,
+    window: Option<usize>,
+}
+
+/// Some rows as buffers take them.
+struct Packed {
+    features: Host,
+    targets: Host,
+    weights: Option<Vec<f32>>,
+}
+
+impl<'s> Feed<'s> {
+    /// Uploads a split, or prepares to stream it in windows of whole batches of `rows`.
+    pub(crate) fn new(
+        backend: &dyn Backend,
+        split: &'s Split,
+        weights: Option<Vec<f32>>,
+        rows: usize,
+        residency: Residency,
+    ) -> Result<Self, NnError> {
+        let row_bytes = 4 * match split.features() {
+            Features::Bytes(_) => split.item_shape().elements().div_ceil(4),
+            Features::Real(_) => split.item_shape().elements(),
+        };
+        let bytes = row_bytes.saturating_mul(split.len()) as u64;
+        let limits = backend.limits();
+        // indices into a buffer are 32 bits with a sign; one argument covers no more than a binding
+        let fits = split.features().len() <= i32::MAX as usize
+            && bytes <= limits.max_binding_bytes.min(limits.max_buffer_bytes);
+        let streamed = || {
+            let batches = (WINDOW_BYTES / row_bytes.max(1) / rows).clamp(1, split.len().div_ceil(rows));
+            Self::allocate(backend, split, weights.clone(), Some(batches * rows))
+        };
+        match residency {
+            Residency::Streamed => streamed(),
+            Residency::Auto if !fits => streamed(),
+            _ => match Self::allocate(backend, split, weights.clone(), None) {
+                Err(NnError::Backend(BackendError::OutOfMemory { .. } | BackendError::Limit { .. }))
+                    if residency == Residency::Auto =>
+                {
+                    streamed()
+                }
+                feed => feed,
+            },
+        }
+    }
+
+    fn allocate(
+        backend: &dyn Backend,
+        split: &'s Split,
+        weights: Option<Vec<f32>>,
+        window: Option<usize>,
+    ) -> Result<Self, NnError> {
+        let items = window.unwrap_or(split.len());
+        let form = Form { items, weighted: weights.is_some(), ..Form::of(split) };
+        let mut buffers = HashMap::new();
+        let mut buffer = |name: &str, dtype: DType, len: usize| -> Result<(), NnError> {
+            buffers.insert(name.to_string(), backend.allocate(dtype, len, name)?);
+            Ok(())
+        };
+        let item = split.item_shape().elements();
+        match split.features() {
+            Features::Bytes(_) => buffer(FEATURES, DType::U32, (items * item).div_ceil(4))?,
+            Features::Real(_) => buffer(FEATURES, DType::F32, items * item)?,
+        }
+        match split.targets() {
+            Targets::Classes { .. } => buffer(TARGETS, DType::U32, items)?,
+            Targets::Real { shape, .. } => buffer(TARGETS, DType::F32, items * shape.elements())?,
+        }
+        if weights.is_some() {
+            buffer(SAMPLE_WEIGHTS, DType::F32, items)?;
+        }
+        buffer(ORDER, DType::U32, items)?;
+        let feed = Self { form, buffers, split, weights, window };
+        feed.write(backend, ORDER, HostRef::U32(&(0..items as u32).collect::<Vec<u32>>()))?;
+        if window.is_none() {
+            match split.features() {
+                Features::Bytes(bytes) => feed.write(backend, FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
+                Features::Real(values) => feed.write(backend, FEATURES, HostRef::F32(values))?,
+            }
+            match split.targets() {
+                Targets::Classes { labels, .. } => feed.write(backend, TARGETS, HostRef::U32(labels))?,
+                Targets::Real { values, .. } => feed.write(backend, TARGETS, HostRef::F32(values))?,
+            }
+            if let Some(weights) = &feed.weights {
+                feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(weights))?;
+            }
+        }
+        Ok(feed)
+    }
+
+    fn write(&self, backend: &dyn Backend, name: &str, data: HostRef<'_>) -> Result<(), NnError> {
+        Ok(backend.write(&self.buffers[name].slice(0, data.len()), data)?)
+    }
+
+    /// With a clock and sums of its own, so that what it is used for disturbs no training.
+    pub(crate) fn apart(mut self, backend: &dyn Backend) -> Result<Self, NnError> {
+        self.buffers.insert(CLOCK.into(), backend.allocate(DType::U32, CLOCK_WORDS, CLOCK)?);
+        self.buffers.insert(TOTALS.into(), backend.allocate(DType::F32, 3, TOTALS)?);
+        Ok(self)
+    }
+
+    /// Rows in all.
+    pub(crate) fn rows(&self) -> usize {
+        self.split.len()
+    }
+
+    pub(crate) fn split(&self) -> &'s Split {
+        self.split
+    }
+
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// Visits rows in an order, from one of them on. `visit` is given a [`Visit`], which it asks before each step.
+    pub(crate) fn visit<R>(
+        &self,
+        backend: &dyn Backend,
+        order: &[u32],
+        from: usize,
+        visit: impl FnOnce(&mut Visit<'_, 's>) -> Result<R, NnError>,
+    ) -> Result<R, NnError> {
+        let Some(window) = self.window else {
+            self.write(backend, ORDER, HostRef::U32(order))?;
+            let source = Source::Resident { begun: false };
+            return visit(&mut Visit { feed: self, source, waited: Duration::ZERO });
+        };
+        thread::scope(|scope| {
+            let (sender, windows) = sync_channel(AHEAD);
+            scope.spawn(move || {
+                for rows in order[from..].chunks(window) {
+                    // nobody takes it where a fit ends within an epoch
+                    if sender.send(self.pack(rows)).is_err() {
+                        return;
+                    }
+                }
+            });
+            let source = Source::Streamed { windows, window, until: from };
+            visit(&mut Visit { feed: self, source, waited: Duration::ZERO })
+        })
+    }
+
+    fn pack(&self, rows: &[u32]) -> Packed {
+        fn pick<T: Copy>(values: &[T], size: usize, rows: &[u32]) -> Vec<T> {
+            let mut picked = Vec::with_capacity(size * rows.len());
+            rows.iter().for_each(|&r| picked.extend_from_slice(&values[r as usize * size..][..size]));
+            picked
+        }
+        let item = self.split.item_shape().elements();
+        Packed {
+            features: match self.split.features() {
+                Features::Bytes(bytes) => Host::U32(pack_bytes(&pick(bytes, item, rows))),
+                Features::Real(values) => Host::F32(pick(values, item, rows)),
+            },
+            targets: match self.split.targets() {
+                Targets::Classes { labels, .. } => Host::U32(pick(labels, 1, rows)),
+                Targets::Real { values, shape } => Host::F32(pick(values, shape.elements(), rows)),
+            },
+            weights: self.weights.as_ref().map(|weights| pick(weights, 1, rows)),
+        }
+    }
+}
+
+/// A way through the rows of a [`Feed`].
+pub(crate) struct Visit<'f, 's> {
+    feed: &'f Feed<'s>,
+    source: Source,
+    /// How long the host has waited for rows to be packed.
+    pub(crate) waited: Duration,
+}
+
+enum Source {
+    Resident {
+        begun: bool,
+    },
+    Streamed {
+        windows: Receiver<Packed>,
+        window: usize,
+        /// The first row that is not on the device yet.
+        until: usize,
+    },
+}
+
+impl Visit<'_, '_> {
+    /// Where the clock's cursor stands at a row of the order.
+    pub(crate) fn cursor(&self, row: usize) -> usize {
+        match &self.source {
+            Source::Resident { .. } => row,
+            Source::Streamed { window, until, .. } => row + window - until,
+        }
+    }
+
+    /// Makes the batch that begins at `row` of the order ready. Where the clock's cursor does not stand at it by itself,
+    /// where it must be set to.
+    pub(crate) fn before(&mut self, backend: &dyn Backend, row: usize) -> Result<Option<usize>, NnError> {
+        match &mut self.source {
+            Source::Resident { begun } => Ok((!std::mem::replace(begun, true)).then_some(row)),
+            Source::Streamed { until, .. } if row < *until => Ok(None),
+            Source::Streamed { windows, window, until } => {
+                let since = Instant::now();
+                let gone = || NnError::Settings("the thread that packs rows has ended early".into());
+                let packed = windows.recv().map_err(|_| gone())?;
+                self.waited += since.elapsed();
+                *until += *window;
+                self.feed.write(backend, FEATURES, packed.features.as_ref())?;
+                self.feed.write(backend, TARGETS, packed.targets.as_ref())?;
+                if let Some(weights) = &packed.weights {
+                    self.feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(weights))?;
+                }
+                Ok(Some(0))
+            }
+        }
+    }
+}
+
+/// The factor of each row's loss: its own weight times that of its class. None where there are neither.
+pub(crate) fn row_weights(
+    split: &Split,
+    sample_weights: Option<&[f32]>,
+    class_weights: Option<&[f32]>,
+) -> Result<Option<Vec<f32>>, NnError> {
+    let fail = |message: String| Err(NnError::Settings(message));
+    let check = |what: &str, weights: &[f32]| match weights.iter().position(|w| !(w.is_finite() && *w >= 0.0))
+    {
+        Some(at) => Err(NnError::Settings(format!(
+            "{what} weights must be finite and at least 0, number {at} is {}",
+            weights[at]
+        ))),
+        None => Ok(()),
+    };
+    if let Some(weights) = sample_weights {
+        check("sample", weights)?;
+        if weights.len() != split.len() {
+            return fail(format!("{} sample weights for {} rows", weights.len(), split.len()));
+        }
+    }
+    let Some(by_class) = class_weights else { return Ok(sample_weights.map(<[f32]>::to_vec)) };
+    check("class", by_class)?;
+    let Targets::Classes { labels, classes } = split.targets() else {
+        return fail("class weights are for class labels; the targets are numbers".into());
+    };
+    if by_class.len() != *classes {
+        return fail(format!("{} class weights for {classes} classes", by_class.len()));
+    }
+    let of_class = labels.iter().map(|&label| by_class[label as usize]);
+    Ok(Some(match sample_weights {
+        Some(own) => of_class.zip(own).map(|(a, b)| a * b).collect(),
+        None => of_class.collect(),
+    }))
+}
+
+/// Whether an error says that there is no room.
+pub(crate) fn is_no_room(error: &NnError) -> bool {
+    matches!(
+        error,
+        NnError::Backend(BackendError::OutOfMemory { .. } | BackendError::Limit { .. })
+            | NnError::Graph(GraphError::Backend(
+                BackendError::OutOfMemory { .. } | BackendError::Limit { .. }
+            ))
+    )
+}

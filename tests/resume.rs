@@ -1,0 +1,244 @@
+//! Trainings that are killed at random moments, resumed, and must end with the very bytes of one that was not: on the
+//! CPU and on the adapter, through the program itself.
+
+#[path = "common/devices.rs"]
+#[allow(dead_code)]
+mod devices;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use devices::devices;
+use kiln::kernel::random::Stream;
+
+/// Kills that must hit a running training, on each device.
+const KILLS: usize = 25;
+
+/// Moments, running statistics, dropout, a schedule, rows held out: everything that a checkpoint must hold.
+const RECIPE: &str = r#"
+name = "small"
+data = { name = "digits", train = 1500, test = 60 }
+epochs = 3
+batch_size = 16
+loss = "cross_entropy"
+validation_split = 0.2
+optimizer = { type = "adam", learning_rate = 0.01 }
+schedule = { type = "warmup", steps = 20, then = { type = "cosine" } }
+early_stopping = { patience = 3 }
+preprocess = { scale = 0.00392156862745098 }
+
+[[layers]]
+type = "conv2d"
+filters = 4
+kernel = 3
+activation = "relu"
+
+[[layers]]
+type = "batch_norm"
+
+[[layers]]
+type = "max_pool2d"
+size = 2
+
+[[layers]]
+type = "flatten"
+
+[[layers]]
+type = "dropout"
+rate = 0.25
+
+[[layers]]
+type = "dense"
+units = 10
+"#;
+
+fn kiln(here: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command
+        .current_dir(here)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn finish(child: Child) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// Names of the devices to test, as `--device` takes them.
+fn names() -> Vec<&'static str> {
+    devices().iter().map(|device| if device.is_gpu() { "gpu" } else { "cpu" }).collect()
+}
+
+#[test]
+fn killed_at_random_moments_a_training_resumes_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("small.toml"), RECIPE).unwrap();
+    for device in names() {
+        let train = |out: &str| {
+            let options =
+                ["train", "small.toml", "--device", device, "--checkpoint-steps", "7", "--log", "csv"];
+            kiln(here, &[&options[..], &["--out", out]].concat())
+        };
+        let whole = format!("{device}-whole");
+        let started = Instant::now();
+        let (status, said) = finish(train(&whole).spawn().unwrap());
+        let took = started.elapsed();
+        assert_eq!(status, Some(0), "{said}");
+        let want = fs::read(here.join(&whole).join("model.safetensors")).unwrap();
+        let lines = |run: &str, file: &str| -> Vec<String> {
+            let text = fs::read_to_string(here.join(run).join(file)).unwrap();
+            let timeless = |line: &str| line.split("\"seconds\"").next().unwrap_or_default().to_string();
+            text.lines().map(timeless).collect()
+        };
+
+        let moments = Stream { seed: 5, stream: 1, step: 0 };
+        let (mut kills, mut runs, mut resumed) = (0, 0, 0);
+        while kills < KILLS {
+            let run = format!("{device}-{runs}");
+            runs += 1;
+            let mut child = train(&run).spawn().unwrap();
+            loop {
+                // up to a little longer than all of it takes, so that the end is hit too
+                sleep(took.mul_f32(1.1 * moments.uniform(kills as u32 + 1000 * runs)));
+                let had_ended = child.try_wait().unwrap().is_some();
+                child.kill().unwrap();
+                let (status, said) = finish(child);
+                match status {
+                    Some(0) => break,
+                    // the kill before came after the last thing that a run does
+                    Some(1) if said.contains("the run is over") => break,
+                    Some(_) => panic!("{said}"),
+                    None => assert!(!had_ended),
+                }
+                kills += 1;
+                // before run.json is there nothing was begun
+                child = match here.join(&run).join("run.json").exists() {
+                    true => {
+                        resumed += 1;
+                        kiln(here, &["train", "--resume", &run]).spawn().unwrap()
+                    }
+                    false => train(&run).spawn().unwrap(),
+                };
+                if kills >= KILLS {
+                    let (status, said) = finish(child);
+                    assert!(status == Some(0) || said.contains("the run is over"), "{said}");
+                    break;
+                }
+            }
+            let got = fs::read(here.join(&run).join("model.safetensors")).unwrap();
+            assert!(got == want, "{device}: {run} has another model than the run that nothing has killed");
+            assert_eq!(lines(&run, "metrics.jsonl"), lines(&whole, "metrics.jsonl"), "{device}: {run}");
+            assert_eq!(lines(&run, "metrics.csv").len(), lines(&whole, "metrics.csv").len());
+        }
+        assert!(resumed >= KILLS / 2, "{device}: only {resumed} of {kills} kills came after the beginning");
+        println!("{device}: {kills} kills in {runs} runs, {resumed} resumed; a whole run takes {took:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let long = RECIPE.replace("epochs = 3", "epochs = 100000").replace("patience = 3", "patience = 99999");
+    fs::write(here.join("long.toml"), long).unwrap();
+    let interrupt = |child: &Child| {
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    let metrics = here.join("run/metrics.jsonl");
+    let lines = || fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    let until = |child: &mut Child, count: usize| {
+        let started = Instant::now();
+        while lines() < count && started.elapsed() < Duration::from_secs(60) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+            sleep(Duration::from_millis(5));
+        }
+    };
+    let mut child = kiln(here, &["train", "long.toml", "--device", "cpu", "--out", "run"]).spawn().unwrap();
+    until(&mut child, 5);
+    interrupt(&child);
+    let (status, said) = finish(child);
+    assert_eq!(status, Some(130), "{said}");
+    assert!(said.contains("kiln train --resume run"), "{said}");
+    let mut checkpoints: Vec<_> = fs::read_dir(here.join("run/checkpoints")).unwrap().collect();
+    assert_eq!(checkpoints.len(), 1, "{checkpoints:?}");
+
+    // a second one while the first is being obeyed ends it at once
+    let before = lines();
+    let mut child = kiln(here, &["train", "--resume", "run"]).spawn().unwrap();
+    until(&mut child, before + 3);
+    interrupt(&child);
+    interrupt(&child);
+    let (status, said) = finish(child);
+    assert_eq!(status, Some(130), "{said}");
+
+    // the newest checkpoint cut short: the one before it is taken, and that is said
+    let path = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().path();
+    checkpoints = fs::read_dir(here.join("run/checkpoints")).unwrap().collect();
+    let newest = checkpoints.into_iter().map(path).max().unwrap();
+    let bytes = fs::read(&newest).unwrap();
+    let earlier = newest.with_file_name("step-0000000001.safetensors");
+    fs::write(earlier, &bytes).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() - 100]).unwrap();
+    let before = lines();
+    let mut child = kiln(here, &["train", "--resume", "run"]).spawn().unwrap();
+    // it goes on from the copy, whose log is the same
+    until(&mut child, before + 2);
+    interrupt(&child);
+    let (status, said) = finish(child);
+    assert_eq!(status, Some(130), "{said}");
+    assert!(said.contains("damaged checkpoint") && said.contains("passed over"), "{said}");
+
+    // two at once in one folder
+    let child = kiln(here, &["train", "--resume", "run"]).spawn().unwrap();
+    let started = Instant::now();
+    while !here.join("run/.lock").exists() && started.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(5));
+    }
+    let (status, second) = finish(kiln(here, &["train", "--resume", "run"]).spawn().unwrap());
+    assert_eq!(status, Some(1), "{second}");
+    assert!(second.contains("another kiln is training"), "{second}");
+    interrupt(&child);
+    assert_eq!(finish(child).0, Some(130));
+}
+
+#[test]
+fn what_cannot_be_resumed_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let fails = |arguments: &[&str], status: i32, want: &str| {
+        let (got, said) = finish(kiln(here, arguments).spawn().unwrap());
+        assert_eq!(got, Some(status), "{arguments:?}: {said}");
+        assert!(
+            said.contains(want) && said.lines().filter(|l| l.starts_with("kiln:")).count() == 1,
+            "{said}"
+        );
+    };
+    fails(&["train", "--resume", "nowhere"], 1, "nothing was begun");
+    fails(&["train", "xor", "--resume", "nowhere"], 2, "cannot be used with");
+    fails(&["train", "--resume", "nowhere", "--epochs", "3"], 2, "cannot be used with");
+    let done = ["train", "xor", "--device", "cpu", "--epochs", "2", "--out", "done", "--quiet"];
+    assert_eq!(finish(kiln(here, &done).spawn().unwrap()).0, Some(0));
+    fails(&["train", "--resume", "done"], 1, "the run is over");
+    let path = here.join("done/run.json");
+    let run = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &run[..run.len() / 2]).unwrap();
+    fails(&["train", "--resume", "done"], 1, "damaged");
+    // data that have changed since
+    let mut value: serde_json::Value = serde_json::from_str(&run).unwrap();
+    value["result"] = serde_json::Value::Null;
+    value["train_sha256"] = "0".into();
+    fs::write(&path, value.to_string()).unwrap();
+    fails(&["train", "--resume", "done"], 1, "not those that the run began with");
+}

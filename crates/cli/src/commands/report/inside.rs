@@ -37,7 +37,7 @@ pub(super) fn activations(trainer: &Trainer, data: &Dataset, page: &mut Page) ->
     if !is_image(data.test.item_shape()) || trainer.model().input_shape() != *data.test.item_shape() {
         return Ok(());
     }
-    let first = data.test.rows(&[0])?;
+    let first = data.test.select(&[0])?;
     let what = match first.targets() {
         Targets::Classes { labels, .. } => {
             let class = data.classes.get(labels[0] as usize).map_or("", String::as_str);

@@ -163,7 +163,13 @@ fn course(record: &Record) -> Section {
     let rates = over(&|e| e.learning_rate);
     if has(&rates) {
         let chart = chart("Learning rate", "learning rate", rates.clone());
-        charts.push(if curves::spans_decades(&rates) { chart.log_y() } else { chart });
+        let first = rates[0].1;
+        charts.push(match curves::spans_decades(&rates) {
+            true => chart.log_y(),
+            // what never changes is not to look as if its last digit mattered
+            false if rates.iter().all(|rate| rate.1 == first) => chart.y_range(0.0, 1.25 * first),
+            false => chart,
+        });
     }
     let speed = over(&|e| e.images_per_second);
     if has(&speed) {

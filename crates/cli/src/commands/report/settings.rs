@@ -15,7 +15,7 @@ use crate::{
 /// Keys of `run.json` with their names on the page, in order; others follow under their own.
 const NAMES: [(&str, &str); 19] = [
     ("recipe", "recipe"),
-    ("dataset", "data"),
+    ("dataset", "data set"),
     ("train_rows", "training rows"),
     ("test_rows", "test rows"),
     ("preprocess", "preprocessing"),

@@ -445,6 +445,14 @@ fn initial_epochs_and_weights_of_classes() {
 }
 
 #[test]
+fn summaries_are_printed() {
+    let text = trainer(&Device::cpu()).summary().unwrap().to_string();
+    let want = "conv1    conv2d       [4, 26, 26]          40\n";
+    assert!(text.starts_with(want), "{text}");
+    assert!(text.ends_with("6826 parameters, 6818 of them trainable"), "{text}");
+}
+
+#[test]
 fn monitors_say_what_there_is() {
     let report = EpochReport {
         epoch: 1,
@@ -504,4 +512,28 @@ fn callbacks_are_told_and_remembered() {
     let ended = again.fit(&data.train, fit(&mut second, &mut checkpoints)).unwrap();
     assert_eq!((ended.epochs.len(), again.steps()), (2, 78));
     assert_eq!(second.0, log.0);
+}
+
+#[test]
+fn steps_on_batches_are_those_of_a_fit() {
+    let data = digits();
+    let folder = tempfile::tempdir().unwrap();
+    for device in devices() {
+        let model = trainer(device).model().clone();
+        let make = || Trainer::new(device, model.clone(), Adam::new(0.004), Loss::CrossEntropy).unwrap();
+        let mut fitted = make();
+        let fit = Fit { batch_size: 100, shuffle: false, ..Fit::default() };
+        let loss = fitted.fit(&data.train, fit).unwrap().epochs[0].train.loss;
+
+        let mut by_hand = make();
+        let mut sum = 0.0;
+        let rows: Vec<u32> = (0..610).collect();
+        for batch in rows.chunks(100) {
+            sum +=
+                by_hand.train_on_batch(&data.train.select(batch).unwrap()).unwrap().loss * batch.len() as f64;
+        }
+        assert_eq!(by_hand.steps(), 7);
+        assert!(bytes(&by_hand, folder.path()) == bytes(&fitted, folder.path()), "{device}");
+        assert!((sum / 610.0 - loss).abs() < 1e-6 * loss, "{device}: {sum} {loss}");
+    }
 }

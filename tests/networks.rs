@@ -10,7 +10,7 @@ use kiln::{
 };
 
 /// The network of the recipe `fashion-resnet`, built in code.
-#[path = "../examples/06_residual.rs"]
+#[path = "../examples/07_residual.rs"]
 #[allow(dead_code)]
 mod residual;
 

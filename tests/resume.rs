@@ -108,8 +108,8 @@ fn killed_at_random_moments_a_training_resumes_to_the_same_bytes() {
             runs += 1;
             let mut child = train(&run).spawn().unwrap();
             loop {
-                // up to a little longer than all of it takes, so that the end is hit too
-                sleep(took.mul_f32(1.1 * moments.uniform(kills as u32 + 1000 * runs)));
+                // what is left gets shorter with each, so that the end is hit too
+                sleep(took.mul_f32(0.6 * moments.uniform(kills as u32 + 1000 * runs)));
                 let had_ended = child.try_wait().unwrap().is_some();
                 child.kill().unwrap();
                 let (status, said) = finish(child);

@@ -102,6 +102,27 @@ fn builtin_recipes_are_the_files_of_the_examples() {
     assert_eq!(names, builtin);
 }
 
+/// Numbered without a gap, and each says how it is run.
+#[test]
+fn examples_say_how_they_are_run() {
+    let examples: Vec<PathBuf> = files("examples", "rs")
+        .into_iter()
+        .filter(|p| p.parent() == Some(&root().join("examples")))
+        .collect();
+    assert!(examples.len() >= 14);
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for (i, path) in examples.iter().enumerate() {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(name.starts_with(&format!("{:02}_", i + 1)), "{name} is out of order");
+        let text = fs::read_to_string(path).unwrap();
+        let opening: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let run = format!("`cargo run --release --example {name}`");
+        assert!(opening.len() > 1 && opening.iter().any(|line| line.contains(&run)), "{name} lacks {run}");
+        assert_eq!(text.matches("--example ").count(), 1, "{name} names another example");
+        assert!(readme.contains(&format!("examples/{name}.rs")), "README lacks {name}");
+    }
+}
+
 #[test]
 fn the_pages_name_files_that_exist() {
     for page in ["ARCHITECTURE.md", "README.md"] {

@@ -124,7 +124,7 @@ mod tests {
     fn report(epoch: usize, accuracy: Option<f64>) -> EpochReport {
         let scores = Scores { loss: 1.0 / epoch as f64, accuracy };
         serde_json::from_value(serde_json::json!({
-            "epoch": epoch, "train": scores, "validation": scores, "seconds": 1.0, "images_per_second": 2.0,
+            "epoch": epoch, "step": 1, "train": scores, "validation": scores, "seconds": 1.0, "images_per_second": 2.0,
             "metrics": BTreeMap::<String, f64>::new(), "learning_rate": 0.1,
         }))
         .unwrap()

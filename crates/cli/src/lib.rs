@@ -11,6 +11,7 @@ mod interrupt;
 mod output;
 mod pictures;
 mod product;
+mod reconstructions;
 mod run_folder;
 mod run_record;
 

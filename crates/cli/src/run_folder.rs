@@ -194,6 +194,7 @@ pub(crate) fn hash(split: &Split) -> String {
     match split.targets() {
         Targets::Classes { labels, .. } => labels.iter().for_each(|l| hasher.update(l.to_le_bytes())),
         Targets::Real { values, .. } => values.iter().for_each(|v| hasher.update(v.to_le_bytes())),
+        Targets::Input => {}
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

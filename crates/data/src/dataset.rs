@@ -43,17 +43,20 @@ pub enum Targets {
         /// Shape of one row.
         shape: Shape,
     },
+    /// The row itself, prepared as the network sees it: what an autoencoder is to give back. Holds nothing.
+    Input,
 }
 
 impl Targets {
-    /// Number of rows.
-    fn rows(&self) -> Option<usize> {
+    /// Number of rows, beside so many rows of features.
+    fn rows(&self, features: usize) -> Option<usize> {
         match self {
             Self::Classes { labels, .. } => Some(labels.len()),
             Self::Real { values, shape } => {
                 let size = shape.elements();
                 (size > 0 && values.len() % size == 0).then(|| values.len() / size)
             }
+            Self::Input => Some(features),
         }
     }
 
@@ -62,6 +65,7 @@ impl Targets {
         match self {
             Self::Classes { classes, .. } => format!("{classes} classes"),
             Self::Real { shape, .. } => format!("values {shape}"),
+            Self::Input => "the rows themselves".into(),
         }
     }
 }
@@ -109,7 +113,7 @@ impl Split {
         if u32::try_from(len).is_err() {
             return fail(format!("{len} rows are more than the {} that can be numbered", u32::MAX));
         }
-        match targets.rows() {
+        match targets.rows(len) {
             None => return fail(format!("the targets are no whole number of {}", targets.kind())),
             Some(rows) if rows != len => return fail(format!("{len} rows, but {rows} targets")),
             Some(_) => {}
@@ -120,6 +124,7 @@ impl Split {
         match &targets {
             Targets::Classes { labels, classes } => check_labels("targets", labels, *classes)?,
             Targets::Real { values, .. } => check_finite("targets", values)?,
+            Targets::Input => {}
         }
         Ok(Self { features, item_shape, targets, len })
     }
@@ -149,6 +154,21 @@ impl Split {
         &self.targets
     }
 
+    /// The same rows with other targets: labels of one's own, or [`Targets::Input`].
+    ///
+    /// # Errors
+    /// As [`Split::new`].
+    ///
+    /// ```
+    /// use kiln_data::{Dataset, Targets};
+    /// let digits = Dataset::digits(1, 5, 1)?.train.with_targets(Targets::Input)?;
+    /// assert_eq!((digits.len(), digits.targets()), (5, &Targets::Input));
+    /// # Ok::<(), kiln_data::DataError>(())
+    /// ```
+    pub fn with_targets(self, targets: Targets) -> Result<Self, DataError> {
+        Self::new(self.features, self.item_shape, targets)
+    }
+
     /// The first `n` rows, or all if there are fewer. Frees nothing and copies nothing.
     ///
     /// # Errors
@@ -169,6 +189,7 @@ impl Split {
         match &mut self.targets {
             Targets::Classes { labels, .. } => labels.truncate(self.len),
             Targets::Real { values, shape } => values.truncate(self.len * shape.elements()),
+            Targets::Input => {}
         }
         Ok(self)
     }
@@ -248,6 +269,7 @@ impl Split {
                 Targets::Real { values, shape } => {
                     Targets::Real { values: pick(values, shape.elements(), rows), shape: shape.clone() }
                 }
+                Targets::Input => Targets::Input,
             },
             len: rows.len(),
         })
@@ -296,12 +318,28 @@ impl Dataset {
         }
         let expected = match &train.targets {
             Targets::Classes { classes, .. } => *classes,
-            Targets::Real { .. } => 0,
+            Targets::Real { .. } | Targets::Input => 0,
         };
         if classes.len() != expected {
             return fail(format!("{} class names for {expected} classes", classes.len()));
         }
         Ok(Self { name, train, test, classes })
+    }
+
+    /// With each row as its own target, for autoencoders; the classes are forgotten. Copies nothing.
+    ///
+    /// ```
+    /// use kiln_data::{Dataset, Targets};
+    /// let digits = Dataset::digits(1, 5, 5)?.with_input_as_target();
+    /// assert_eq!(digits.test.targets(), &Targets::Input);
+    /// assert!(digits.classes.is_empty());
+    /// # Ok::<(), kiln_data::DataError>(())
+    /// ```
+    pub fn with_input_as_target(mut self) -> Self {
+        self.train.targets = Targets::Input;
+        self.test.targets = Targets::Input;
+        self.classes.clear();
+        self
     }
 
     /// Keeps the first `n` training rows; the test rows stay.
@@ -381,6 +419,12 @@ mod tests {
         assert_eq!((few.len(), few.features().len()), (7, 28));
         assert_eq!(all.clone().limit(1000).unwrap(), all);
         assert!(all.clone().limit(0).is_err());
+
+        let own = all.clone().with_targets(Targets::Input).unwrap();
+        assert_eq!(own.clone().limit(7).unwrap().features(), few.features());
+        assert_eq!(own.select(&[3, 3]).unwrap().targets(), &Targets::Input);
+        let wrong = Targets::Classes { labels: vec![0; 99], classes: 10 };
+        assert!(all.clone().with_targets(wrong).unwrap_err().to_string().contains("99 targets"));
 
         let (a, b) = all.split(0.3, 5).unwrap();
         assert_eq!((a.len(), b.len()), (30, 70));

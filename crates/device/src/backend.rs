@@ -247,7 +247,7 @@ impl WgpuBackend {
             device: self.device.clone(),
             incidents: Arc::clone(&self.incidents),
             pool: Arc::clone(&self.staging),
-            staging,
+            staging: Some(staging),
             index,
             dtype: from.buffer.dtype(),
             len: from.len,
@@ -258,36 +258,47 @@ impl WgpuBackend {
 /// How long the news of a finished copy may take from one thread to another.
 const CALLBACK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// A copy that was queued for the host.
+/// A copy that was queued for the host. Nobody need wait for it: its buffer goes back to the pool with it.
 struct Pending {
     device: wgpu::Device,
     incidents: Arc<Incidents>,
     pool: Arc<Staging>,
-    staging: Memory,
+    /// None once it has gone back, or cannot.
+    staging: Option<Memory>,
     index: wgpu::SubmissionIndex,
     dtype: DType,
     len: usize,
 }
 
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // a later copy into it is queued behind this one
+        if let Some(staging) = self.staging.take() {
+            self.pool.give(staging);
+        }
+    }
+}
+
 impl Pending {
     /// Waits for the copy and takes its elements. Blocks the thread: wgpu has no other way to wait natively.
-    fn finish(self) -> Result<Host, BackendError> {
+    fn finish(mut self) -> Result<Host, BackendError> {
         let lost = |message: String| BackendError::DeviceLost(message);
-        if self.len == 0 {
-            self.pool.give(self.staging);
+        // taken out: where anything fails it may still be mapped, and is of no use to the pool
+        let staging = self.staging.take().filter(|_| self.len > 0);
+        let Some(staging) = staging else {
             return Ok(match self.dtype {
                 DType::F32 => Host::F32(Vec::new()),
                 DType::U32 => Host::U32(Vec::new()),
             });
-        }
-        let slice = self.staging.buffer.slice(..self.len as u64 * ELEMENT);
+        };
+        let slice = staging.buffer.slice(..self.len as u64 * ELEMENT);
         let (sender, receiver) = std::sync::mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |result| {
             // Nobody is waiting any more if the wait below has given up.
             let _ = sender.send(result);
         });
         self.device
-            .poll(wgpu::PollType::Wait { submission_index: Some(self.index), timeout: None })
+            .poll(wgpu::PollType::Wait { submission_index: Some(self.index.clone()), timeout: None })
             .map_err(|e| lost(format!("waiting for a read: {e}")))?;
         self.incidents.check()?;
         // Another thread's poll may be the one that found the copy done, and be about to say so.
@@ -303,8 +314,8 @@ impl Pending {
             DType::U32 => Host::U32(bytemuck::pod_collect_to_vec(&mapped)),
         };
         drop(mapped);
-        self.staging.buffer.unmap();
-        self.pool.give(self.staging);
+        staging.buffer.unmap();
+        self.staging = Some(staging);
         Ok(host)
     }
 }

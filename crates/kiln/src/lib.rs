@@ -48,14 +48,17 @@ pub mod prelude {
     pub use kiln_device::Device;
     pub use kiln_graph::{Graph, ParameterStore, Plan, Request, Session, Tensor};
     pub use kiln_kernel::Shape;
-    pub use kiln_nn::callbacks::{Callback, EarlyStopping, Flow, ModelCheckpoint, OnEpoch};
+    pub use kiln_nn::callbacks::{
+        Callback, CsvLogger, EarlyStopping, Flow, JsonLines, LearningRateScheduler, ModelCheckpoint, OnEpoch,
+        ReduceLrOnPlateau, TensorBoard, TerminateOnNan,
+    };
     pub use kiln_nn::{
         Activation::{self, *},
-        Adadelta, Adagrad, Adam, Adamax, Add, Average, AvgPool2d, BatchNorm, Clip, Concat, Conv1d, Conv2d,
-        ConvTranspose2d, Crop2d, Dense, Dropout, Embedding, Fit, Flatten, GaussianNoise, GlobalAvgPool2d,
-        GlobalMaxPool2d, GraphTrainer, GroupNorm, Initializer, Lamb, Layer, LayerExt, LayerNorm, Lion, Loss,
-        MaxPool2d, Maximum, Minimum, Module, Multiply, Nadam, Network, Objective, Optimizer, Permute, Prelu,
-        Recipe, Recording, Reshape, Rmsprop, Schedule, Sequential, Sgd, Slice, SpatialDropout2d, Subtract,
-        Trainer, Upsample2d, ZeroPad2d,
+        Adadelta, Adagrad, Adam, Adamax, Add, Average, AvgPool2d, BatchNorm, Checkpoints, Clip, Concat,
+        Conv1d, Conv2d, ConvTranspose2d, Crop2d, Dense, Dropout, Embedding, EpochReport, Fit, Flatten,
+        GaussianNoise, GlobalAvgPool2d, GlobalMaxPool2d, GraphTrainer, GroupNorm, History, Initializer, Lamb,
+        Layer, LayerExt, LayerNorm, Lion, Loss, MaxPool2d, Maximum, Minimum, Module, Multiply, Nadam,
+        Network, Objective, Optimizer, Permute, Prelu, Recipe, Recording, Reshape, Residency, Rmsprop,
+        Schedule, Sequential, Sgd, Slice, SpatialDropout2d, Subtract, Trainer, Upsample2d, ZeroPad2d,
     };
 }

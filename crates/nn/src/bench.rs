@@ -130,11 +130,8 @@ fn timed_step(trainer: &Trainer, session: &Session, since: Instant) -> Result<f6
 
 /// Refuses layers, loss or batches that do not fit before any row is made.
 pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
-    let (item, classes) = recipe.data_form();
-    let targets = match classes {
-        0 => TargetKind::Real([1].into()),
-        n => TargetKind::Classes(n),
-    };
+    let (item, _) = recipe.data_form();
+    let targets = recipe.targets();
     let form = Form { items: rows, bytes: item.len() == 3, item: item.into(), targets, weighted: false };
     let model = recipe.model()?;
     step::check_targets(&model, &recipe.loss, &form)?;
@@ -144,18 +141,22 @@ pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
 
 /// As many rows as a batch has, in the form of the recipe's data.
 pub(crate) fn random_rows(recipe: &Recipe, rows: usize) -> Result<Split, NnError> {
-    let (item, classes) = recipe.data_form();
+    let (item, _) = recipe.data_form();
     let elements = rows * item.iter().product::<usize>();
     let stream = Stream { seed: 1, stream: 0, step: 0 };
     let features = match item.len() {
         3 => Features::Bytes((0..elements as u32).map(|i| stream.word(i) as u8).collect()),
         _ => Features::Real((0..elements as u32).map(|i| stream.uniform(i)).collect()),
     };
-    let targets = match classes {
-        0 => {
-            Targets::Real { values: (0..rows as u32).map(|i| stream.uniform(i)).collect(), shape: [1].into() }
+    let targets = match recipe.targets() {
+        TargetKind::Classes(n) => {
+            Targets::Classes { labels: (0..rows).map(|i| (i % n) as u32).collect(), classes: n }
         }
-        n => Targets::Classes { labels: (0..rows).map(|i| (i % n) as u32).collect(), classes: n },
+        TargetKind::Real(shape) => {
+            let values = (0..(rows * shape.elements()) as u32).map(|i| stream.uniform(i)).collect();
+            Targets::Real { values, shape }
+        }
+        TargetKind::Input(_) => Targets::Input,
     };
     Ok(Split::new(features, item, targets)?)
 }

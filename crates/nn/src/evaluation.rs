@@ -221,9 +221,14 @@ impl Trainer {
                 // more than a device should keep beside the network: batch by batch
                 None => self.predict_split(split)?.into_iter().collect(),
             };
+            let own;
             let truth = match split.targets() {
                 Targets::Classes { labels, .. } => Truth::Labels(labels),
                 Targets::Real { values, .. } => Truth::Real(values),
+                Targets::Input => {
+                    own = self.preprocess().apply(split);
+                    Truth::Real(&own)
+                }
             };
             metrics.add_outputs(&outputs, truth)?;
         }

@@ -47,7 +47,8 @@ pub(crate) struct Feed<'s> {
 /// Some rows as buffers take them.
 struct Packed {
     features: Host,
-    targets: Host,
+    /// None where the rows are their own.
+    targets: Option<Host>,
     weights: Option<Vec<f32>>,
 }
 
@@ -108,6 +109,7 @@ impl<'s> Feed<'s> {
         match split.targets() {
             Targets::Classes { .. } => buffer(TARGETS, DType::U32, items)?,
             Targets::Real { shape, .. } => buffer(TARGETS, DType::F32, items * shape.elements())?,
+            Targets::Input => {}
         }
         if weights.is_some() {
             buffer(SAMPLE_WEIGHTS, DType::F32, items)?;
@@ -116,14 +118,7 @@ impl<'s> Feed<'s> {
         let feed = Self { form, buffers, split, weights, window };
         feed.write(backend, ORDER, HostRef::U32(&(0..items as u32).collect::<Vec<u32>>()))?;
         if window.is_none() {
-            match split.features() {
-                Features::Bytes(bytes) => feed.write(backend, FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
-                Features::Real(values) => feed.write(backend, FEATURES, HostRef::F32(values))?,
-            }
-            match split.targets() {
-                Targets::Classes { labels, .. } => feed.write(backend, TARGETS, HostRef::U32(labels))?,
-                Targets::Real { values, .. } => feed.write(backend, TARGETS, HostRef::F32(values))?,
-            }
+            upload(backend, &feed.buffers, split)?;
             if let Some(weights) = &feed.weights {
                 feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(weights))?;
             }
@@ -196,12 +191,32 @@ impl<'s> Feed<'s> {
                 Features::Real(values) => Host::F32(pick(values, item, rows)),
             },
             targets: match self.split.targets() {
-                Targets::Classes { labels, .. } => Host::U32(pick(labels, 1, rows)),
-                Targets::Real { values, shape } => Host::F32(pick(values, shape.elements(), rows)),
+                Targets::Classes { labels, .. } => Some(Host::U32(pick(labels, 1, rows))),
+                Targets::Real { values, shape } => Some(Host::F32(pick(values, shape.elements(), rows))),
+                Targets::Input => None,
             },
             weights: self.weights.as_ref().map(|weights| pick(weights, 1, rows)),
         }
     }
+}
+
+/// Writes all rows of a split, as they come.
+pub(crate) fn upload(
+    backend: &dyn Backend,
+    buffers: &HashMap<String, Buffer>,
+    split: &Split,
+) -> Result<(), NnError> {
+    let write = |name: &str, data: HostRef<'_>| backend.write(&buffers[name].slice(0, data.len()), data);
+    match split.features() {
+        Features::Bytes(bytes) => write(FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
+        Features::Real(values) => write(FEATURES, HostRef::F32(values))?,
+    }
+    match split.targets() {
+        Targets::Classes { labels, .. } => write(TARGETS, HostRef::U32(labels))?,
+        Targets::Real { values, .. } => write(TARGETS, HostRef::F32(values))?,
+        Targets::Input => {}
+    }
+    Ok(())
 }
 
 /// A way through the rows of a [`Feed`].
@@ -246,7 +261,9 @@ impl Visit<'_, '_> {
                 self.waited += since.elapsed();
                 *until += *window;
                 self.feed.write(backend, FEATURES, packed.features.as_ref())?;
-                self.feed.write(backend, TARGETS, packed.targets.as_ref())?;
+                if let Some(targets) = &packed.targets {
+                    self.feed.write(backend, TARGETS, targets.as_ref())?;
+                }
                 if let Some(weights) = &packed.weights {
                     self.feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(weights))?;
                 }
@@ -263,24 +280,26 @@ pub(crate) fn row_weights(
     class_weights: Option<&[f32]>,
 ) -> Result<Option<Vec<f32>>, NnError> {
     let fail = |message: String| Err(NnError::Settings(message));
-    let check = |what: &str, weights: &[f32]| match weights.iter().position(|w| !(w.is_finite() && *w >= 0.0))
+    let check = |what: &str, of: &str, weights: &[f32]| match weights
+        .iter()
+        .position(|w| !(w.is_finite() && *w >= 0.0))
     {
         Some(at) => Err(NnError::Settings(format!(
-            "{what} weights must be finite and at least 0, number {at} is {}",
+            "{what} weights must be finite and at least 0, that of {of} {at} is {}",
             weights[at]
         ))),
         None => Ok(()),
     };
     if let Some(weights) = sample_weights {
-        check("sample", weights)?;
+        check("sample", "row", weights)?;
         if weights.len() != split.len() {
             return fail(format!("{} sample weights for {} rows", weights.len(), split.len()));
         }
     }
     let Some(by_class) = class_weights else { return Ok(sample_weights.map(<[f32]>::to_vec)) };
-    check("class", by_class)?;
+    check("class", "class", by_class)?;
     let Targets::Classes { labels, classes } = split.targets() else {
-        return fail("class weights are for class labels; the targets are numbers".into());
+        return fail("class weights are for class labels; the targets are none".into());
     };
     if by_class.len() != *classes {
         return fail(format!("{} class weights for {classes} classes", by_class.len()));

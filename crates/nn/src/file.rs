@@ -127,6 +127,14 @@ impl ModelFile {
         Ok(&self.described()?.dataset)
     }
 
+    /// Names of the classes, by index; empty where the network tells none apart.
+    ///
+    /// # Errors
+    /// If the file does not say.
+    pub fn classes(&self) -> Result<&[String], NnError> {
+        Ok(&self.described()?.classes)
+    }
+
     fn described(&self) -> Result<&Description, NnError> {
         self.description.as_ref().ok_or_else(|| {
             let message = "does not say which network it belongs to; it was not written by Kiln";

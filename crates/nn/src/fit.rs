@@ -289,10 +289,12 @@ impl Trainer {
                 position.settings
             )));
         }
+        // of several of one name the first takes the first's state, and so on
+        let mut states = resumed.callbacks;
         for callback in callbacks.iter_mut() {
             let name = callback.name();
-            if let Some((_, state)) = resumed.callbacks.iter().find(|(n, _)| *n == name) {
-                callback.restore(state.clone())?;
+            if let Some(at) = states.iter().position(|(n, _)| *n == name) {
+                callback.restore(states.remove(at).1)?;
             }
         }
         Ok(position)
@@ -368,6 +370,8 @@ impl Run<'_, '_> {
         let place = (self.position.steps, self.position.rows);
         (self.finite_until, self.rows_before) = place;
         if self.callbacks.iter().any(|callback| callback.replays()) {
+            // its buffers are those that the new one takes
+            self.snapshot = None;
             self.snapshot = Some(Snapshot::take(trainer, place)?);
         }
         self.since = Instant::now();

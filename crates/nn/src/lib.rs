@@ -19,6 +19,7 @@
 //! ```
 
 mod activation;
+mod batch;
 mod bench;
 pub mod callbacks;
 mod checkpoint;
@@ -77,7 +78,7 @@ pub use optimizer::{
     Update,
 };
 pub use preprocess::{Numbers, Preprocess};
-pub use recipe::{DataSpec, EarlyStoppingSpec, Recipe};
+pub use recipe::{DataSpec, EarlyStoppingSpec, Recipe, Target};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
 pub use trainer::Trainer;

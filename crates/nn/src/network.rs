@@ -1,6 +1,9 @@
 //! Networks: layers with names, each reading the one before or those that it names.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use kiln_graph::{Graph, GraphError, Tensor};
 use kiln_kernel::Shape;
@@ -41,6 +44,21 @@ pub struct Summary {
     pub parameters: usize,
     /// Elements of the parameters that training changes; the others are frozen or running statistics.
     pub trainable: usize,
+}
+
+impl fmt::Display for Summary {
+    /// A line a layer: name, type, shape of its result, parameters; then their sum. Keras' `model.summary()`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes: Vec<String> = self.layers.iter().map(|l| format!("{:?}", l.output_shape)).collect();
+        let widest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+        let names = widest(&mut self.layers.iter().map(|l| l.name.len()));
+        let kinds = widest(&mut self.layers.iter().map(|l| l.kind.len()));
+        let outputs = widest(&mut shapes.iter().map(String::len));
+        for (LayerSummary { name, kind, parameters, .. }, shape) in self.layers.iter().zip(&shapes) {
+            writeln!(f, "{name:<names$}  {kind:<kinds$}  {shape:<outputs$}  {parameters:>10}")?;
+        }
+        write!(f, "{} parameters, {} of them trainable", self.parameters, self.trainable)
+    }
 }
 
 /// A network of layers. Each reads the layer before it, or the layers that it names; the last one's result, or the

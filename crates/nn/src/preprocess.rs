@@ -1,3 +1,4 @@
+use kiln_data::{Features, Split};
 use serde::{Deserialize, Serialize};
 
 /// How what goes into a network is prepared: `x · scale + shift`, by channel or alike for all.
@@ -54,6 +55,31 @@ impl Preprocess {
         scale.resize(channels, scale[0]);
         shift.resize(channels, shift[0]);
         (scale, shift)
+    }
+
+    /// The rows of a split as a network sees them, one after the other.
+    ///
+    /// ```
+    /// use kiln_nn::{Numbers, Preprocess};
+    /// use kiln_data::{Features, Split, Targets};
+    /// let rows = Split::new(Features::Bytes(vec![0, 255, 51]), [3], Targets::Input)?;
+    /// assert_eq!(Preprocess::default().apply(&rows), [0.0, 1.0, 0.2]);
+    /// let centred = Preprocess { shift: Some(Numbers::One(-0.5)), ..Preprocess::default() };
+    /// assert_eq!(centred.apply(&rows)[..2], [-0.5, 0.5]);
+    /// # Ok::<(), kiln_data::DataError>(())
+    /// ```
+    pub fn apply(&self, split: &Split) -> Vec<f32> {
+        let (scale, shift) = self.factors(matches!(split.features(), Features::Bytes(_)));
+        // as many elements as share a factor
+        let run = (split.item_shape().elements() / scale.len()).max(1);
+        let prepared = |(i, x): (usize, f32)| {
+            let channel = i / run % scale.len();
+            x * scale[channel] + shift[channel]
+        };
+        match split.features() {
+            Features::Bytes(bytes) => bytes.iter().map(|&b| f32::from(b)).enumerate().map(prepared).collect(),
+            Features::Real(values) => values.iter().copied().enumerate().map(prepared).collect(),
+        }
     }
 
     /// What is wrong with the numbers, if anything.

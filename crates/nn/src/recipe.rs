@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use crate::{
-    Loss, Network, NnError, Node, Optimizer, Output, ParameterGroup, Preprocess, Scheduled, Trainer,
+    Loss, Network, NnError, Node, Optimizer, Output, ParameterGroup, Preprocess, Scheduled, TargetKind,
+    Trainer,
     file::read_regular,
     metrics::Metric,
     words::{in_plain_words, nearest},
@@ -26,6 +27,26 @@ pub struct DataSpec {
     /// Test rows of a set that Kiln makes itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<usize>,
+    /// What the network is to answer for a row.
+    #[serde(default, skip_serializing_if = "Target::is_given")]
+    pub target: Target,
+}
+
+/// What a network is to answer for a row of a data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// What the data set says: a class, or numbers.
+    #[default]
+    Given,
+    /// The row itself, prepared as the network sees it: an autoencoder. See [`kiln_data::Targets::Input`].
+    Input,
+}
+
+impl Target {
+    fn is_given(&self) -> bool {
+        *self == Self::Given
+    }
 }
 
 /// A network with its data and settings.
@@ -123,6 +144,7 @@ const BUILTIN: &[(&str, &str)] = builtin![
     "mnist-cnn-dropout",
     "fashion-mlp",
     "fashion-resnet",
+    "autoencoder",
 ];
 
 /// Largest recipe file that is read.
@@ -296,7 +318,7 @@ impl Recipe {
     /// If files are missing or damaged.
     pub fn dataset(&self, dir: &DataDir) -> Result<Dataset, NnError> {
         let (train, test) = (self.data.train.unwrap_or(12_000), self.data.test.unwrap_or(2_000));
-        Ok(match self.data.name.as_str() {
+        let data = match self.data.name.as_str() {
             "mnist" => Dataset::mnist(dir.clone())?,
             "fashion-mnist" => Dataset::fashion_mnist(dir.clone())?,
             "linear" => Dataset::linear(DATA_SEED)?,
@@ -306,16 +328,30 @@ impl Recipe {
             "nor" => Dataset::gate(Gate::Nor)?,
             "body-size" => Dataset::body_size()?,
             _ => Dataset::digits(DATA_SEED, train, test)?,
+        };
+        Ok(match self.data.target {
+            Target::Given => data,
+            Target::Input => data.with_input_as_target(),
         })
     }
 
     /// The shape of an item, and the number of classes (0 in regression), without reading any data.
     pub fn data_form(&self) -> (Vec<usize>, usize) {
-        match self.data.name.as_str() {
+        let (item, classes) = match self.data.name.as_str() {
             "linear" => (vec![1], 0),
             "xor" | "and" | "or" | "nor" => (vec![2], 0),
             "body-size" => (vec![2], 2),
             _ => (vec![1, 28, 28], 10),
+        };
+        (item, if self.data.target == Target::Input { 0 } else { classes })
+    }
+
+    /// What the targets of the data are, without reading any.
+    pub fn targets(&self) -> TargetKind {
+        match (self.data.target, self.data_form()) {
+            (Target::Input, (item, _)) => TargetKind::Input(item.into()),
+            (Target::Given, (_, 0)) => TargetKind::Real([1].into()),
+            (Target::Given, (_, classes)) => TargetKind::Classes(classes),
         }
     }
 
@@ -481,6 +517,7 @@ mod tests {
             ("learning_rate = 0.001", "learning_rate = \"fast\"", "learning_rate", "expected a number"),
             ("scale = \"1/255\"", "scale = [1, 2, 3]", "[preprocess]", "3 numbers for items of [1, 28, 28]"),
             ("name = \"mnist\"", "name = \"mnist\"\ntrain = 5", "train =", "rows of its own"),
+            ("name = \"mnist\"", "name = \"mnist\"\ntarget = \"inputs\"", "target =", "`given` or `input`"),
             ("name = \"mnist\"", "name = \"digits\"\ntest = 0", "test =", "from 1 to 1000000, is 0"),
             ("name = \"mnist\"", "name = \"digits\"\ntrain = 100000000", "train =", "from 1 to 1000000"),
             (

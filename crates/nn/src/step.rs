@@ -1,6 +1,6 @@
 //! The graphs of a training step and of an evaluation, over a data set that lies on the device.
 
-use kiln_data::{Features, Split, Targets};
+use kiln_data::{Features, Split};
 use kiln_graph::{Collect, GatherOptions, Graph, GraphError, Request, Segments, Tensor};
 use kiln_kernel::{Advance, GatherType, Shape};
 
@@ -36,10 +36,7 @@ impl Form {
             items: split.len(),
             item: split.item_shape().clone(),
             bytes: matches!(split.features(), Features::Bytes(_)),
-            targets: match split.targets() {
-                Targets::Classes { classes, .. } => TargetKind::Classes(*classes),
-                Targets::Real { shape, .. } => TargetKind::Real(shape.clone()),
-            },
+            targets: TargetKind::of(split),
             weighted: false,
         }
     }
@@ -65,7 +62,8 @@ impl Form {
         })
     }
 
-    fn record_targets(&self, g: &mut Graph, rows: usize) -> Result<Tensor, GraphError> {
+    /// The targets of the rows that `x` holds as the network sees them.
+    fn record_targets(&self, g: &mut Graph, rows: usize, x: Tensor) -> Result<Tensor, GraphError> {
         let order = g.input_u32(ORDER, [self.items])?;
         let items = self.items;
         g.scoped("batch", |g| match &self.targets {
@@ -88,6 +86,7 @@ impl Form {
                     GatherOptions { rows, items, item, dtype, scale: vec![1.0], shift: vec![0.0] },
                 )
             }
+            TargetKind::Input(_) => Ok(x),
         })
     }
 
@@ -217,7 +216,7 @@ pub(crate) fn record_training(
 ) -> Result<Recorded, GraphError> {
     let mut g = Graph::new();
     let x = form.record_features(&mut g, rows, preprocess)?;
-    let target = form.record_targets(&mut g, rows)?;
+    let target = form.record_targets(&mut g, rows, x)?;
     let RecordedNetwork { loss, trained, .. } =
         record_loss(model, loss, &mut g, Mode::Train, form, (x, target))?;
     let tensors: Vec<Tensor> = trained.iter().map(|(_, tensor)| *tensor).collect();
@@ -257,7 +256,7 @@ pub(crate) fn record_evaluation(
 ) -> Result<Recorded, GraphError> {
     let mut g = Graph::new();
     let x = form.record_features(&mut g, rows, preprocess)?;
-    let target = form.record_targets(&mut g, rows)?;
+    let target = form.record_targets(&mut g, rows, x)?;
     let recorded = record_loss(model, loss, &mut g, Mode::Eval, form, (x, target))?;
     let mut request = Request {
         totals: recorded.loss.totals,

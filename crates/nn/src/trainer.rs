@@ -1,17 +1,18 @@
 //! A network in training: its parameters on a device, its optimizer, its place in time.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use kiln_device::Device;
 use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
 use kiln_kernel::{Backend, Buffer, DType, HostRef, Reading};
 
 use crate::{
-    Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores,
+    Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores, Summary,
+    batch::Batch,
     checkpoint::Resumed,
     feed::Feed,
     state::State,
-    step::{HYPER_ROWS, Recorded},
+    step::{Form, HYPER_ROWS, Recorded},
 };
 
 /// A network with its parameters on a device, an optimizer and a loss.
@@ -41,6 +42,8 @@ pub struct Trainer {
     pub(crate) hyper_is_stale: bool,
     /// What a checkpoint holds of the fit that it interrupted, for the next fit to go on with.
     pub(crate) resumed: Option<Resumed>,
+    /// What [`Trainer::train_on_batch`] runs, by what batches are like.
+    pub(crate) batches: HashMap<Form, Batch>,
 }
 
 /// The plans of one pass over a split: whole batches, then the rest.
@@ -89,6 +92,7 @@ impl Trainer {
             steps: 0,
             hyper_is_stale: true,
             resumed: None,
+            batches: HashMap::new(),
         };
         trainer.reset(42)?;
         Ok(trainer)
@@ -184,6 +188,14 @@ impl Trainer {
     /// The network.
     pub fn model(&self) -> &Network {
         &self.model
+    }
+
+    /// Shapes and sizes of every layer, to be printed.
+    ///
+    /// # Errors
+    /// None that did not show when the trainer was made.
+    pub fn summary(&self) -> Result<Summary, NnError> {
+        Ok(self.model.summary()?)
     }
 
     /// The loss.

@@ -75,10 +75,6 @@ pub fn verify(
         Features::Bytes(bytes) => Host::U32(pack_bytes(bytes)),
         Features::Real(values) => Host::F32(values.clone()),
     };
-    let targets = match split.targets() {
-        Targets::Classes { labels, .. } => Host::U32(labels.clone()),
-        Targets::Real { values, .. } => Host::F32(values.clone()),
-    };
     let mut clock = vec![0; CLOCK_WORDS];
     (clock[3], clock[4]) = (seed as u32, (seed >> 32) as u32);
     let base = recipe.optimizer.learning_rate();
@@ -91,7 +87,11 @@ pub fn verify(
         inputs.insert(name.into(), table);
     }
     inputs.insert(FEATURES.into(), features);
-    inputs.insert(TARGETS.into(), targets);
+    match split.targets() {
+        Targets::Classes { labels, .. } => inputs.insert(TARGETS.into(), Host::U32(labels.clone())),
+        Targets::Real { values, .. } => inputs.insert(TARGETS.into(), Host::F32(values.clone())),
+        Targets::Input => None,
+    };
     inputs.insert(ORDER.into(), Host::U32(kiln_data::order(seed, 0, batch_size, true)));
     inputs.insert(CLOCK.into(), Host::U32(clock));
     inputs.insert(HYPER.into(), Host::F32(hyper));

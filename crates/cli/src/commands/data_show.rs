@@ -94,7 +94,7 @@ fn draw(data: &Dataset, split_name: &str, samples: &Split) -> Result<Grid, Failu
         let cell = Cell::new(row_picture(samples, row)?);
         cells.push(match samples.targets() {
             Targets::Classes { labels, .. } => cell.caption(data.classes[labels[row] as usize].clone()),
-            Targets::Real { .. } => cell,
+            Targets::Real { .. } | Targets::Input => cell,
         });
     }
     let columns = (1..=20).find(|n| n * n >= cells.len()).unwrap_or(20);
@@ -147,6 +147,7 @@ fn rows(report: &Report, data: &Dataset, samples: &Split) -> String {
                 let own = &values[i * shape.elements()..][..shape.elements()];
                 own.iter().map(|&v| number(v)).collect::<Vec<_>>().join(", ")
             }
+            Targets::Input => "itself".into(),
         });
         table.row(cells);
     }

@@ -248,7 +248,7 @@ fn test_item(model: &Model, args: &InspectActivations) -> Result<(Split, String)
         Targets::Classes { labels, .. } => {
             format!("test row {}, {}", args.index, data.classes[labels[0] as usize])
         }
-        Targets::Real { .. } => format!("test row {}", args.index),
+        Targets::Real { .. } | Targets::Input => format!("test row {}", args.index),
     };
     Ok((item, what))
 }

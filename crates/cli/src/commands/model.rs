@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_data::{DataDir, Dataset};
 use kiln_device::Device;
-use kiln_nn::{DataSpec, ModelFile, Recipe, Trainer};
+use kiln_nn::{DataSpec, ModelFile, NnError, Recipe, Target, Trainer};
 
 use crate::Failure;
 
@@ -69,7 +69,12 @@ impl Model {
             };
             return Err(Failure::Message(format!("{why}; name a recipe with --recipe")));
         }
-        named_dataset(name, dir)
+        let data = named_dataset(name, dir)?;
+        // A user's own autoencoder: it gives back what it takes, and has learned of no classes.
+        let network = self.file.model()?;
+        let gives_back = network.output_shape().map_err(NnError::from)? == network.input_shape();
+        let reconstructs = gives_back && !data.classes.is_empty() && self.file.classes()?.is_empty();
+        Ok(if reconstructs { data.with_input_as_target() } else { data })
     }
 }
 
@@ -84,6 +89,6 @@ pub(crate) fn named_dataset(name: &str, dir: &DataDir) -> Result<Dataset, Failur
     }
     // any recipe can be told other data
     let mut recipe = Recipe::open("digits-cnn")?;
-    recipe.data = DataSpec { name: name.into(), train: None, test: None };
+    recipe.data = DataSpec { name: name.into(), train: None, test: None, target: Target::Given };
     Ok(recipe.dataset(dir)?)
 }

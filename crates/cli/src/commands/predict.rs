@@ -147,7 +147,7 @@ fn test_rows(model: &Model, trainer: &Trainer, rows: &[usize], args: &Predict) -
     let split = data.test.select(&rows)?;
     let truths = match split.targets() {
         Targets::Classes { labels, .. } => labels.iter().map(|&label| Some(label as usize)).collect(),
-        Targets::Real { .. } => vec![None; rows.len()],
+        Targets::Real { .. } | Targets::Input => vec![None; rows.len()],
     };
     let classes = if trainer.classes().is_empty() { data.classes } else { trainer.classes().to_vec() };
     let names = rows.iter().map(|row| format!("test row {row}").into()).collect();

@@ -23,6 +23,7 @@ use crate::{
         course::{Look, table_and_chart},
         duration, percent,
     },
+    reconstructions,
     run_folder::RunFolder,
     run_record::{Asked, Recorded, Run},
 };
@@ -74,12 +75,16 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     };
     let parameters = job.trainer.model().summary()?.parameters;
     ui.note(&format!(
-        "{} on {}: {} rows of {}, {} parameters",
+        "{} on {}: {} rows of {}, {} parameters; val: {}",
         job.asked.recipe.name,
         job.device,
         count(job.data.train.len() as u64),
         job.data.name,
-        count(parameters as u64)
+        count(parameters as u64),
+        match job.asked.recipe.validation_split {
+            0.0 => "the test rows, which choose nothing".into(),
+            part => format!("{} of them, held out", percent(part)),
+        }
     ));
     let info = job.device.info();
     let Recipe { loss, optimizer, .. } = &job.asked.recipe;
@@ -102,7 +107,9 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     curves::write(job.folder.path(), &history.epochs)?;
     let mut run = Run::new(&job.asked, &job.device, &job.data, parameters);
     run.result = Some(&report);
+    curves::write(job.folder.path(), &history.epochs)?;
     job.folder.describe(&run)?;
+    reconstructions::draw(&job.asked.recipe, &job.trainer, &job.data.test, &job.folder, ui)?;
     tell(&job, &history, &report, ui)?;
     ui.json(&report)
 }
@@ -276,7 +283,7 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
     // where the terminal cannot hold it, a bar and lines do
     let dashboard = if watch { Dashboard::new(ui, &title, device) } else { None };
     let mut show: Box<dyn Callback> = match dashboard {
-        Some(dashboard) => Box::new(dashboard),
+        Some(dashboard) => Box::new(dashboard.with_epochs(trainer.resumed_epochs())),
         None => Box::new(Show::new(ui)),
     };
     let mut lines = JsonLines::new(folder.file("metrics.jsonl"));

@@ -47,13 +47,12 @@ fn knows_no_braille(locale: &str) -> bool {
 }
 
 /// The epochs as a table (all of up to 12; else the first, the best, the last and some between) over a chart of their
-/// losses. `best` is the epoch that was kept, counted from 1; where it is not known, that of the least validation loss.
-/// Empty without epochs; without the chart where there is nothing to draw a line through.
+/// losses. `best` is the epoch whose model was kept, counted from 1. Empty without epochs; without the chart where there
+/// is nothing to draw a line through.
 pub(crate) fn table_and_chart(history: &[EpochReport], best: Option<usize>, look: Look) -> String {
     if history.is_empty() {
         return String::new();
     }
-    let best = best.or_else(|| best_epoch(history));
     let mut text = table(&chosen(history, best, ROWS), best, look.width);
     if let Some(chart) = chart(history, look) {
         text = format!("{text}\n\n{chart}");
@@ -83,51 +82,24 @@ fn chosen(history: &[EpochReport], best: Option<usize>, most: usize) -> Vec<&Epo
     places.into_iter().map(|place| &history[place]).collect()
 }
 
-/// The epochs as lines of a table no wider than asked; metrics, then learning rate and time stay away where they would
-/// make it so.
+/// The epochs as lines of a table, no wider than asked: metrics go first, then learning rate and time, then accuracies.
 pub(crate) fn table(reports: &[&EpochReport], best: Option<usize>, width: usize) -> String {
-    let mut columns = vec![Column::new("epoch", |report| report.epoch.to_string())];
-    columns.push(Column::new("loss", |report| loss(report.train.loss)));
-    let has_accuracy = |report: &&&EpochReport| report.train.accuracy.is_some();
-    if reports.iter().any(|report| has_accuracy(&report)) {
-        columns
-            .push(Column::new("accuracy", |report| report.train.accuracy.map_or_else(String::new, percent)));
-    }
-    if reports.iter().any(|report| report.validation.is_some()) {
-        columns.push(Column::new("val loss", |r| r.validation.map_or_else(String::new, |s| loss(s.loss))));
-    }
-    if reports.iter().any(|report| report.validation.is_some_and(|scores| scores.accuracy.is_some())) {
-        columns.push(Column::new("val accuracy", |report| {
-            report.validation.and_then(|scores| scores.accuracy).map_or_else(String::new, percent)
-        }));
-    }
-    let mut optional = vec![Column::new("time", |report| {
-        duration(Duration::try_from_secs_f64(report.seconds).unwrap_or_default())
-    })];
-    if reports.windows(2).any(|pair| pair[0].learning_rate != pair[1].learning_rate) {
-        optional.push(Column::new("learning rate", |report| rate(report.learning_rate)));
-    }
-    for name in reports.first().map(|report| report.metrics.keys()).into_iter().flatten() {
-        let figure = |report: &EpochReport| match report.metrics.get(name) {
-            Some(Some(value)) => format!("{value:.4}"),
-            Some(None) => "undefined".into(),
-            None => String::new(),
-        };
-        optional.push(Column::new(name, figure));
-    }
-
+    let mut columns = columns(reports);
     let mark = if best.is_some() { 2 + "best".len() } else { 0 };
-    let mut used: usize = columns.iter().map(|column| column.width(reports) + 2).sum::<usize>() + mark;
-    for column in optional {
-        used += column.width(reports) + 2;
-        if used > width + 2 {
-            break;
-        }
-        columns.push(column);
+    let mut used = mark;
+    let mut by_need: Vec<usize> = (0..columns.len()).collect();
+    by_need.sort_by_key(|&n| columns[n].need);
+    for n in by_need {
+        used += columns[n].width(reports) + 2;
+        // nothing stands behind the last column's space
+        columns[n].is_shown = columns[n].need == 0 || used <= width + 2;
     }
+    columns.retain(|column| column.is_shown);
     let mut headings: Vec<(&str, Align)> =
         columns.iter().map(|column| (column.heading.as_str(), Align::Right)).collect();
-    headings.push(("", Align::Left));
+    if best.is_some() {
+        headings.push(("", Align::Left));
+    }
     let mut table = Table::with_columns(&headings);
     for report in reports {
         let mark = if Some(report.epoch) == best { "best" } else { "" };
@@ -136,14 +108,53 @@ pub(crate) fn table(reports: &[&EpochReport], best: Option<usize>, width: usize)
     table.render()
 }
 
+/// All columns that the epochs have values for, from left to right.
+fn columns<'a>(reports: &[&'a EpochReport]) -> Vec<Column<'a>> {
+    let mut columns = vec![
+        Column::new(0, "epoch", |report| report.epoch.to_string()),
+        Column::new(0, "loss", |report| loss(report.train.loss)),
+    ];
+    if reports.iter().any(|report| report.train.accuracy.is_some()) {
+        let cell = |report: &EpochReport| report.train.accuracy.map_or_else(String::new, percent);
+        columns.push(Column::new(2, "accuracy", cell));
+    }
+    if reports.iter().any(|report| report.validation.is_some()) {
+        let cell = |report: &EpochReport| report.validation.map_or_else(String::new, |s| loss(s.loss));
+        columns.push(Column::new(0, "val loss", cell));
+    }
+    let val_accuracy = |report: &EpochReport| report.validation.and_then(|scores| scores.accuracy);
+    if reports.iter().any(|report| val_accuracy(report).is_some()) {
+        let cell = move |report: &EpochReport| val_accuracy(report).map_or_else(String::new, percent);
+        columns.push(Column::new(1, "val accuracy", cell));
+    }
+    columns.push(Column::new(3, "time", |report| {
+        duration(Duration::try_from_secs_f64(report.seconds).unwrap_or_default())
+    }));
+    if reports.windows(2).any(|pair| pair[0].learning_rate != pair[1].learning_rate) {
+        columns.push(Column::new(4, "learning rate", |report| rate(report.learning_rate)));
+    }
+    for name in reports.first().map(|report| report.metrics.keys()).into_iter().flatten() {
+        let figure = move |report: &EpochReport| match report.metrics.get(name) {
+            Some(Some(value)) => format!("{value:.4}"),
+            Some(None) => "undefined".into(),
+            None => String::new(),
+        };
+        columns.push(Column::new(5, name, figure));
+    }
+    columns
+}
+
 struct Column<'a> {
+    /// 0 for what must be there; what has a larger number is left out first.
+    need: u8,
+    is_shown: bool,
     heading: String,
     cell: Box<dyn Fn(&EpochReport) -> String + 'a>,
 }
 
 impl<'a> Column<'a> {
-    fn new(heading: &str, cell: impl Fn(&EpochReport) -> String + 'a) -> Self {
-        Self { heading: heading.into(), cell: Box::new(cell) }
+    fn new(need: u8, heading: &str, cell: impl Fn(&EpochReport) -> String + 'a) -> Self {
+        Self { need, is_shown: true, heading: heading.into(), cell: Box::new(cell) }
     }
 
     fn width(&self, reports: &[&EpochReport]) -> usize {
@@ -152,10 +163,12 @@ impl<'a> Column<'a> {
     }
 }
 
-/// A loss with four digits behind the point, or as many in all where it is very small or large.
+/// A loss with four digits behind the point; with fewer where it is large, as a power of ten where it is very large or
+/// small.
 pub(crate) fn loss(value: f64) -> String {
     match value.abs() {
         size if size.is_finite() && size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.3e}"),
+        size if size >= 1000.0 => format!("{value:.1}"),
         _ => format!("{value:.4}"),
     }
 }
@@ -233,11 +246,11 @@ pub(crate) mod tests {
 
     #[test]
     fn few_epochs_have_a_row_each() {
-        let text = table_and_chart(&history(4), None, PLAIN);
+        let text = table_and_chart(&history(4), Some(3), PLAIN);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "epoch    loss  accuracy  val loss  val accuracy     time   f1_macro");
-        assert_eq!(lines[2], "    1  0.7358   66.89 %     0.6000        87.50 %  1.50 s  undefined");
-        assert_eq!(lines[4], "    3  0.0996   95.52 %     0.1000        82.50 %  1.50 s     0.5000  best");
+        assert_eq!(lines[0], "epoch    loss  accuracy  val loss  val accuracy    time   f1_macro");
+        assert_eq!(lines[2], "    1  0.7358   66.89 %    0.6000       87.50 %  1.50 s  undefined");
+        assert_eq!(lines[4], "    3  0.0996   95.52 %    0.1000       82.50 %  1.50 s     0.5000  best");
         assert!(lines[5].starts_with("    4") && lines[6].is_empty(), "{text}");
         assert!(lines[7].contains("* loss   o val loss"), "{text}");
         assert_eq!(lines.len(), 7 + CHART_HEIGHT);
@@ -256,11 +269,13 @@ pub(crate) mod tests {
                     .take_while(|line| !line.is_empty())
                     .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
                     .collect();
-                assert!(rows.len() <= ROWS && rows.len() >= ROWS - 1, "{rows:?}");
+                assert!(rows.len() <= ROWS && rows.len() >= ROWS - 2, "{rows:?}");
                 assert!(rows.windows(2).all(|pair| pair[0] < pair[1]), "{rows:?}");
                 assert_eq!((rows[0], rows[rows.len() - 1]), (1, epochs));
-                let best = best.or_else(|| best_epoch(&history)).unwrap();
-                assert!(best > epochs || rows.contains(&best), "{best} of {rows:?}");
+                assert!(
+                    best.is_none_or(|best| best > epochs || rows.contains(&best)),
+                    "{best:?} of {rows:?}"
+                );
             }
         }
     }
@@ -272,7 +287,7 @@ pub(crate) mod tests {
             report.learning_rate = 1e-3 / (i + 1) as f64;
             report.metrics.insert("a_metric_of_a_very_long_name_indeed".into(), Some(0.5));
         }
-        for width in [56, 64, 80, 120, 300] {
+        for width in [34, 40, 50, 56, 64, 80, 120, 300] {
             for marks in [Marks::Ascii, Marks::Braille] {
                 let text = table_and_chart(&history, None, Look { width, marks });
                 let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
@@ -294,7 +309,8 @@ pub(crate) mod tests {
             report.validation = Some(Scores { loss: f64::INFINITY, accuracy: None });
         }
         let text = table_and_chart(&lost, None, PLAIN);
-        assert!(text.contains("NaN") && text.contains("inf") && !text.contains("best"), "{text}");
+        assert!(text.contains("NaN") && text.contains("inf"), "{text}");
+        assert_eq!((best_epoch(&lost), best_epoch(&history(4))), (None, Some(3)));
         assert_eq!(text.lines().count(), 7, "{text}");
 
         let mut regression = history(3);

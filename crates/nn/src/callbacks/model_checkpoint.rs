@@ -1,19 +1,30 @@
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Callback, CallbackState, Flow, Prepared, state_of, values};
-use crate::{EpochReport, Monitor, NnError, Trainer};
+use crate::{EpochReport, History, Monitor, NnError, Trainer};
+
+/// Least time between two writings of the best model: epochs of four rows are over before a file is flushed to disk.
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// Saves the model after epochs: the best one, or every n-th. Keras' `ModelCheckpoint`.
 ///
-/// These are model files, for prediction; what a fit goes on from is a [`crate::Checkpoints`].
+/// The best model is written at most once a second, and when the fit ends; what is newer lies in memory and in the fit's
+/// checkpoints. These are model files, for prediction; what a fit goes on from is a [`crate::Checkpoints`].
 #[derive(Clone, Debug)]
 pub struct ModelCheckpoint {
     path: PathBuf,
     names: (String, String),
     when: When,
     seen: Seen,
+    /// When the best model was last written.
+    written: Option<Instant>,
+    /// A better one than that.
+    unwritten: Option<Vec<f32>>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,15 +48,18 @@ impl ModelCheckpoint {
 
     /// As [`ModelCheckpoint::best`], with another notion of better.
     pub fn watching(path: impl Into<PathBuf>, monitor: Monitor) -> Self {
-        let names = (String::new(), String::new());
-        Self { path: path.into(), names, when: When::Best(monitor), seen: Seen::default() }
+        Self::new(path.into(), When::Best(monitor))
     }
 
     /// Writes a file after every n-th epoch. `{epoch}` in the file's name is the epoch, counted from 1; without it each
     /// file replaces the one before.
     pub fn every(path: impl Into<PathBuf>, epochs: usize) -> Self {
+        Self::new(path.into(), When::Every(epochs.max(1)))
+    }
+
+    fn new(path: PathBuf, when: When) -> Self {
         let names = (String::new(), String::new());
-        Self { path: path.into(), names, when: When::Every(epochs.max(1)), seen: Seen::default() }
+        Self { path, names, when, seen: Seen::default(), written: None, unwritten: None }
     }
 
     /// With the names of recipe and data set in the files.
@@ -68,7 +82,7 @@ impl ModelCheckpoint {
 impl Callback for ModelCheckpoint {
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         if prepared.epochs_done == 0 {
-            self.seen = Seen::default();
+            (self.seen, self.unwritten) = (Seen::default(), None);
         }
         Ok(())
     }
@@ -87,6 +101,13 @@ impl Callback for ModelCheckpoint {
         };
         if due {
             self.seen.epoch = report.epoch;
+            if matches!(self.when, When::Best(_)) {
+                if self.written.is_some_and(|written| written.elapsed() < PERIOD) {
+                    self.unwritten = Some(trainer.weights()?);
+                    return Ok(Flow::Continue);
+                }
+                (self.written, self.unwritten) = (Some(Instant::now()), None);
+            }
             let path = self.path.to_string_lossy();
             let path = match path.contains("{epoch}") {
                 true => PathBuf::from(path.replace("{epoch}", &report.epoch.to_string())),
@@ -97,12 +118,23 @@ impl Callback for ModelCheckpoint {
         Ok(Flow::Continue)
     }
 
+    fn on_fit_end(&mut self, trainer: &mut Trainer, _: &History) -> Result<(), NnError> {
+        let Some(best) = self.unwritten.take() else { return Ok(()) };
+        let last = trainer.weights()?;
+        trainer.set_weights(&best)?;
+        trainer.save_as(&self.path, &self.names.0, &self.names.1)?;
+        trainer.set_weights(&last)
+    }
+
     fn state(&self) -> Result<CallbackState, NnError> {
-        state_of(&self.seen)
+        let mut state = state_of(&self.seen)?;
+        state.tensors.extend(self.unwritten.iter().map(|best| ("best".to_string(), best.clone())));
+        Ok(state)
     }
 
     fn restore(&mut self, state: CallbackState) -> Result<(), NnError> {
         self.seen = values(&self.name(), &state)?;
+        self.unwritten = state.tensors.into_iter().next().map(|(_, best)| best);
         Ok(())
     }
 }

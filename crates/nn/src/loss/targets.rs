@@ -1,5 +1,6 @@
 //! What a loss takes: class labels or numbers, and of which shapes.
 
+use kiln_data::{Split, Targets};
 use kiln_graph::{Graph, GraphError, Tensor};
 use kiln_kernel::{DType, Shape};
 
@@ -13,15 +14,29 @@ pub enum TargetKind {
     Classes(usize),
     /// Real numbers, of this shape for each row.
     Real(Shape),
+    /// The row itself, prepared as the network sees it, of this shape: what an autoencoder gives back.
+    Input(Shape),
+}
+
+impl TargetKind {
+    /// What the targets of a split are.
+    pub fn of(split: &Split) -> Self {
+        match split.targets() {
+            Targets::Classes { classes, .. } => Self::Classes(*classes),
+            Targets::Real { shape, .. } => Self::Real(shape.clone()),
+            Targets::Input => Self::Input(split.item_shape().clone()),
+        }
+    }
 }
 
 impl Loss {
     /// Whether it makes sense to ask what part of the rows is right: of class labels always; of numbers where the
-    /// loss takes them for probabilities or sides.
+    /// loss takes them for probabilities or sides; of the rows themselves never.
     pub fn is_classification(&self, targets: &TargetKind) -> bool {
         match targets {
             TargetKind::Classes(_) => true,
             TargetKind::Real(_) => self.is_binary() || self.is_categorical(),
+            TargetKind::Input(_) => false,
         }
     }
 
@@ -84,17 +99,23 @@ impl Loss {
                 }
                 Ok(())
             }
-            TargetKind::Real(_) if *self == Loss::NllLoss => fail(format!(
+            TargetKind::Real(_) | TargetKind::Input(_) if *self == Loss::NllLoss => fail(format!(
                 "the targets are real numbers, but the loss {name} takes class labels; use cross_entropy for \
                  probabilities, mean_squared_error for other numbers"
             )),
-            TargetKind::Real(shape) => {
+            TargetKind::Real(shape) | TargetKind::Input(shape) => {
                 let several = self.is_categorical() || *self == Loss::CosineSimilarity;
                 if several && (one || (self.includes_softmax() && output.rank() != 1)) {
                     return fail(format!(
                         "the targets are real numbers of shape {shape}, the network's output is {output}, but the loss \
                          {name} compares rows of two numbers or more; use binary_cross_entropy_with_logits for one \
                          probability, mean_squared_error for other numbers"
+                    ));
+                }
+                if output != shape && matches!(targets, TargetKind::Input(_)) {
+                    return fail(format!(
+                        "the output is {output}, the rows that it is to give back are {shape}; end the network in \
+                         layers that make it so (conv_transpose2d, upsample2d, reshape)"
                     ));
                 }
                 if output != shape && !(one && shape.elements() == 1) {
@@ -171,6 +192,7 @@ mod tests {
             ..Default::default()
         });
         let real = |dims: &[usize]| TargetKind::Real(Shape::from(dims));
+        let input = |dims: &[usize]| TargetKind::Input(Shape::from(dims));
         let classes = TargetKind::Classes;
         for (loss, output, targets, want) in [
             (
@@ -186,6 +208,9 @@ mod tests {
             (weighted, vec![3], real(&[3]), "2 class_weights for 3 classes"),
             (Loss::NllLoss, vec![3], real(&[3]), "takes class labels"),
             (Loss::MeanSquaredError, vec![3], real(&[2]), "mean_squared_error needs equal shapes"),
+            (Loss::MeanSquaredError, vec![3], input(&[2, 2]), "the output is [3], the rows that it"),
+            (Loss::CrossEntropy, vec![1, 2], input(&[1, 2]), "compares rows of two numbers or more"),
+            (Loss::NllLoss, vec![3], input(&[3]), "takes class labels"),
             (Loss::BinaryCrossEntropy, vec![3], classes(2), "needs a last layer of 2 or 1"),
             (Loss::BinaryCrossEntropy, vec![1], classes(3), "needs a last layer of 3"),
             (Loss::MeanAbsolutePercentageError, vec![3], classes(3), "divides by the targets"),
@@ -204,6 +229,7 @@ mod tests {
             (Loss::MeanSquaredError, vec![10], classes(10)),
             (Loss::MeanSquaredError, vec![1], real(&[])),
             (Loss::MeanSquaredError, vec![2, 3], real(&[2, 3])),
+            (Loss::BinaryCrossEntropy, vec![1, 2, 3], input(&[1, 2, 3])),
         ] {
             loss.check_targets(&output.into(), &targets).unwrap();
         }

@@ -51,7 +51,7 @@ impl Accumulator {
         }
         let classes = match targets {
             TargetKind::Classes(classes) => *classes,
-            TargetKind::Real(_) => 0,
+            TargetKind::Real(_) | TargetKind::Input(_) => 0,
         };
         Ok(Self {
             metrics: metrics.to_vec(),

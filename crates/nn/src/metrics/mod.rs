@@ -116,16 +116,18 @@ impl Metric {
                     fail(format!("the network's output is {output}, the data have {classes} classes"))
                 }
             }
-            TargetKind::Real(_) if self.counts() => {
+            TargetKind::Real(_) | TargetKind::Input(_) if self.counts() => {
                 fail("the targets are real numbers; it is for class labels".into())
             }
-            TargetKind::Real(_) if *self == Metric::RocAuc && !one => fail(format!(
+            TargetKind::Real(_) | TargetKind::Input(_) if *self == Metric::RocAuc && !one => fail(format!(
                 "the targets are real numbers and the output is {output}; needs 1, or class labels"
             )),
-            TargetKind::Real(shape) if output != shape && !(one && shape.elements() == 1) => {
+            TargetKind::Real(shape) | TargetKind::Input(shape)
+                if output != shape && !(one && shape.elements() == 1) =>
+            {
                 fail(format!("the network's output is {output}, the targets are {shape}"))
             }
-            TargetKind::Real(_) => Ok(()),
+            TargetKind::Real(_) | TargetKind::Input(_) => Ok(()),
         }
     }
 

@@ -43,7 +43,7 @@ pub(super) fn activations(trainer: &Trainer, data: &Dataset, page: &mut Page) ->
             let class = data.classes.get(labels[0] as usize).map_or("", String::as_str);
             format!("the first test row, which is {class}")
         }
-        Targets::Real { .. } => "the first test row".into(),
+        Targets::Real { .. } | Targets::Input => "the first test row".into(),
     };
     let mut section = Section::new("maps", "Feature maps");
     section.text(&format!(

@@ -42,6 +42,8 @@ pub(super) struct Measured<'a> {
     loss: f64,
     /// [rows, ...]: a row for each test row.
     outputs: Vec<f32>,
+    /// What the network was given, where that is what it is to give back.
+    given: Vec<f32>,
     /// Numbers of a row.
     width: usize,
     /// What a single output must be above for the second of two classes.
@@ -64,7 +66,12 @@ pub(super) fn measure<'a>(trainer: &Trainer, data: &'a Dataset) -> Result<Measur
     let hinge = matches!(trainer.main_loss(), Loss::Hinge | Loss::SquaredHinge);
     let probabilities = !hinge && outputs.iter().all(|p| (-1e-3..=1.001).contains(p));
     let threshold = trainer.main_loss().decision_threshold();
-    Ok(Measured { data, classes: classes.to_vec(), loss, outputs, width, threshold, probabilities })
+    let given = match data.test.targets() {
+        Targets::Input => trainer.preprocess().apply(&data.test),
+        _ => Vec::new(),
+    };
+    let classes = classes.to_vec();
+    Ok(Measured { data, classes, loss, outputs, given, width, threshold, probabilities })
 }
 
 impl Measured<'_> {
@@ -91,6 +98,7 @@ impl Measured<'_> {
                 self.classification(labels, page)
             }
             Targets::Real { values, .. } => self.regression(values, page),
+            Targets::Input => self.regression(&self.given, page),
         }
     }
 

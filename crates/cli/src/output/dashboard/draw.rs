@@ -37,12 +37,11 @@ pub(super) fn draw(view: &View, marks: Marks, area: Rect, buffer: &mut Buffer) {
         lines.push(message(view));
         return Paragraph::new(lines).render(area, buffer);
     }
-    let table = if area.height >= TALL && !view.reports.is_empty() { TABLE } else { 0 };
-    let rows = [1, 0, table, texts.len() as u16, 1].map(|height| match height {
-        0 => Constraint::Length(0),
-        height => Constraint::Length(height),
-    });
-    let mut rows = rows;
+    let table = match view.reports.len().min(usize::from(TABLE)) as u16 {
+        reports @ 1.. if area.height >= TALL => (reports + 2).min(TABLE),
+        _ => 0,
+    };
+    let mut rows = [1, 0, table, texts.len() as u16, 1].map(Constraint::Length);
     rows[1] = Constraint::Min(6);
     let [head, charts, epochs, below, foot] = Layout::vertical(rows).areas(area);
     title(view, area.width).render(head, buffer);
@@ -56,7 +55,10 @@ pub(super) fn draw(view: &View, marks: Marks, area: Rect, buffer: &mut Buffer) {
 
 /// ` digits-cnn on llvmpipe            1 min 02 s`
 fn title(view: &View, width: u16) -> Line<'static> {
-    let elapsed = format!("{} ", duration(std::time::Duration::from_secs(view.elapsed.as_secs())));
+    let elapsed = match view.elapsed.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s "),
+        seconds => format!("{} ", duration(std::time::Duration::from_secs(seconds))),
+    };
     let left = format!(" {}", view.title);
     let room = usize::from(width).saturating_sub(elapsed.chars().count() + 1);
     let left = cut(&left, room);
@@ -73,36 +75,39 @@ fn scores_line(view: &View) -> Option<Line<'static>> {
     };
     let mut spans = vec![Span::styled(format!(" {}", text(view.scores.as_ref()?)), TRAIN)];
     if let Some(test) = view.reports.last().and_then(|report| report.validation) {
-        spans.push(Span::styled(format!("; test {}", text(&test)), TEST));
+        spans.push(Span::styled(format!("; val {}", text(&test)), TEST));
     }
     Some(Line::from(spans))
 }
 
-/// ` epoch 3/10   ━━━━━━━━━━━━───────  12,345/20,000 images, 2.50 s left`
+/// ` epoch 3/10   ━━━━━━━━━━━━───────  12,345/20,000, 2.50 s left`
 fn bar_of_epoch(view: &View, width: u16) -> Line<'static> {
-    let Some(place) = view.place else {
-        return bar(&format!("epoch {}/{}", view.epochs_before, view.epochs), 0.0, "", width);
-    };
+    let Some(place) = view.place else { return Line::default() };
     let part = place.rows as f64 / place.total_rows.max(1) as f64;
-    let rows = format!("{}/{} images", count(place.rows as u64), count(place.total_rows as u64));
+    let rows = format!("{}/{}", count(place.rows as u64), count(place.total_rows as u64));
     let left = view.left().map_or_else(String::new, |(_, left)| format!(", {} left", duration(left)));
-    bar(&format!("epoch {}/{}", place.epoch, view.epochs), part, &format!("{rows}{left}"), width)
+    bar(view, &format!("epoch {}/{}", place.epoch, view.epochs), part, &format!("{rows}{left}"), width)
 }
 
 /// ` all   62 %   ━━━━━━━━━━━━───────  3 min 10 s left`
 fn bar_of_run(view: &View, width: u16) -> Line<'static> {
+    if view.place.is_none() {
+        return Line::default();
+    }
     let left = view.left().map_or_else(String::new, |(left, _)| format!("{} left", duration(left)));
     // never 100 % before the end
-    bar(&format!("all   {:.0} %", (100.0 * view.part()).floor()), view.part(), &left, width)
+    bar(view, &format!("all   {:.0} %", (100.0 * view.part()).floor()), view.part(), &left, width)
 }
 
-/// A label, a bar that is done to some part, and a text, in columns that stand below each other.
-fn bar(label: &str, part: f64, text: &str, width: u16) -> Line<'static> {
+/// A label, a bar that is done to some part, and a text, in columns that stand below each other and still.
+fn bar(view: &View, label: &str, part: f64, text: &str, width: u16) -> Line<'static> {
     const LABEL: usize = 15;
-    const TEXT: usize = 36;
+    // the longest: `20,000/20,000, 59 min 59 s left`
+    let total = view.place.map_or(0, |place| place.total_rows);
+    let longest = 2 * count(total as u64).len() + ", 59 min 59 s left".len() + 1;
     let width = usize::from(width);
     let label = format!(" {label:<0$}", LABEL.max(label.chars().count()).min(width));
-    let room = width.saturating_sub(label.chars().count() + TEXT + 3).min(120);
+    let room = width.saturating_sub(label.chars().count() + longest + 2).min(120);
     if room < 5 {
         return Line::raw(format!("{label}{text}"));
     }
@@ -115,24 +120,35 @@ fn bar(label: &str, part: f64, text: &str, width: u16) -> Line<'static> {
     ])
 }
 
-/// ` 12,345 images/s ▁▂▃▅▆▇   learning rate 0.001   device memory 12.3 MiB`
+/// ` 12,345 images/s ▁▂▃▅▆▇  learning rate 0.001  device memory 12.3 MiB`
 fn figures(view: &View, width: u16) -> Line<'static> {
     if view.place.is_none() {
         return Line::default();
     }
-    let speed = format!(" {} images/s ", count(view.images_per_second as u64));
-    let rest = format!(
-        "   learning rate {}   device memory {}",
-        course::rate(view.learning_rate),
-        bytes(view.device_bytes)
-    );
-    let room = usize::from(width).saturating_sub(speed.chars().count() + rest.chars().count() + 1).min(60);
-    let spark = match room {
-        0..4 => String::new(),
-        // the newest are at the right
-        _ => sparkline(&view.rates[view.rates.len().saturating_sub(room)..], room),
-    };
-    Line::from(vec![Span::raw(speed), Span::styled(spark, TRAIN), Span::raw(rest)])
+    let width = usize::from(width);
+    let mut speed = format!(" {} images/s", count(view.images_per_second.round() as u64));
+    let rest = [
+        format!("  learning rate {}", course::rate(view.learning_rate)),
+        format!("  device memory {}", bytes(view.device_bytes)),
+    ];
+    let mut used = speed.chars().count();
+    let rest: String = rest
+        .into_iter()
+        .map_while(|text| {
+            used += text.chars().count();
+            (used <= width).then_some(text)
+        })
+        .collect();
+    let room = width.saturating_sub(used + 2).min(60);
+    if room < 4 {
+        speed.push_str(&rest);
+        return Line::raw(speed);
+    }
+    // the newest are at the right; from 0 on, for a hundredth more or less is no news
+    let newest = view.rates[view.rates.len().saturating_sub(room)..].iter().copied();
+    let rates: Vec<f64> = std::iter::once(0.0).chain(newest).collect();
+    let spark: String = sparkline(&rates, rates.len()).chars().skip(1).collect();
+    Line::from(vec![Span::raw(speed + " "), Span::styled(spark, TRAIN), Span::raw(rest)])
 }
 
 /// ` best val loss 0.0390 in epoch 4`, and the metrics of the last epoch.
@@ -162,7 +178,7 @@ fn draw_epochs(view: &View, area: Rect, buffer: &mut Buffer) {
     let last = view.reports.len().saturating_sub(usize::from(TABLE) - 2);
     let reports: Vec<_> = view.reports[last..].iter().collect();
     let width = usize::from(area.width).saturating_sub(2);
-    let text = course::table(&reports, course::best_epoch(&view.reports), width);
+    let text = course::table(&reports, None, width);
     let lines: Vec<Line<'_>> = text.lines().map(|line| Line::raw(format!(" {line}"))).collect();
     Paragraph::new(lines).render(area, buffer);
 }
@@ -244,17 +260,14 @@ impl Curves {
         if scale.log {
             heading.push(Span::raw(" (log)").dim());
         }
-        heading.extend(self.now.map(|value| Span::styled(format!("  ─ train {value}"), TRAIN)));
-        heading.extend(self.then.map(|value| Span::styled(format!("  • test {value}"), TEST)));
-        heading.push(Span::raw(" "));
+        let used: usize = heading.iter().map(Span::width).sum();
+        heading.extend(self.legend(usize::from(area.width).saturating_sub(used + 3)));
         let faint = Style::new().dim();
-        let number = |x: f64| {
-            let text = format!("{x:.1}");
-            text.strip_suffix(".0").unwrap_or(&text).to_string()
-        };
+        let digits = [(0.1, 3), (1.0, 2), (20.0, 1)].into_iter().find(|(most, _)| to - from < *most);
+        let number = |x: f64| format!("{x:.*}", digits.map_or(0, |(_, digits)| digits));
         let middle = (area.width >= 30).then(|| number(from + (to - from) / 2.0));
         let labels: Vec<String> =
-            [format!("epoch {}", number(from))].into_iter().chain(middle).chain([number(to)]).collect();
+            [format!("epoch {from}")].into_iter().chain(middle).chain([number(to)]).collect();
         Chart::new(curves)
             .block(Block::bordered().border_style(faint).title(Line::from(heading)))
             .x_axis(Axis::default().bounds([from, to]).labels(labels).style(faint))
@@ -266,6 +279,22 @@ impl Curves {
             )
             .legend_position(None)
             .render(area, buffer);
+    }
+}
+
+impl Curves {
+    /// What the lines are, and their last values; where there is little room without words, and without the validation's.
+    fn legend(&self, room: usize) -> Vec<Span<'static>> {
+        let train =
+            |word: &str| self.now.as_ref().map(|value| Span::styled(format!("  ─ {word}{value}"), TRAIN));
+        let test =
+            |word: &str| self.then.as_ref().map(|value| Span::styled(format!("  • {word}{value}"), TEST));
+        let full = [train("train "), test("val ")];
+        let shorter = [[train(""), test("")], [train(""), None]];
+        let fits =
+            |spans: &[Option<Span<'_>>; 2]| spans.iter().flatten().map(Span::width).sum::<usize>() < room;
+        let spans = [full].into_iter().chain(shorter).find(fits).unwrap_or_default();
+        spans.into_iter().flatten().chain([Span::raw(" ")]).collect()
     }
 }
 

@@ -69,6 +69,12 @@ impl Dashboard {
         Some(dashboard)
     }
 
+    /// With the epochs that were done before this fit.
+    pub(crate) fn with_epochs(mut self, epochs: &[EpochReport]) -> Self {
+        epochs.iter().for_each(|report| self.view.epoch(report));
+        self
+    }
+
     /// Draws, unless it just has.
     fn refresh(&mut self) {
         if self.drawn.is_none_or(|drawn| drawn.elapsed() >= PERIOD) {
@@ -95,7 +101,8 @@ impl Dashboard {
 impl Callback for Dashboard {
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.view.epochs = prepared.epochs;
-        self.view.epochs_before = prepared.epochs_done;
+        // the curves begin where the figures do
+        self.view.epochs_before = prepared.epochs_done.saturating_sub(self.view.reports.len());
         self.view.message = "Ctrl-C ends the training".into();
         self.draw();
         Ok(())
@@ -110,6 +117,7 @@ impl Callback for Dashboard {
     fn on_progress(&mut self, _: &mut Trainer, report: &StepReport) -> Result<Flow, NnError> {
         let place = Place { epoch: report.epoch, rows: report.rows, total_rows: report.total_rows };
         self.view.learning_rate = report.learning_rate;
+        self.view.images_per_second = report.images_per_second;
         self.view.progress(place, report.scores, self.started.elapsed());
         self.refresh();
         Ok(Flow::Continue)
@@ -175,12 +183,8 @@ mod tests {
             view.epoch(report);
         }
         let scores = Scores { loss: 0.1642, accuracy: Some(0.9261) };
-        view.progress(
-            Place { epoch: 5, rows: 1000, total_rows: 2000 },
-            scores,
-            Duration::from_millis(11_200),
-        );
-        view.learning_rate = 0.0005;
+        view.progress(Place { epoch: 5, rows: 1000, total_rows: 2000 }, scores, Duration::from_secs(11));
+        (view.learning_rate, view.images_per_second) = (0.0005, 1000.4);
         view
     }
 
@@ -190,12 +194,11 @@ mod tests {
             let text = picture(&view(), width, height, Marks::Braille);
             for want in [
                 "digits-cnn on llvmpipe",
-                "47.0 s",
-                "train 0.1642",
-                "test 0.3500",
+                "47 s",
+                "─ train 0.1642",
+                "• val 0.3500",
                 "epoch 5/8",
-                "1,000/2,000 images",
-                "1.00 s left",
+                "1,000/2,000, 1.00 s left",
                 "all   56 %",
                 "7.00 s left",
                 "1,000 images/s",
@@ -208,7 +211,10 @@ mod tests {
                 "4.5",
             ] {
                 // the narrowest leaves out what is least needed
-                assert!(text.contains(want), "{want} at {width} by {height}:\n{text}");
+                let want =
+                    if width == 60 { want.replace("train ", "").replace("val ", "") } else { want.into() };
+                let want = want.replace("best ", "best val ").replace("val val", "val");
+                assert!(text.contains(&want), "{want} at {width} by {height}:\n{text}");
             }
             assert!(text.chars().any(|c| ('\u{2801}'..='\u{28ff}').contains(&c)), "curves:\n{text}");
             assert_eq!(text.contains("val accuracy"), height >= 30, "a table where it is tall:\n{text}");
@@ -244,7 +250,7 @@ mod tests {
         regression.epochs = 1_000_000;
         for step in 1..=40_000 {
             let place = Place { epoch: 1, rows: 25 * step, total_rows: 1_000_000 };
-            let scores = Scores { loss: 1e9 / step as f64, accuracy: None };
+            let scores = Scores { loss: 1e3 / (step as f64).sqrt(), accuracy: None };
             regression.progress(place, scores, Duration::from_millis(step as u64));
         }
         let views = [View::new("", ""), view(), lost, infinite, regression];

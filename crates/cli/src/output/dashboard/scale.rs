@@ -24,7 +24,7 @@ impl Scale {
             let value = |n: usize| 10f64.powf(low + (high - low) * n as f64 / steps as f64);
             return Self {
                 bounds: [low, high],
-                labels: (0..=steps).map(|n| three_digits(value(n))).collect(),
+                labels: (0..=steps).map(|n| two_digits(value(n))).collect(),
                 log: true,
             };
         }
@@ -46,7 +46,7 @@ impl Scale {
     fn linear(low: f64, high: f64, most: f64, rows: usize, label: impl Fn(f64, f64) -> String) -> Self {
         let span = high - low;
         let span = if span > 1e-9 * high.abs().max(low.abs()) { span } else { (high.abs() * 0.1).max(1e-3) };
-        let step = nice(span / rows.div_ceil(3).clamp(2, 5) as f64);
+        let step = nice(span / rows.div_ceil(2).clamp(2, 5) as f64);
         // rounding must not add a step
         let (first, last) = ((low / step + 1e-6).floor(), (high / step - 1e-6).ceil());
         let first = if last <= first && (first + 0.5) * step > most { first - 1.0 } else { first };
@@ -94,10 +94,11 @@ fn digits(step: f64) -> usize {
     (-(step * 1.001).log10().floor()).clamp(0.0, 9.0) as usize
 }
 
-fn three_digits(value: f64) -> String {
+/// As many as tell where the number lies on an axis of some powers of ten.
+fn two_digits(value: f64) -> String {
     match value {
         _ if !(1e-4..1e5).contains(&value) => format!("{value:.1e}"),
-        _ => format!("{value:.*}", (2.0 - value.log10().floor()).clamp(0.0, 6.0) as usize),
+        _ => format!("{value:.*}", (1.0 - value.log10().floor()).clamp(0.0, 6.0) as usize),
     }
 }
 
@@ -111,13 +112,13 @@ mod tests {
         assert_eq!((scale.bounds, scale.log), ([0.2, 1.0], false), "{scale:?}");
         assert_eq!(scale.labels, ["0.2", "0.4", "0.6", "0.8", "1.0"]);
         let scale = Scale::of_parts(&[0.952, 0.9985], 9);
-        assert_eq!(scale.labels.first().unwrap(), "94 %");
+        assert_eq!(scale.labels.first().unwrap(), "95 %");
         assert_eq!(scale.labels.last().unwrap(), "100 %");
-        assert_eq!(Scale::of_parts(&[1.0], 9).labels, ["95 %", "100 %"]);
+        assert_eq!(Scale::of_parts(&[1.0], 9).labels, ["98 %", "100 %"]);
         assert_eq!(Scale::of_parts(&[0.0], 9).bounds[0], 0.0);
         let scale = Scale::of_losses(&[0.02, 2.0], 9);
         assert!(scale.log);
-        assert_eq!(scale.labels, ["0.0200", "0.0928", "0.431", "2.00"]);
+        assert_eq!(scale.labels, ["0.020", "0.093", "0.43", "2.0"]);
         assert_eq!(scale.place(2.0), Some(2f64.log10()));
     }
 

@@ -42,7 +42,10 @@ pub(super) struct View {
     pub(super) place: Option<Place>,
     pub(super) scores: Option<Scores>,
     pub(super) learning_rate: f64,
+    /// Of the epoch so far.
     pub(super) images_per_second: f64,
+    /// Rows a second since the first report, validation included; 0 while it is not known.
+    pace: f64,
     pub(super) rates: Vec<f64>,
     pub(super) course: Vec<Point>,
     pub(super) reports: Vec<EpochReport>,
@@ -106,7 +109,7 @@ impl View {
         }
         let seconds = now.saturating_sub(since).as_secs_f64();
         if here > first && seconds > 0.0 {
-            self.images_per_second = (here - first) / seconds;
+            self.pace = (here - first) / seconds;
         }
         self.before = Some((place, scores, now));
         (self.place, self.scores) = (Some(place), Some(scores));
@@ -119,6 +122,7 @@ impl View {
         }
         self.scores = Some(report.train);
         self.learning_rate = report.learning_rate;
+        self.images_per_second = report.images_per_second;
         // a training of few rows has no reports between its epochs
         if self.course.last().is_none_or(|point| point.epochs <= (report.epoch - 1) as f64)
             && self.gathered.0 == 0
@@ -138,8 +142,8 @@ impl View {
 
     /// Time that the rest of the training takes, and of this epoch; none where it is not known.
     pub(super) fn left(&self) -> Option<(Duration, Duration)> {
-        let place = self.place.filter(|_| self.images_per_second > 0.0)?;
-        let seconds = |rows: f64| Duration::try_from_secs_f64((rows / self.images_per_second).max(0.0)).ok();
+        let place = self.place.filter(|_| self.pace > 0.0)?;
+        let seconds = |rows: f64| Duration::try_from_secs_f64((rows / self.pace).max(0.0)).ok();
         let all = self.epochs as f64 * place.total_rows as f64 - self.rows_so_far(place);
         Some((seconds(all)?, seconds(place.total_rows.saturating_sub(place.rows) as f64)?))
     }
@@ -200,7 +204,7 @@ mod tests {
         view.progress(place(1, 500), Scores { loss: 1.5, accuracy: Some(0.5) }, second(2));
         assert_eq!(view.course[0], Point { epochs: 0.25, loss: 2.0, accuracy: Some(0.2) });
         assert_eq!(view.course[1], Point { epochs: 0.5, loss: 1.0, accuracy: Some(0.8) });
-        assert_eq!((view.images_per_second, view.rates.as_slice()), (250.0, &[250.0][..]));
+        assert_eq!((view.pace, view.rates.as_slice()), (250.0, &[250.0][..]));
         assert_eq!(view.part(), 0.125);
         assert_eq!(view.left(), Some((second(14), second(2))));
         // the sums of the next epoch begin anew

@@ -1,6 +1,6 @@
 //! A residual network with batch normalisation on Fashion-MNIST: the recipe `fashion-resnet` built in code.
 //!
-//! `cargo run --release --example 06_residual` (reads Fashion-MNIST from KILN_DATA or the user's cache folder)
+//! `cargo run --release --example 07_residual` (reads Fashion-MNIST from KILN_DATA or the user's cache folder)
 
 use kiln::prelude::*;
 

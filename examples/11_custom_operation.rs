@@ -1,6 +1,6 @@
 //! An operation of your own, from WGSL, a CPU function and a gradient, and a network that trains with it.
 //!
-//! `cargo run --release --example 05_custom_operation`, or `... -- gpu` for a device by name
+//! `cargo run --release --example 11_custom_operation`, or `... -- gpu` for a device by name
 
 use std::sync::Arc;
 

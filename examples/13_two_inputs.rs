@@ -1,6 +1,6 @@
 //! A network of two inputs with one shared tower: do two digits show the same number?
 //!
-//! `cargo run --release --example 07_two_inputs`
+//! `cargo run --release --example 13_two_inputs`
 
 use kiln::{graph::GraphError, kernel::HostRef, prelude::*};
 

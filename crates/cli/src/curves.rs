@@ -57,7 +57,7 @@ pub(crate) fn write(folder: &Path, epochs: &[EpochReport]) -> Result<Vec<PathBuf
     Ok(written)
 }
 
-/// Loss over the epochs, with the epoch of the lowest validation loss; none without epochs.
+/// Loss over the epochs, with the epoch of the lowest validation loss where others follow it; none without epochs.
 pub(crate) fn loss(epochs: &[Epoch]) -> Option<Chart> {
     let best = epochs
         .iter()
@@ -70,7 +70,9 @@ pub(crate) fn loss(epochs: &[Epoch]) -> Option<Chart> {
     let all: Vec<(f64, f64)> = epochs.iter().flat_map(|e| -> Vec<_> { sides(e) }).collect();
     let chart = if spans_decades(&all) { chart.log_y() } else { chart };
     Some(match best {
-        Some((number, _)) if epochs.len() > 2 => chart.mark(number, format!("lowest: epoch {number}")),
+        Some((number, _)) if epochs.last().is_some_and(|last| last.number > number) => {
+            chart.mark(number, format!("lowest: epoch {number}"))
+        }
         _ => chart,
     })
 }
@@ -122,7 +124,7 @@ mod tests {
     fn report(epoch: usize, accuracy: Option<f64>) -> EpochReport {
         let scores = Scores { loss: 1.0 / epoch as f64, accuracy };
         serde_json::from_value(serde_json::json!({
-            "epoch": epoch, "train": scores, "validation": scores, "seconds": 1.0, "images_per_second": 2.0,
+            "epoch": epoch, "step": 1, "train": scores, "validation": scores, "seconds": 1.0, "images_per_second": 2.0,
             "metrics": BTreeMap::<String, f64>::new(), "learning_rate": 0.1,
         }))
         .unwrap()

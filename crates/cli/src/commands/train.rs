@@ -104,6 +104,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
         )));
     }
     let report = finish(&job, &history, best, parameters, seconds)?;
+    curves::write(job.folder.path(), &history.epochs)?;
     let mut run = Run::new(&job.asked, &job.device, &job.data, parameters);
     run.result = Some(&report);
     curves::write(job.folder.path(), &history.epochs)?;

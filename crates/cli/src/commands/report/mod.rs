@@ -8,6 +8,7 @@ mod settings;
 
 use std::{path::PathBuf, time::Duration};
 
+use kiln_data::{DataDir, Dataset};
 use kiln_device::Device;
 use kiln_nn::write_atomically;
 use kiln_plot::{Chart, Series};
@@ -24,6 +25,7 @@ use crate::{
     curves,
     output::{Spinner, Ui, bytes, count, duration, percent},
     run_folder::hash,
+    run_record::Asked,
 };
 
 /// Most metrics that have a chart each.
@@ -111,8 +113,14 @@ fn head(record: &Record) -> Page {
         ("test loss", loss("test_loss", test).map(figure)),
         ("train accuracy", accuracy("train_accuracy", train).map(percent)),
         ("train loss", loss("train_loss", train).map(figure)),
+        ("validation accuracy", record.result("validation_accuracy").map(percent)),
+        ("validation loss", record.result("validation_loss").map(figure)),
         ("epochs", Some(format!("{done}{of}"))),
-        ("parameters", record.result("parameters").map(|n| count(n as u64))),
+        (
+            "best epoch",
+            record.result("best_epoch").filter(|best| *best != done as f64).map(|n| n.to_string()),
+        ),
+        ("parameters", record.result("parameters").or(record.number("parameters")).map(|n| count(n as u64))),
         ("time", seconds(record).map(|s| duration(Duration::from_secs_f64(s)))),
         (
             "images/s",
@@ -155,7 +163,13 @@ fn course(record: &Record) -> Section {
     let rates = over(&|e| e.learning_rate);
     if has(&rates) {
         let chart = chart("Learning rate", "learning rate", rates.clone());
-        charts.push(if curves::spans_decades(&rates) { chart.log_y() } else { chart });
+        let first = rates[0].1;
+        charts.push(match curves::spans_decades(&rates) {
+            true => chart.log_y(),
+            // what never changes is not to look as if its last digit mattered
+            false if rates.iter().all(|rate| rate.1 == first) => chart.y_range(0.0, 1.25 * first),
+            false => chart,
+        });
     }
     let speed = over(&|e| e.images_per_second);
     if has(&speed) {
@@ -201,6 +215,20 @@ fn within_epochs(record: &Record) -> Option<Chart> {
     Some(if curves::spans_decades(&points) { chart.log_y() } else { chart }.series(series))
 }
 
+/// The data set of the run: as its recipe says, where the run tells it, in the folder that it was read from.
+fn dataset(record: &Record, args: &Arguments, model: &Model) -> Result<Dataset, Failure> {
+    match serde_json::from_value::<Asked>(record.run.clone()) {
+        Ok(asked) if args.recipe.is_none() => {
+            let dir = match (&args.data.data, &asked.data_dir) {
+                (None, Some(recorded)) => DataDir::new(recorded),
+                _ => args.data.dir(),
+            };
+            Ok(asked.recipe.dataset(&dir)?)
+        }
+        _ => model.dataset(&args.data.dir()),
+    }
+}
+
 /// What needs the model: scores, mistakes, filters; the table of its layers. What cannot be had is noted on the page.
 fn look_inside(
     record: &Record,
@@ -222,7 +250,7 @@ fn look_inside(
     let device = Device::open(&args.device.device)?;
     let trainer = model.trainer(&device)?;
     let layers = settings::layers(trainer.model())?;
-    let data = match model.dataset(&args.data.dir()) {
+    let data = match dataset(record, args, &model) {
         Ok(data) => data,
         Err(why) => {
             page.missing(

@@ -238,7 +238,7 @@ mod tests {
         page.section(Section::new("empty", "empty"));
         let html = page.html();
         assert!(!html.contains("<script") && !html.contains("\"1\""), "{html}");
-        assert_eq!(html.matches("&lt;script&gt;").count(), 16, "{html}");
+        assert_eq!(html.matches("&lt;script&gt;").count(), 18, "{html}");
         assert_eq!(page.section_names(), ["x"]);
     }
 }

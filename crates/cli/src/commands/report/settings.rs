@@ -15,7 +15,7 @@ use crate::{
 /// Keys of `run.json` with their names on the page, in order; others follow under their own.
 const NAMES: [(&str, &str); 19] = [
     ("recipe", "recipe"),
-    ("dataset", "data"),
+    ("dataset", "data set"),
     ("train_rows", "training rows"),
     ("test_rows", "test rows"),
     ("preprocess", "preprocessing"),
@@ -36,7 +36,7 @@ const NAMES: [(&str, &str); 19] = [
 ];
 
 /// Keys that are shown elsewhere.
-const ELSEWHERE: [&str; 3] = ["layers", "outputs", "result"];
+const ELSEWHERE: [&str; 5] = ["layers", "name", "outputs", "parameters", "result"];
 
 pub(super) fn settings(record: &Record) -> Section {
     let mut section = Section::new("settings", "Settings");

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example 02_line`
 
-use kiln::prelude::*;
+use kiln::{plot::terminal::sparkline, prelude::*};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::best()?;
@@ -13,6 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for report in history.epochs.iter().step_by(5) {
         println!("epoch {:>2}: loss {:.5}", report.epoch, report.train.loss);
     }
+    let losses: Vec<f64> = history.epochs.iter().map(|report| report.train.loss).collect();
+    println!("{}", sparkline(&losses, 30));
     let (slope, intercept) = (trainer.parameter("fc1.weight")?[0], trainer.parameter("fc1.bias")?[0]);
     println!("y = {slope:.3} x + {intercept:.3}, drawn from y = 2 x + 1 with noise");
     Ok(())

@@ -8,7 +8,7 @@ use kiln::{
     prelude::*,
 };
 
-/// The loss of every 25 steps.
+/// The logarithm of the loss of every 25 steps.
 #[derive(Default)]
 struct Curve {
     points: Vec<(f64, f64)>,
@@ -21,7 +21,7 @@ impl Callback for Curve {
         // what is reported is the mean since the epoch began
         let sum = report.scores.loss * report.rows as f64;
         let (rows, before) = if report.rows > self.last.0 { self.last } else { (0, 0.0) };
-        self.points.push((report.step as f64, (sum - before) / (report.rows - rows) as f64));
+        self.points.push((report.step as f64, ((sum - before) / (report.rows - rows) as f64).log10()));
         self.last = (report.rows, sum);
         Ok(Flow::Continue)
     }
@@ -57,8 +57,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fit = Fit { epochs: 2, batch_size: 64, validation_split: 0.05, callbacks, ..Fit::default() };
     let history = trainer.fit(&data.train, fit)?;
 
-    let held_out = history.epochs.iter().filter_map(|e| Some((e.step as f64, e.validation?.loss)));
-    let series = [Series::new("loss by step", curve.points), Series::new("held out", held_out)];
+    let held_out = history.epochs.iter().filter_map(|e| Some((e.step as f64, e.validation?.loss.log10())));
+    let series = [
+        Series::new("log10 of the loss by step", curve.points),
+        Series::new("of the held-out rows", held_out).dashed(),
+    ];
     println!("\n{}", terminal::lines(&series, &terminal::Style::default()));
     let test = trainer.evaluate(&data.test)?;
     println!("\ntest accuracy {:.2} %", 100.0 * test.accuracy.unwrap_or_default());

@@ -29,12 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .add(ConvTranspose2d::new(16, 2).stride(2).activation(Relu))
         .add(Conv2d::new(1, 3).same().activation(Sigmoid));
     for layer in model.summary()?.layers {
-        println!(
-            "{:<18} {:>12} {:>6} parameters",
-            layer.name,
-            Shape::from(layer.output_shape),
-            layer.parameters
-        );
+        let shape = Shape::from(layer.output_shape).to_string();
+        println!("{:<16} {shape:>12} {:>6} parameters", layer.name, layer.parameters);
     }
     let mut trainer = Trainer::new(&device, model, Adam::new(0.002), Loss::MeanSquaredError)?;
     let mut tell = OnEpoch(|epoch| println!("epoch {}: loss {:.4}", epoch.epoch, epoch.train.loss));

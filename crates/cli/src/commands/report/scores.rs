@@ -5,7 +5,7 @@ use kiln_nn::{
     Loss, Trainer,
     metrics::{Classification, Counts, mean_absolute_error, r2, roc_auc, roc_auc_one_vs_rest, roc_curve},
 };
-use kiln_plot::{Cell, Chart, Grid, Heatmap, Series, Tone};
+use kiln_plot::{Cell, Chart, Grid, Heatmap, Range, Series, Tone};
 
 use super::{
     figure,
@@ -300,16 +300,21 @@ impl Measured<'_> {
     fn regression(&self, targets: &[f32], page: &mut Page) -> Result<(), Failure> {
         let mut section = Section::new("scores", "Scores on the test rows");
         let rows = self.data.test.len();
-        section.pairs(&[
-            ("rows".into(), count(rows as u64)),
+        let shape = self.data.test.item_shape();
+        let gives_images = is_image(shape) && shape.elements() == self.width;
+        let mut pairs = vec![
+            ("rows".to_string(), count(rows as u64)),
             ("loss".into(), figure(self.loss)),
             ("mean absolute error".into(), figure(mean_absolute_error(&self.outputs, targets))),
-            ("R²".into(), format!("{:.4}", r2(&self.outputs, targets, self.width))),
-        ]);
+        ];
+        // of images it would be the mean over pixels, of which those at the edge hardly vary
+        if !gives_images {
+            pairs.push(("R²".into(), format!("{:.4}", r2(&self.outputs, targets, self.width))));
+        }
+        section.pairs(&pairs);
         page.section(section);
-        let shape = self.data.test.item_shape();
-        if is_image(shape) && shape.elements() == self.width {
-            return self.reconstructions(page);
+        if gives_images {
+            return self.reconstructions(targets, page);
         }
         let mut section = Section::new("predictions", "Predictions");
         if rows <= MOST_ROWS && self.width <= 4 {
@@ -348,9 +353,9 @@ impl Measured<'_> {
     }
 
     /// Of a network that gives images for images: both, one below the other.
-    fn reconstructions(&self, page: &mut Page) -> Result<(), Failure> {
+    fn reconstructions(&self, targets: &[f32], page: &mut Page) -> Result<(), Failure> {
         let &[channels, height, width] = self.data.test.item_shape().dims() else { return Ok(()) };
-        let mut section = Section::new("reconstructions", "Images and what the network makes of them");
+        let mut section = Section::new("reconstructions", "Reconstructions");
         let rows = self.data.test.len().min(10);
         let mut cells = (Vec::new(), Vec::new());
         for row in 0..rows {
@@ -358,7 +363,11 @@ impl Measured<'_> {
             cells.0.push(Cell::new(row_picture(&self.data.test, row)?));
             cells.1.push(Cell::new(kiln_plot::Picture::real([channels, height, width], made)?));
         }
-        section.pictures(&Grid::new("").sides(84).row("test rows", cells.0).row("made of them", cells.1));
+        // black and white are those of what was wanted, so that what is pale looks pale
+        let ends = targets.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |e, &v| (e.0.min(v), e.1.max(v)));
+        section.pictures(&Grid::new("").sides(84).row("test rows", cells.0));
+        let made = Grid::new("").sides(84).range(Range::Between(ends.0, ends.1));
+        section.pictures(&made.row("what the network makes of them", cells.1));
         page.section(section);
         Ok(())
     }

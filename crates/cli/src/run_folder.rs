@@ -43,6 +43,12 @@ impl RunFolder {
                         path.display()
                     )));
                 }
+                if let Some(name) = FILES.iter().find(|name| path.join(name).exists()) {
+                    return Err(Failure::Message(format!(
+                        "{} is there already, though no run.json beside it; remove it, or name another folder with --out",
+                        path.join(name).display()
+                    )));
+                }
                 let made = missing(path);
                 fs::create_dir_all(path).map_err(|error| cannot(path, &error))?;
                 (path.to_path_buf(), made)
@@ -108,11 +114,15 @@ impl Drop for RunFolder {
         // Unlocked first, since some systems keep a locked file. One that cannot be removed changes nothing.
         let _ = self.lock.unlock();
         let _ = fs::remove_file(self.file(LOCK));
-        if self.is_kept {
+        // a defect is no reason to lose what was learned
+        if self.is_kept || std::thread::panicking() {
             return;
         }
-        // Why there is no run is being told already.
-        let _ = fs::remove_file(self.file("metrics.jsonl"));
+        // None of these was there before. Why there is no run is being told already.
+        for name in FILES {
+            let path = self.file(name);
+            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        }
         let _ = fs::remove_file(self.file("run.json"));
         for folder in &self.made {
             let _ = fs::remove_dir(folder);
@@ -120,12 +130,27 @@ impl Drop for RunFolder {
     }
 }
 
+/// What a run writes beside `run.json`.
+const FILES: [&str; 7] = [
+    "metrics.jsonl",
+    "metrics.csv",
+    "tensorboard",
+    "model.safetensors",
+    "checkpoints",
+    "loss.png",
+    "accuracy.png",
+];
+
 /// The file that a process holds a lock on while it trains.
 const LOCK: &str = ".lock";
 
 /// Takes the lock of a folder, which ends with the process however that ends.
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK);
+    // opening a pipe would wait for its other end
+    if fs::metadata(&path).is_ok_and(|about| !about.is_file()) {
+        return Err(Failure::Message(format!("{}: is there and no regular file; remove it", path.display())));
+    }
     let file = File::create(&path).map_err(|error| cannot(&path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -165,7 +190,10 @@ fn fresh(runs: &Path, recipe: &str) -> Result<PathBuf, Failure> {
 }
 
 fn cannot(path: &Path, error: &io::Error) -> Failure {
-    Failure::Message(format!("cannot write {}: {error}; choose another folder with --out", path.display()))
+    Failure::Message(format!(
+        "cannot write {}: {error}; make it writable, or name another folder for a new run with --out",
+        path.display()
+    ))
 }
 
 /// `20260131-235959` in UTC, from seconds since 1970.
@@ -182,6 +210,11 @@ fn timestamp(seconds: u64) -> String {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// SHA-256 of a file's contents.
+pub(crate) fn hash_bytes(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of a split's rows and targets, numbers as little-endian bytes.

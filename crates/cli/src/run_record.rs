@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Failure, arguments::LogFormat, run_folder::hash};
 
+/// Largest `run.json` that is read.
+const MAX_BYTES: u64 = 64 << 20;
+
 /// What a run was asked for, flags and recipe together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Asked {
@@ -21,6 +24,8 @@ pub(crate) struct Asked {
     pub(crate) data_dir: Option<PathBuf>,
     /// `--init-from`
     pub(crate) init_from: Option<PathBuf>,
+    /// Of that file.
+    pub(crate) init_from_sha256: Option<String>,
     /// `--log`
     #[serde(default)]
     pub(crate) logs: Vec<LogFormat>,
@@ -98,14 +103,22 @@ impl Recorded {
     pub(crate) fn read(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join("run.json");
         let about = |what: String| Failure::Message(format!("{}: {what}", path.display()));
-        let text = std::fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => about(format!(
+        if !path.exists() {
+            return Err(about(format!(
                 "not there, so nothing was begun in this folder; begin with kiln train --out {}",
                 folder.display()
-            )),
-            _ => about(error.to_string()),
-        })?;
+            )));
+        }
+        let text = kiln_nn::read_regular(&path, MAX_BYTES, "a run.json")?;
         let run: Self = serde_json::from_slice(&text).map_err(|error| about(format!("damaged: {error}")))?;
+        let Recipe { epochs, batch_size, .. } = run.asked.recipe;
+        for (what, value, most) in
+            [("epochs", epochs, Recipe::MAX_EPOCHS), ("batch_size", batch_size, Recipe::MAX_BATCH_SIZE)]
+        {
+            if !(1..=most as usize).contains(&value) {
+                return Err(about(format!("damaged: {what} must be from 1 to {most}, is {value}")));
+            }
+        }
         if run.result.is_some() {
             return Err(Failure::Message(format!(
                 "{}: the run is over; its model is {}. To train it further, begin another run with --init-from and that \

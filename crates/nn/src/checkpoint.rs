@@ -16,12 +16,14 @@ use sha2::{Digest, Sha256};
 use crate::{
     EpochReport, Network, NnError, Optimizer, Plateau, Scheduled, Trainer,
     callbacks::CallbackState,
-    file::{read_regular, write_checked},
+    file::{read_regular, sync_folder_of, write_checked},
     fit::Position,
 };
 
 /// The key of the metadata under which a checkpoint's description lies.
-const KEY: &str = "kiln-checkpoint";
+pub(crate) const KEY: &str = "kiln-checkpoint";
+/// The key of the hash of all else: the description, then the tensors in the order of their names, each with its name.
+const HASH: &str = "sha256";
 /// The version of the description that this Kiln writes.
 const VERSION: u32 = 1;
 /// Largest file that is read.
@@ -36,8 +38,6 @@ const SHARE: u32 = 50;
 struct Description {
     version: u32,
     kiln: String,
-    /// Of the tensors, in the order of their names: name and little-endian bytes.
-    sha256: String,
     device: String,
     backend: String,
     driver: String,
@@ -53,6 +53,9 @@ struct Description {
     position: Option<Position>,
     callbacks: Vec<(String, CallbackState)>,
 }
+
+/// Why a file is no checkpoint to go on from, and whether because it is damaged: then an older one may do.
+struct Unusable(NnError, bool);
 
 /// What of a checkpoint the next fit takes up.
 pub(crate) struct Resumed {
@@ -75,26 +78,21 @@ impl Checkpoint {
     /// If it cannot be read, is cut short or damaged, or was written by a later Kiln.
     pub fn read(path: &Path) -> Result<Self, NnError> {
         let bytes = read_regular(path, MAX_BYTES, "a checkpoint")?;
-        Self::parse(path, &bytes)
+        Self::parse(path, &bytes).map_err(|Unusable(error, _)| error)
     }
 
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, NnError> {
-        let damaged =
-            |what: &dyn std::fmt::Display| NnError::file(path, format!("a damaged checkpoint ({what})"));
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Unusable> {
+        let damaged = |what: &dyn std::fmt::Display| {
+            Unusable(NnError::file(path, format!("a damaged checkpoint ({what})")), true)
+        };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(&e))?;
-        let json = header.metadata().as_ref().and_then(|m| m.get(KEY));
-        let json = json.ok_or_else(|| NnError::file(path, "not a checkpoint of Kiln's"))?;
-        let value: serde_json::Value = serde_json::from_str(json).map_err(|e| damaged(&e))?;
-        let version = value.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        if version > u64::from(VERSION) {
-            let message = format!("written by a later Kiln (format {version}, this one reads {VERSION})");
-            return Err(NnError::file(path, message));
-        }
-        let description: Description = serde_json::from_value(value).map_err(|e| damaged(&e))?;
+        let entry = |key: &str| header.metadata().as_ref().and_then(|m| m.get(key));
+        let json = entry(KEY).ok_or_else(|| damaged(&"not one of Kiln's"))?;
         let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e))?;
         let mut views = file.tensors();
         views.sort_by(|a, b| a.0.cmp(&b.0));
         let mut hash = Sha256::new();
+        hash.update(json.as_bytes());
         let mut tensors = HashMap::new();
         for (name, view) in views {
             if view.dtype() != Dtype::F32 {
@@ -105,9 +103,16 @@ impl Checkpoint {
             let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
             tensors.insert(name, values.collect());
         }
-        if hex(hash) != description.sha256 {
-            return Err(damaged(&"its tensors are not those that were written"));
+        if entry(HASH) != Some(&hex(hash)) {
+            return Err(damaged(&"it is not what was written"));
         }
+        let value: serde_json::Value = serde_json::from_str(json).map_err(|e| damaged(&e))?;
+        let version = value.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if version > u64::from(VERSION) {
+            let message = format!("written by a later Kiln (format {version}, this one reads {VERSION})");
+            return Err(Unusable(NnError::file(path, message), false));
+        }
+        let description: Description = serde_json::from_value(value).map_err(|e| damaged(&e))?;
         Ok(Self { path: path.to_path_buf(), description, tensors })
     }
 
@@ -190,21 +195,23 @@ impl Checkpoints {
     }
 
     /// The newest checkpoint of a folder that is whole. Newer ones that are not are renamed to end in `.damaged`, and
-    /// returned as the errors that they gave.
+    /// returned as the errors that they gave. None without any error is a folder without checkpoints.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    /// If the folder or a file cannot be read or renamed, or was written by a later Kiln.
     pub fn newest(folder: &Path) -> Result<(Option<Checkpoint>, Vec<NnError>), NnError> {
         let mut damaged = Vec::new();
         for (_, path) in files(folder)?.into_iter().rev() {
-            match Checkpoint::read(&path) {
+            let bytes = read_regular(&path, MAX_BYTES, "a checkpoint")?;
+            match Checkpoint::parse(&path, &bytes) {
                 Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
-                Err(error) => {
+                Err(Unusable(error, false)) => return Err(error),
+                Err(Unusable(error, true)) => {
                     damaged.push(error);
                     let mut name = path.as_os_str().to_os_string();
                     name.push(".damaged");
-                    // where it cannot be renamed it is still passed over, and replaced when its step comes again
-                    let _ = fs::rename(&path, name);
+                    fs::rename(&path, name)
+                        .map_err(|e| NnError::file(&path, format!("damaged, and cannot be renamed: {e}")))?;
                 }
             }
         }
@@ -242,7 +249,10 @@ impl Checkpoints {
         callbacks: &[(String, CallbackState)],
     ) -> Result<(), NnError> {
         let started = Instant::now();
-        fs::create_dir_all(&self.folder).map_err(|e| NnError::file(&self.folder, e))?;
+        if !self.folder.is_dir() {
+            fs::create_dir_all(&self.folder).map_err(|e| NnError::file(&self.folder, e))?;
+            sync_folder_of(&self.folder).map_err(|e| NnError::file(&self.folder, e))?;
+        }
         let path = self.folder.join(format!("step-{:010}.safetensors", trainer.step));
         trainer.write_checkpoint(&path, Some(position), callbacks)?;
         let mut all = files(&self.folder)?;
@@ -311,17 +321,11 @@ impl Trainer {
             }
         }
         tensors.sort();
-        let mut hash = Sha256::new();
-        for (name, data) in &tensors {
-            hash.update(name.as_bytes());
-            hash.update(data);
-        }
         let info = self.device().info();
         let segments = self.store().segments().list();
         let description = Description {
             version: VERSION,
             kiln: env!("CARGO_PKG_VERSION").into(),
-            sha256: hex(hash),
             device: info.name.clone(),
             backend: info.backend.clone(),
             driver: info.driver.clone(),
@@ -337,12 +341,16 @@ impl Trainer {
             callbacks: callbacks.to_vec(),
         };
         let json = serde_json::to_string(&description).map_err(|e| NnError::file(path, e))?;
+        let mut hash = Sha256::new();
+        hash.update(json.as_bytes());
         let mut views = Vec::new();
         for (name, data) in &tensors {
+            hash.update(name.as_bytes());
+            hash.update(data);
             let view = TensorView::new(Dtype::F32, vec![data.len() / 4], data);
             views.push((name.as_str(), view.map_err(|e| NnError::file(path, e))?));
         }
-        let metadata = Some(HashMap::from([(KEY.to_string(), json)]));
+        let metadata = Some(HashMap::from([(KEY.to_string(), json), (HASH.to_string(), hex(hash))]));
         let file = safetensors::serialize(views, metadata).map_err(|e| NnError::file(path, e))?;
         write_checked(path, &file)
     }
@@ -380,7 +388,7 @@ impl Trainer {
         let tensor = |name: &str, len: usize| {
             let values = checkpoint.tensors.get(name).filter(|values| values.len() == len);
             values.ok_or_else(|| {
-                NnError::file(&checkpoint.path, format!("tensor \"{name}\" is missing or too long"))
+                NnError::file(&checkpoint.path, format!("tensor \"{name}\" is missing or has another length"))
             })
         };
         let arenas: Vec<_> = self.store().arenas().filter(|(name, _)| *name != GRADIENTS).collect();

@@ -67,6 +67,11 @@ impl ModelFile {
         let not = |e: &dyn std::fmt::Display| NnError::file(path, format!("not a safetensors file ({e})"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| not(&e))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| not(&e))?;
+        if header.metadata().as_ref().is_some_and(|m| m.contains_key(crate::checkpoint::KEY)) {
+            let message =
+                "a checkpoint, which `kiln train --resume` goes on from; the model is model.safetensors";
+            return Err(NnError::file(path, message));
+        }
         let description = match header.metadata().as_ref().and_then(|m| m.get(KEY)) {
             None => None,
             Some(json) => {
@@ -317,7 +322,10 @@ pub(crate) fn write_parameters(
 }
 
 /// The bytes of a regular file of at most `most` bytes; a pipe or a device might never end.
-pub(crate) fn read_regular(path: &Path, most: u64, what: &str) -> Result<Vec<u8>, NnError> {
+///
+/// # Errors
+/// If it cannot be read, is none, or has more.
+pub fn read_regular(path: &Path, most: u64, what: &str) -> Result<Vec<u8>, NnError> {
     let about = fs::metadata(path).map_err(|e| NnError::file(path, e))?;
     if !about.is_file() {
         return Err(NnError::file(path, "not a regular file"));
@@ -346,6 +354,15 @@ pub(crate) fn write_checked(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
     })
 }
 
+/// Flushes the folder that a file lies in: a new name must outlast a loss of power too. Systems that cannot open a folder
+/// flush it themselves.
+pub(crate) fn sync_folder_of(path: &Path) -> Result<(), std::io::Error> {
+    match path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder }) {
+        Some(folder) if cfg!(unix) => fs::File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
 fn write_then(
     path: &Path,
     bytes: &[u8],
@@ -360,13 +377,12 @@ fn write_then(
         file.sync_all()?;
         check(&temporary)?;
         fs::rename(&temporary, path)?;
-        // the new name must outlast a loss of power too; systems that cannot open a folder flush it themselves
-        match path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
-        {
-            Some(folder) if cfg!(unix) => fs::File::open(folder)?.sync_all(),
-            _ => Ok(()),
-        }
+        sync_folder_of(path)
     };
+    // a rename would put a file in the place of a device
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(NnError::file(path, "cannot be written: it is there and no regular file"));
+    }
     write().map_err(|e: std::io::Error| {
         // the first error is the one to tell; a leftover that cannot be removed either changes nothing
         let _ = fs::remove_file(&temporary);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
@@ -12,8 +13,9 @@ use kiln_kernel::{HostRef, Reading};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Checkpoints, EpochReport, History, NnError, PlateauMode, Scored, Scores, Stopped, Trainer,
+    Checkpoints, EpochReport, History, NnError, NonFinite, PlateauMode, Scored, Scores, Stopped, Trainer,
     callbacks::{Callback, Flow, Prepared, StepReport},
+    checkpoint::Resumed,
     evaluation::Evaluation,
     feed::{Feed, Visit, row_weights},
     finite::{self, Snapshot},
@@ -94,6 +96,8 @@ pub(crate) struct Position {
     pub(crate) rows: usize,
     /// Sums over this epoch so far, as the bits of `f64`.
     pub(crate) sums: Vec<u64>,
+    /// Sums that have come back and that callbacks have not been told of, with the steps and rows that they end at.
+    pub(crate) untold: Option<(Vec<u64>, usize, usize)>,
     /// Seconds of training of this epoch so far.
     pub(crate) seconds: f64,
     pub(crate) history: Vec<EpochReport>,
@@ -107,6 +111,46 @@ pub(crate) struct Settings {
     pub(crate) batch_size: usize,
     pub(crate) shuffle: bool,
     pub(crate) rows: usize,
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { initial_epoch, batch_size, shuffle, rows } = self;
+        let order = if *shuffle { "shuffled" } else { "in their order" };
+        write!(f, "{rows} rows {order}, batches of {batch_size}, {initial_epoch} epochs left out")
+    }
+}
+
+impl Position {
+    /// Refuses a place that no fit of so many epochs can be at: a file may say anything.
+    fn check(&self, on: &Prepare<'_>, epochs: usize, totals: usize) -> Result<(), NnError> {
+        let rows_at = |steps: usize| {
+            let passes = on.passes.iter().scan(steps, |left, pass| {
+                let here = pass.times.min(*left);
+                *left -= here;
+                Some(here * pass.rows)
+            });
+            passes.sum::<usize>()
+        };
+        let sums = |sums: &[u64]| sums.len() == totals;
+        let untold = self
+            .untold
+            .as_ref()
+            .is_none_or(|(own, steps, rows)| sums(own) && *steps <= self.steps && *rows == rows_at(*steps));
+        let sound = sums(&self.sums)
+            && untold
+            && self.steps < on.steps
+            && self.rows == rows_at(self.steps)
+            && self.epoch <= epochs
+            && self.epoch.checked_sub(self.settings.initial_epoch) == Some(self.history.len());
+        match sound {
+            true => Ok(()),
+            false => Err(NnError::Settings(format!(
+                "the checkpoint is at a place that this fit does not have: epoch {} of {epochs}, step {}, row {}",
+                self.epoch, self.steps, self.rows
+            ))),
+        }
+    }
 }
 
 /// What a fit needs on the device.
@@ -130,7 +174,8 @@ struct Run<'r, 'a> {
     /// The rows of the epoch at hand.
     order: Vec<u32>,
     position: Position,
-    /// The last reading that was queued and not waited for.
+    /// The last reading that was queued, and the steps and rows that it ends at. A checkpoint takes it to
+    /// [`Position::untold`]; callbacks are told of it at the same step all the same.
     reading: Option<(Reading, usize, usize)>,
     /// Steps of the epoch up to which the sums were finite.
     finite_until: usize,
@@ -165,7 +210,12 @@ impl Trainer {
         let mut weights = row_weights(train, fit.sample_weights, fit.class_weights)?;
         let mut held = None;
         if fit.validation_split != 0.0 {
-            let (kept, out) = train.deal(1.0 - fit.validation_split, self.seed)?;
+            let (kept, out) = train.deal(1.0 - fit.validation_split, self.seed).map_err(|_| {
+                let (part, rows) = (fit.validation_split, train.len());
+                NnError::Settings(format!(
+                    "a validation_split of {part} leaves one side empty of {rows} rows"
+                ))
+            })?;
             weights = weights.map(|w| kept.iter().map(|&row| w[row as usize]).collect());
             held = Some((train.select(&kept)?, train.select(&out)?));
         }
@@ -176,11 +226,14 @@ impl Trainer {
         let on = self.prepare(train, validation, weights, &fit)?;
         let mut callbacks = std::mem::take(&mut fit.callbacks);
         let resumed = self.resumed.is_some();
-        let position = self.begin(&fit, train.len(), &mut callbacks)?;
+        let position = self.begin(&fit, &on, &mut callbacks)?;
 
-        let steps_left = (on.steps * fit.epochs.saturating_sub(fit.initial_epoch)) as u64;
-        let epochs_left = fit.epochs.saturating_sub(fit.initial_epoch) as u64;
-        let end = (position.began.0 + steps_left, u64::from(position.began.1) + epochs_left);
+        let epochs_left = fit.epochs.saturating_sub(fit.initial_epoch);
+        let steps_left = on.steps.saturating_mul(epochs_left) as u64;
+        let end = (
+            position.began.0.saturating_add(steps_left),
+            u64::from(position.began.1).saturating_add(epochs_left as u64),
+        );
         self.current = self.schedule.as_ref().map(|schedule| schedule.over(end.0, end.1));
         let prepared = Prepared {
             epochs: fit.epochs,
@@ -194,6 +247,9 @@ impl Trainer {
             streamed: on.feed.is_streamed(),
         };
         self.steps = position.steps;
+        if let Some(checkpoints) = &mut fit.checkpoints {
+            checkpoints.begin(self.step)?;
+        }
         for callback in callbacks.iter_mut() {
             callback.on_fit_begin(self, &prepared)?;
         }
@@ -215,15 +271,13 @@ impl Trainer {
             position,
             reading: None,
             since: Instant::now(),
-            is_first: true,
+            is_first: !resumed,
         };
-        if let Some(checkpoints) = &mut run.checkpoints {
-            checkpoints.begin(self.step)?;
-        }
         while run.position.epoch < fit.epochs && run.position.stopped.is_none() && !run.is_interrupted {
             run.epoch(self)?;
         }
-        let is_interrupted = run.is_interrupted;
+        // what comes when everything is done interrupts nothing
+        let is_interrupted = run.is_interrupted && run.position.epoch < fit.epochs;
         let mut history = History { epochs: run.position.history, stopped: run.position.stopped };
         if is_interrupted {
             history.stopped = Some(Stopped::Interrupted);
@@ -266,16 +320,17 @@ impl Trainer {
     fn begin(
         &mut self,
         fit: &Fit<'_>,
-        rows: usize,
+        on: &Prepare<'_>,
         callbacks: &mut [&mut dyn Callback],
     ) -> Result<Position, NnError> {
+        let rows = on.feed.rows();
+        let totals = self.state.shared[TOTALS].len();
         let (initial_epoch, batch_size, shuffle) = (fit.initial_epoch, fit.batch_size, fit.shuffle);
         let settings = Settings { initial_epoch, batch_size, shuffle, rows };
-        let Some(resumed) = self.resumed.take() else {
+        let Some(resumed) = &self.resumed else {
             if initial_epoch > 0 {
                 self.epoch = initial_epoch as u32;
             }
-            let totals = self.state.shared[TOTALS].len();
             return Ok(Position {
                 settings,
                 began: (self.step, self.epoch),
@@ -284,15 +339,17 @@ impl Trainer {
                 ..Position::default()
             });
         };
-        let position = resumed.position;
-        if position.settings != settings {
+        if resumed.position.settings != settings {
             return Err(NnError::Settings(format!(
-                "the checkpoint is of another fit: {:?}, this one is {settings:?}",
-                position.settings
+                "the checkpoint is of another fit: {}; this one has {settings}",
+                resumed.position.settings
             )));
         }
+        resumed.position.check(on, fit.epochs, totals)?;
+        let Some(Resumed { position, callbacks: mut states }) = self.resumed.take() else {
+            unreachable!("it was there above")
+        };
         // of several of one name the first takes the first's state, and so on
-        let mut states = resumed.callbacks;
         for callback in callbacks.iter_mut() {
             let name = callback.name();
             if let Some(at) = states.iter().position(|(n, _)| *n == name) {
@@ -401,7 +458,9 @@ impl Run<'_, '_> {
         self.position.history.push(report.clone());
         (self.position.epoch, self.position.steps, self.position.rows) = (report.epoch, 0, 0);
         trainer.steps = 0;
-        self.tell(|callback| callback.on_epoch_end(trainer, &report))?;
+        let told = self.tell(|callback| callback.on_epoch_end(trainer, &report));
+        self.snapshot = None;
+        self.end(told, trainer)?;
         self.save_if_due(trainer, Some(report.epoch))
     }
 
@@ -412,6 +471,12 @@ impl Run<'_, '_> {
                 let steps = (self.finite_until, self.position.steps);
                 let epoch = self.position.epoch + 1;
                 Err(finite::trace(trainer, self.on, snapshot, &self.order, epoch, steps)?)
+            }
+            (Err(NnError::NotFinite(found)), None) if found.culprit.is_none() => {
+                let Position { epoch, steps, .. } = self.position;
+                let (epoch, step) = if steps == 0 { (epoch, self.on.steps) } else { (epoch + 1, steps) };
+                let learning_rate = trainer.learning_rate_at(trainer.step.saturating_sub(1));
+                Err(NnError::NotFinite(Box::new(NonFinite { epoch, step, learning_rate, culprit: None })))
             }
             (ended, snapshot) => {
                 self.snapshot = snapshot;
@@ -475,12 +540,21 @@ impl Run<'_, '_> {
         Ok(is_last || (self.position.stopped.is_none() && !self.is_interrupted))
     }
 
+    /// Waits for the sums that were asked for last.
+    fn await_reading(&mut self) -> Result<(), NnError> {
+        if let Some((reading, steps, rows)) = self.reading.take() {
+            let parts = pollster::block_on(reading)?.into_f64().into_iter().map(f64::to_bits);
+            self.position.untold = Some((parts.collect(), steps, rows));
+        }
+        Ok(())
+    }
+
     /// Waits for the sums that were asked for last, and tells of them.
     fn take_reading(&mut self, trainer: &mut Trainer) -> Result<(), NnError> {
-        let Some((reading, steps, rows)) = self.reading.take() else { return Ok(()) };
-        let parts = pollster::block_on(reading)?.into_f64();
+        self.await_reading()?;
+        let Some((parts, steps, rows)) = self.position.untold.take() else { return Ok(()) };
         for (sum, part) in self.position.sums.iter_mut().zip(parts) {
-            *sum = (f64::from_bits(*sum) + part).to_bits();
+            *sum = (f64::from_bits(*sum) + f64::from_bits(part)).to_bits();
         }
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
         let step = trainer.step - (trainer.steps - steps) as u64;
@@ -524,7 +598,8 @@ impl Run<'_, '_> {
         if !self.checkpoints.as_ref().is_some_and(|c| ends || c.is_due(trainer.step, epoch)) {
             return Ok(());
         }
-        self.take_reading(trainer)?;
+        // callbacks hear of them at their own time: when a checkpoint is written changes nothing
+        self.await_reading()?;
         let states = self.callbacks.iter().map(|c| Ok((c.name(), c.state()?)));
         let states = states.collect::<Result<Vec<_>, NnError>>()?;
         let mut position = self.position.clone();

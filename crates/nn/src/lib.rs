@@ -58,7 +58,7 @@ pub use checkpoint::{Checkpoint, Checkpoints};
 pub use error::NnError;
 pub use evaluation::{Scored, Scores};
 pub use feed::Residency;
-pub use file::{ModelFile, write_atomically};
+pub use file::{ModelFile, read_regular, write_atomically};
 pub use finite::{Culprit, NonFinite};
 pub use fit::Fit;
 pub use graph_trainer::{Evaluator, GraphTrainer, Objective};

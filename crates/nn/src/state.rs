@@ -32,6 +32,13 @@ impl State {
             std::iter::once(GRADIENTS).chain(optimizer.moments().iter().copied()).collect();
         let store = ParameterStore::new(backend, &shapes, &arenas)?;
         optimizer.check_groups(store.segments())?;
+        let learns =
+            |p: &ParameterSpec| p.trainable && optimizer.settings_of(&p.name, p.shape.rank()).0 > 0.0;
+        if !parameters.iter().any(learns) {
+            return Err(NnError::Settings(
+                "all parameters are frozen, so that nothing would be trained".into(),
+            ));
+        }
         let mut shared = HashMap::new();
         shared.insert(CLOCK.into(), backend.allocate(DType::U32, CLOCK_WORDS, CLOCK)?);
         shared.insert(HYPER.into(), backend.allocate(DType::F32, HYPER_ROWS * HYPER_COLUMNS, HYPER)?);

@@ -104,7 +104,7 @@ impl Trainer {
     /// If the device fails.
     pub fn reset(&mut self, seed: u64) -> Result<(), NnError> {
         (self.seed, self.step, self.epoch, self.steps) = (seed, 0, 0, 0);
-        (self.hyper_is_stale, self.resumed) = (true, None);
+        (self.hyper_is_stale, self.resumed, self.current) = (true, None, None);
         self.plateau = self.new_plateau();
         self.state.draw(&**self.backend(), &self.model.parameters()?, seed)
     }
@@ -118,6 +118,7 @@ impl Trainer {
         let schedule = schedule.into();
         schedule.schedule.check()?;
         self.schedule = Some(schedule);
+        self.current = None;
         self.plateau = self.new_plateau();
         Ok(self)
     }
@@ -167,6 +168,7 @@ impl Trainer {
     /// With this preparation of what goes in, which is saved with the model.
     pub fn with_preprocess(mut self, preprocess: Preprocess) -> Self {
         self.preprocess = preprocess;
+        self.batches.clear();
         self
     }
 

@@ -38,7 +38,9 @@ impl Axis {
         if log {
             let (a, b) = (low.log10(), high.log10());
             let room = if b - a < LEAST_SPAN { 0.5 } else { margin * (b - a) };
-            return Self { low: 10f64.powf(a - room), high: 10f64.powf(b + room), log };
+            // the largest and least of all numbers leave no room
+            let (a, b) = ((a - room).max(-300.0), (b + room).min(300.0));
+            return Self { low: 10f64.powf(a), high: 10f64.powf(b), log };
         }
         let span = high - low;
         let most = low.abs().max(high.abs());

@@ -24,7 +24,7 @@ use crate::{
         duration, percent,
     },
     reconstructions,
-    run_folder::RunFolder,
+    run_folder::{RunFolder, hash_bytes},
     run_record::{Asked, Recorded, Run},
 };
 
@@ -127,6 +127,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         asked_device: args.device.device.clone(),
         // a name that is no text cannot stand in JSON; it must then be given again
         data_dir: args.data.data.as_deref().map(absolute).filter(|path| path.to_str().is_some()),
+        init_from_sha256: args.init_from.as_deref().map(hash_of).transpose()?,
         init_from: args.init_from.as_deref().map(absolute),
         logs: args.log.clone(),
         checkpoint_steps: args.checkpoint_steps,
@@ -142,8 +143,10 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
 
 /// A run that was interrupted, at its newest checkpoint.
 fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
-    let recorded = Recorded::read(path)?;
+    // read once more with the lock: another process may have ended the run in between
+    Recorded::read(path)?;
     let folder = RunFolder::reopen(path)?;
+    let recorded = Recorded::read(path)?;
     let asked = &recorded.asked;
     let device = Device::open(match args.device.device.as_str() {
         "auto" => &asked.asked_device,
@@ -156,8 +159,14 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
     let data = dataset(asked, &dir)?;
     recorded.check(&data)?;
     let (newest, damaged) = Checkpoints::newest(&folder.file("checkpoints"))?;
-    for error in damaged {
+    for error in &damaged {
         ui.warn(&format!("{error}: passed over; it is kept as .damaged"));
+    }
+    if newest.is_none() && !damaged.is_empty() {
+        return Err(Failure::Message(format!(
+            "{}: every checkpoint is damaged; to train from the beginning, begin another run",
+            folder.file("checkpoints").display()
+        )));
     }
     let asked = recorded.asked;
     let trainer = match newest {
@@ -201,10 +210,24 @@ fn dataset(asked: &Asked, dir: &DataDir) -> Result<Dataset, Failure> {
     })
 }
 
+/// SHA-256 of a model file.
+fn hash_of(path: &Path) -> Result<String, Failure> {
+    if path.to_str().is_none() {
+        return Err(Failure::Message(format!(
+            "--init-from {}: the name is not UTF-8, and run.json could not keep it; rename the file",
+            path.display()
+        )));
+    }
+    Ok(hash_bytes(&kiln_nn::read_regular(path, 8 << 30, "a model file")?))
+}
+
 /// The recipe's trainer, with what another model has learned if one was named.
 fn trainer(asked: &Asked, device: &Device, data: &Dataset, ui: &Ui) -> Result<Trainer, Failure> {
     let trainer = asked.recipe.trainer(device, &data.classes, asked.seed)?;
     if let Some(path) = &asked.init_from {
+        if Some(hash_of(path)?) != asked.init_from_sha256 {
+            return Err(Failure::Message(format!("{}: is not what the run began with", path.display())));
+        }
         let done = ModelFile::read(path)?.load_matching(&trainer)?;
         tell_transferred(path, &done, ui);
     }
@@ -323,10 +346,10 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
             ..Fit::default()
         },
     );
-    drop(show);
     if begun.0 {
         folder.keep();
     }
+    drop(show);
     let history = fitted.map_err(|error| match error {
         NnError::NotFinite(_) if recipe.loss == Loss::Poisson => Failure::Message(format!(
             "{error}; the loss poisson takes outputs above 0: end the network in softplus"

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::NnError;
+use crate::{NnError, file::sync_folder_of};
 
 /// A file that only grows while a fit goes on, and that a fit which goes on from a checkpoint first cuts back to its
 /// length there: what was logged after the checkpoint is logged once more.
@@ -97,7 +97,11 @@ impl LogFile {
             let bytes = file.seek(SeekFrom::End(0))?;
             Ok(Open { file, bytes })
         };
+        let is_new = !self.path.exists();
         self.open = Some(open().map_err(|error| cannot_write(&self.path, &error))?);
+        if is_new {
+            sync_folder_of(&self.path).map_err(|error| cannot_write(&self.path, &error))?;
+        }
         Ok(())
     }
 

@@ -159,6 +159,10 @@ fn score(value: &Value) -> Score {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
+    // a pipe or a device might never end
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(Failure::Message(format!("{}: not a regular file", path.display())));
+    }
     fs::read_to_string(path).map_err(|error| {
         Failure::Message(match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => format!(

@@ -7,6 +7,7 @@ mod view;
 
 use std::{
     io::{self, BufWriter, Stderr},
+    mem::ManuallyDrop,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,6 +30,9 @@ const LEAST_HEIGHT: u16 = 15;
 /// Least time between two pictures.
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// A terminal that says it has more is none that anybody looks at.
+const MOST_CELLS: u32 = 1 << 20;
+
 /// Shows a fit on the whole terminal. The terminal is given back at the fit's end, when this is dropped, and by
 /// [`screen::give_back`] where neither comes to be. After a fit that did not come to its end (an error, an interrupt) its
 /// epochs are printed as a table, so that they are not gone with the screen.
@@ -36,7 +40,8 @@ pub(crate) struct Dashboard {
     view: View,
     look: Look,
     device: Arc<dyn Backend>,
-    terminal: Terminal<CrosstermBackend<BufWriter<Stderr>>>,
+    /// Never dropped: that would panic where the terminal is gone, and what it would restore is [`screen`]'s.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stderr>>>>,
     started: Instant,
     drawn: Option<Instant>,
     has_ended: bool,
@@ -50,11 +55,12 @@ impl Dashboard {
             return None;
         }
         let (width, height) = terminal::size().ok()?;
-        if width < LEAST_WIDTH || height < LEAST_HEIGHT {
+        let cells = u32::from(width) * u32::from(height);
+        if width < LEAST_WIDTH || height < LEAST_HEIGHT || cells > MOST_CELLS {
             return None;
         }
         let backend = CrosstermBackend::new(BufWriter::new(io::stderr()));
-        let terminal = Terminal::new(backend).ok()?;
+        let terminal = ManuallyDrop::new(Terminal::new(backend).ok()?);
         screen::take().ok()?;
         let mut dashboard = Self {
             view: View::new(&printable(&format!("{title} on {device}")), "compiling pipelines"),

@@ -43,10 +43,13 @@ pub(super) fn is_taken() -> bool {
 /// Gives the screen back and prints what was held; nothing where it is not taken. From any thread, any number of times;
 /// not from a signal handler.
 pub(crate) fn give_back() {
-    let Some(Taken { held, echo }) = taken().take() else { return };
+    // held until all is restored: who comes second must not end the program before
+    let mut taken = taken();
+    let Some(Taken { held, echo }) = taken.take() else { return };
     // a terminal that is gone needs no restoring
     let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
     echo.restore();
+    drop(taken);
     for text in held {
         crate::output::complain(&text);
     }

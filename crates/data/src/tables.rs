@@ -140,7 +140,7 @@ mod tests {
             let data = Dataset::gate(gate).unwrap();
             match data.train.targets() {
                 Targets::Real { values, .. } => values.clone(),
-                Targets::Classes { .. } => panic!("real numbers expected"),
+                _ => panic!("real numbers expected"),
             }
         });
         assert_eq!(outputs[0], [0.0, 1.0, 1.0, 0.0]);

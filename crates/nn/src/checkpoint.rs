@@ -17,7 +17,7 @@ use crate::{
     EpochReport, Network, NnError, Optimizer, Plateau, Scheduled, Trainer,
     callbacks::CallbackState,
     file::{read_regular, sync_folder_of, write_checked},
-    fit::Position,
+    position::Position,
 };
 
 /// The key of the metadata under which a checkpoint's description lies.

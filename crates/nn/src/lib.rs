@@ -40,6 +40,7 @@ mod named;
 mod network;
 mod node;
 mod optimizer;
+mod position;
 mod preprocess;
 mod recipe;
 mod recording;

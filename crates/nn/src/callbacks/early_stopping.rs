@@ -11,7 +11,7 @@ use crate::{EpochReport, History, Monitor, NnError, Trainer};
 ///
 /// ```
 /// use kiln_nn::callbacks::EarlyStopping;
-/// let stop = EarlyStopping { patience: 3, restore_best_weights: true, ..EarlyStopping::new("val_loss") };
+/// let stop = EarlyStopping::new("val_loss").patience(3).restore_best_weights();
 /// # let _ = stop;
 /// ```
 #[derive(Clone, Debug)]

@@ -361,7 +361,7 @@ fn early_stopping_brings_back_the_best_weights() {
 
 #[test]
 fn plateaus_follow_a_known_sequence() {
-    // what Keras' ReduceLROnPlateau(factor=0.5, patience=2, min_delta=0.01, cooldown=1, min_lr=0.02) makes of these
+    // by hand, by the rule of Keras' ReduceLROnPlateau(factor=0.5, patience=2, min_delta=0.01, cooldown=1)
     let losses = [1.0, 0.9, 0.895, 0.894, 0.893, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7];
     let want = [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625];
     let settings = Schedule::ReduceOnPlateau {
@@ -399,6 +399,33 @@ fn plateaus_follow_a_known_sequence() {
     let history = trainer.fit(&data.train, fit).unwrap();
     let rates: Vec<f64> = history.epochs.iter().map(|e| e.learning_rate).collect();
     assert_eq!(rates, [0.008, 0.008, 0.004, 0.002]);
+}
+
+#[test]
+fn rows_that_may_not_steer_choose_no_learning_rate() {
+    let data = digits();
+    // classes that the training rows do not have: what is learned makes their loss larger
+    let Targets::Classes { labels, .. } = data.test.targets() else { panic!() };
+    let wrong = labels.iter().map(|label| (label + 1) % 10).collect();
+    let wrong = data.test.with_targets(Targets::Classes { labels: wrong, classes: 10 }).unwrap();
+    let rates = |validation_steers| {
+        let model = trainer(&Device::cpu()).model().clone();
+        let settings = Schedule::ReduceOnPlateau {
+            factor: 0.5,
+            patience: 1,
+            min_delta: 0.0,
+            cooldown: 0,
+            min_lr: 0.0,
+            mode: PlateauMode::Min,
+        };
+        let trainer = Trainer::new(&Device::cpu(), model, Adam::new(0.004), Loss::CrossEntropy).unwrap();
+        let fit =
+            Fit { epochs: 4, batch_size: 32, validation: Some(&wrong), validation_steers, ..Fit::default() };
+        let history = trainer.with_schedule(settings).unwrap().fit(&data.train, fit).unwrap();
+        history.figures("learning_rate").into_iter().map(Option::unwrap).collect::<Vec<f64>>()
+    };
+    assert_eq!(rates(false), [0.004; 4], "the training loss only gets better");
+    assert!(rates(true)[3] < 0.004);
 }
 
 #[test]

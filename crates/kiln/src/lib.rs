@@ -33,6 +33,36 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! What goes on around a fit, and how one goes on after an interruption:
+//!
+//! ```
+//! use kiln::prelude::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = std::env::temp_dir().join(format!("kiln-doc-fit-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! # let data = Dataset::digits(1, 300, 50)?;
+//! # let model = Sequential::new(Shape::image(1, 28, 28)).add(Flatten).add(Dense::new(10));
+//! # let mut trainer = Trainer::new(&Device::cpu(), model, Adam::default(), Loss::CrossEntropy)?;
+//! let mut stop = EarlyStopping::new("val_loss").patience(3).restore_best_weights();
+//! let mut best = ModelCheckpoint::best(folder.join("best.safetensors"), "val_accuracy");
+//! let history = trainer.fit(
+//!     &data.train,
+//!     Fit {
+//!         epochs: 5,
+//!         validation_split: 0.1,
+//!         callbacks: vec![&mut stop, &mut best],
+//!         checkpoints: Some(&mut Checkpoints::new(folder.join("checkpoints"))),
+//!         ..Fit::default()
+//!     },
+//! )?;
+//! println!("{:?}", history.figures("val_loss"));
+//! # assert!(history.epochs.len() > 1);
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub use kiln_data as data;
 pub use kiln_device as device;

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     sync::mpsc::{Receiver, sync_channel},
     thread,
-    time::{Duration, Instant},
 };
 
 use kiln_data::{Features, Split, Targets};
@@ -78,11 +77,7 @@ impl<'s> Feed<'s> {
             Residency::Streamed => streamed(),
             Residency::Auto if !fits => streamed(),
             _ => match Self::allocate(backend, split, weights.clone(), None) {
-                Err(NnError::Backend(BackendError::OutOfMemory { .. } | BackendError::Limit { .. }))
-                    if residency == Residency::Auto =>
-                {
-                    streamed()
-                }
+                Err(error) if residency == Residency::Auto && is_no_room(&error) => streamed(),
                 feed => feed,
             },
         }
@@ -161,7 +156,7 @@ impl<'s> Feed<'s> {
         let Some(window) = self.window else {
             self.write(backend, ORDER, HostRef::U32(order))?;
             let source = Source::Resident { begun: false };
-            return visit(&mut Visit { feed: self, source, waited: Duration::ZERO });
+            return visit(&mut Visit { feed: self, source });
         };
         thread::scope(|scope| {
             let (sender, windows) = sync_channel(AHEAD);
@@ -174,7 +169,7 @@ impl<'s> Feed<'s> {
                 }
             });
             let source = Source::Streamed { windows, window, until: from };
-            visit(&mut Visit { feed: self, source, waited: Duration::ZERO })
+            visit(&mut Visit { feed: self, source })
         })
     }
 
@@ -223,8 +218,6 @@ pub(crate) fn upload(
 pub(crate) struct Visit<'f, 's> {
     feed: &'f Feed<'s>,
     source: Source,
-    /// How long the host has waited for rows to be packed.
-    pub(crate) waited: Duration,
 }
 
 enum Source {
@@ -255,10 +248,8 @@ impl Visit<'_, '_> {
             Source::Resident { begun } => Ok((!std::mem::replace(begun, true)).then_some(row)),
             Source::Streamed { until, .. } if row < *until => Ok(None),
             Source::Streamed { windows, window, until } => {
-                let since = Instant::now();
                 let gone = || NnError::Settings("the thread that packs rows has ended early".into());
                 let packed = windows.recv().map_err(|_| gone())?;
-                self.waited += since.elapsed();
                 *until += *window;
                 self.feed.write(backend, FEATURES, packed.features.as_ref())?;
                 if let Some(targets) = &packed.targets {

@@ -42,6 +42,9 @@ pub struct Fit<'a> {
     /// The part of the training rows that is held out for validation instead, dealt by the trainer's seed; 0 for none.
     /// Keras' `validation_split`, which takes the last rows.
     pub validation_split: f64,
+    /// Whether the validation rows may steer the training: a schedule that waits for a plateau then watches them. False
+    /// where they are test rows, which must choose nothing; such a schedule then watches the training rows.
+    pub validation_steers: bool,
     /// Scores of the validation rows beside loss and accuracy.
     pub metrics: &'a [Metric],
     /// A factor for the loss of each training row, as many as there are; the mean divides by the rows, as in Keras.
@@ -70,6 +73,7 @@ impl Default for Fit<'_> {
             shuffle: true,
             validation: None,
             validation_split: 0.0,
+            validation_steers: true,
             metrics: &[],
             sample_weights: None,
             class_weights: None,
@@ -95,6 +99,7 @@ struct Run<'r, 'a> {
     callbacks: &'r mut [&'a mut dyn Callback],
     checkpoints: Option<&'a mut Checkpoints>,
     interrupt: Option<&'a AtomicBool>,
+    validation_steers: bool,
     is_interrupted: bool,
     check: Option<finite::Check>,
     /// The state at the beginning of the epoch, where a callback may want it repeated.
@@ -190,6 +195,7 @@ impl Trainer {
             callbacks: &mut callbacks,
             checkpoints: fit.checkpoints.take(),
             interrupt: fit.interrupt,
+            validation_steers: fit.validation_steers,
             is_interrupted: false,
             check,
             snapshot: None,
@@ -423,7 +429,7 @@ impl Run<'_, '_> {
         let metrics = scored.as_ref().map_or_else(BTreeMap::new, Scored::values);
         let validation = scored.map(|scored| scored.scores);
         if let Some(plateau) = &mut trainer.plateau {
-            let scores = validation.unwrap_or(train);
+            let scores = validation.filter(|_| self.validation_steers).unwrap_or(train);
             plateau.observe(match plateau.mode() {
                 PlateauMode::Min => scores.loss,
                 PlateauMode::Max => scores.accuracy.unwrap_or(f64::NAN),

@@ -110,7 +110,8 @@ impl Trainer {
     }
 
     /// With a learning rate that changes over time. A schedule that waits for a plateau watches the epochs' loss, or
-    /// their accuracy where more is better: that of the validation rows, or without any of the training rows.
+    /// their accuracy where more is better: that of the validation rows, or of the training rows without any and where
+    /// those must not steer ([`crate::Fit::validation_steers`]).
     ///
     /// # Errors
     /// If a setting of the schedule is out of range.

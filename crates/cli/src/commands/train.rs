@@ -338,6 +338,7 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
             batch_size: recipe.batch_size,
             validation: (!held_out).then_some(&data.test),
             validation_split: recipe.validation_split,
+            validation_steers: held_out,
             metrics: &recipe.metrics,
             callbacks,
             checkpoints: Some(&mut checkpoints),

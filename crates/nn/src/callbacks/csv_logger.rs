@@ -1,8 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::{Callback, CallbackState, Flow, Prepared, log_file::LogFile, state_of, values};
+use super::{Callback, CallbackState, Flow, Prepared, log_file::LogFile};
 use crate::{EpochReport, NnError, Trainer};
 
 /// Writes a table of the epochs as comma-separated values: Keras' `CSVLogger`.
@@ -16,11 +14,6 @@ pub struct CsvLogger {
     log: LogFile,
     /// Empty before the header is known.
     columns: Vec<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    bytes: u64,
 }
 
 impl CsvLogger {
@@ -84,13 +77,11 @@ impl Callback for CsvLogger {
     }
 
     fn state(&self) -> Result<CallbackState, NnError> {
-        state_of(&Kept { bytes: self.log.synced()? })
+        self.log.state()
     }
 
     fn restore(&mut self, state: CallbackState) -> Result<(), NnError> {
-        let kept: Kept = values(&self.name(), &state)?;
-        self.log.restore(kept.bytes);
-        Ok(())
+        self.log.take_up(&self.name(), &state)
     }
 }
 

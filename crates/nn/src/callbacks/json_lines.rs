@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Callback, CallbackState, Flow, Prepared, StepReport, log_file::LogFile, state_of, values};
+use super::{Callback, CallbackState, Flow, Prepared, StepReport, log_file::LogFile};
 use crate::{EpochReport, NnError, Trainer};
 
 /// Writes a line of JSON for each [`StepReport`] and each [`EpochReport`] of a fit.
@@ -33,11 +33,6 @@ enum Line<'a> {
         learning_rate: f64,
     },
     Epoch(&'a EpochReport),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    bytes: u64,
 }
 
 impl JsonLines {
@@ -85,13 +80,11 @@ impl Callback for JsonLines {
     }
 
     fn state(&self) -> Result<CallbackState, NnError> {
-        state_of(&Kept { bytes: self.log.synced()? })
+        self.log.state()
     }
 
     fn restore(&mut self, state: CallbackState) -> Result<(), NnError> {
-        let kept: Kept = values(&self.name(), &state)?;
-        self.log.restore(kept.bytes);
-        Ok(())
+        self.log.take_up(&self.name(), &state)
     }
 }
 

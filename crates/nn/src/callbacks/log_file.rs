@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{CallbackState, state_of, values};
 use crate::{NnError, file::sync_folder_of};
 
 /// A file that only grows while a fit goes on, and that a fit which goes on from a checkpoint first cuts back to its
@@ -33,6 +34,17 @@ impl LogFile {
 
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// What a checkpoint keeps of a callback that is just this file.
+    pub(super) fn state(&self) -> Result<CallbackState, NnError> {
+        state_of(&self.synced()?)
+    }
+
+    /// [`LogFile::restore`] of what [`LogFile::state`] gave.
+    pub(super) fn take_up(&mut self, name: &str, state: &CallbackState) -> Result<(), NnError> {
+        self.restore(values(name, state)?);
+        Ok(())
     }
 
     /// Whether [`LogFile::begin`] is going to cut it.

@@ -105,11 +105,11 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     }
     let report = finish(&job, &history, best, parameters, seconds)?;
     curves::write(job.folder.path(), &history.epochs)?;
+    reconstructions::draw(&job.asked.recipe, &job.trainer, &job.data.test, &job.folder, ui)?;
+    // last of all, since a run with a result is over
     let mut run = Run::new(&job.asked, &job.device, &job.data, parameters);
     run.result = Some(&report);
-    curves::write(job.folder.path(), &history.epochs)?;
     job.folder.describe(&run)?;
-    reconstructions::draw(&job.asked.recipe, &job.trainer, &job.data.test, &job.folder, ui)?;
     tell(&job, &history, &report, ui)?;
     ui.json(&report)
 }

@@ -41,7 +41,7 @@ struct Seen {
 
 impl ModelCheckpoint {
     /// Writes the file after each epoch whose figure is better than that of all before it. The mode is
-    /// [`Monitor::new`]'s.
+    /// [`Monitor::new`]'s. `{epoch}` in the file's name is the epoch, counted from 1.
     pub fn best(path: impl Into<PathBuf>, figure: &str) -> Self {
         Self::watching(path, Monitor::new(figure))
     }
@@ -71,6 +71,16 @@ impl ModelCheckpoint {
     /// The epoch that was saved last, counted from 1; 0 if none was.
     pub fn epoch(&self) -> usize {
         self.seen.epoch
+    }
+
+    /// Writes the trainer's model as that of the epoch that was seen last.
+    fn save(&self, trainer: &Trainer) -> Result<(), NnError> {
+        let path = self.path.to_string_lossy();
+        let path = match path.contains("{epoch}") {
+            true => PathBuf::from(path.replace("{epoch}", &self.seen.epoch.to_string())),
+            false => self.path.clone(),
+        };
+        trainer.save_as(&path, &self.names.0, &self.names.1)
     }
 
     /// The best figure, where one is watched.
@@ -108,12 +118,7 @@ impl Callback for ModelCheckpoint {
                 }
                 (self.written, self.unwritten) = (Some(Instant::now()), None);
             }
-            let path = self.path.to_string_lossy();
-            let path = match path.contains("{epoch}") {
-                true => PathBuf::from(path.replace("{epoch}", &report.epoch.to_string())),
-                false => self.path.clone(),
-            };
-            trainer.save_as(&path, &self.names.0, &self.names.1)?;
+            self.save(trainer)?;
         }
         Ok(Flow::Continue)
     }
@@ -122,7 +127,7 @@ impl Callback for ModelCheckpoint {
         let Some(best) = self.unwritten.take() else { return Ok(()) };
         let last = trainer.weights()?;
         trainer.set_weights(&best)?;
-        trainer.save_as(&self.path, &self.names.0, &self.names.1)?;
+        self.save(trainer)?;
         trainer.set_weights(&last)
     }
 

@@ -18,7 +18,7 @@ fn gather_f32(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         let i = first + item * WORKGROUP_SIZE;
         if (i < ROWS * ROW_LEN) {
             let j = i % ROW_LEN;
-            let row = data_row(order[order_position(cursor, i / ROW_LEN)]);
+            let row = data_row(order[order_position(cursor, batch_row(i / ROW_LEN))]);
             let c = min(j / CHANNEL_LEN, CHANNELS - 1u);
             y[i] = data[row * ROW_LEN + j] * scale[c] + shift[c];
         }

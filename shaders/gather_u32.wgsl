@@ -15,7 +15,7 @@ fn gather_u32(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     for (var item = 0u; item < PER_INVOCATION; item++) {
         let i = first + item * WORKGROUP_SIZE;
         if (i < ROWS * ROW_LEN) {
-            let row = data_row(order[order_position(cursor, i / ROW_LEN)]);
+            let row = data_row(order[order_position(cursor, batch_row(i / ROW_LEN))]);
             y[i] = data[row * ROW_LEN + i % ROW_LEN];
         }
     }

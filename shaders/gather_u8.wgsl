@@ -18,7 +18,7 @@ fn gather_u8(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         let i = first + item * WORKGROUP_SIZE;
         if (i < ROWS * ROW_LEN) {
             let j = i % ROW_LEN;
-            let row = data_row(order[order_position(cursor, i / ROW_LEN)]);
+            let row = data_row(order[order_position(cursor, batch_row(i / ROW_LEN))]);
             let byte = row * ROW_LEN + j;
             let value = f32((data[byte / 4u] >> (byte % 4u * 8u)) & 0xffu);
             let c = min(j / CHANNEL_LEN, CHANNELS - 1u);

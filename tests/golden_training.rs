@@ -107,6 +107,7 @@ fn train_mnist_cnn() -> Result<Option<Training>, GraphError> {
         items,
         item: item.into(),
         dtype,
+        reversed: false,
         shift: vec![0.0; scale.len()],
         scale,
     };

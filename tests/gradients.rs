@@ -830,7 +830,8 @@ fn table() -> Vec<Row> {
 }
 
 /// Operations whose gradient is an error, each with a test of that below; constants have no inputs.
-const WITHOUT_GRADIENT: [&str; 4] = ["Fill", "Gather", "MaxPool2dBackward", "ToIndices"];
+const WITHOUT_GRADIENT: [&str; 6] =
+    ["AugmentDraw", "Fill", "Gather", "GatherAugmented", "MaxPool2dBackward", "ToIndices"];
 
 #[test]
 fn every_rule_agrees_with_differences_and_no_operation_is_left_out() {
@@ -918,6 +919,7 @@ fn data_sets_and_integers_have_no_gradient() {
         items: 4,
         item: [2].into(),
         dtype: GatherType::F32,
+        reversed: false,
         scale: vec![1.0],
         shift: vec![0.0],
     };

@@ -29,11 +29,26 @@ fn evaluation(rows: usize, classes: usize) -> Result<(Graph, Request), GraphErro
     let data = g.input("scores", [ITEMS * classes])?;
     let labels = g.input_u32("labels", [ITEMS])?;
     let (items, item) = (ITEMS, [classes].into());
-    let real =
-        GatherOptions { rows, items, item, dtype: GatherType::F32, scale: vec![1.0], shift: vec![0.0] };
+    let real = GatherOptions {
+        rows,
+        items,
+        item,
+        dtype: GatherType::F32,
+        reversed: false,
+        scale: vec![1.0],
+        shift: vec![0.0],
+    };
     let scores = g.gather(data, order, real)?;
     let item = [0usize; 0].into();
-    let whole = GatherOptions { rows, items, item, dtype: GatherType::U32, scale: vec![], shift: vec![] };
+    let whole = GatherOptions {
+        rows,
+        items,
+        item,
+        dtype: GatherType::U32,
+        reversed: false,
+        scale: vec![],
+        shift: vec![],
+    };
     let labels = g.gather(labels, order, whole)?;
     let doubled = g.scale(scores, 2.0)?;
     let collect = vec![Collect { buffer: "outputs".into(), tensor: doubled, capacity: ITEMS }];

@@ -9,3 +9,6 @@ fn order_position(cursor: u32, row: u32) -> u32 {
 
 // The row that the order names; past the end of the data set it is the last.
 fn data_row(named: u32) -> u32 { return min(named, ITEMS - 1u); }
+
+// The row of the batch that is shown as row r: itself, or counted from the end.
+fn batch_row(r: u32) -> u32 { return select(r, ROWS - 1u - r, REVERSED); }

@@ -3,9 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use kiln_graph::{
-    Array, Conv2dOptions, GatherOptions, Graph, GraphError, Interpreter, Padding, Pool2dOptions, Tensor,
+    Array, AugmentOptions, Conv2dOptions, GatherOptions, Graph, GraphError, Interpreter, Padding,
+    Pool2dOptions, Tensor,
 };
-use kiln_kernel::{Binary, CLOCK_WORDS, DType, GatherType, Host, Unary};
+use kiln_kernel::{AugmentRanges, Binary, Border, CLOCK_WORDS, DType, GatherType, Host, Real, Unary};
 use ndarray::IxDyn;
 
 use super::{
@@ -207,13 +208,11 @@ impl Builder {
                     self.literal()
                 }
             }
-            _ => {
-                if self.random.chance(0.5) {
-                    self.gather()
-                } else {
-                    self.gradient()
-                }
-            }
+            _ => match self.random.below(4) {
+                0 => self.gather(),
+                1 => self.augmented(),
+                _ => self.gradient(),
+            },
         }
     }
 
@@ -586,6 +585,39 @@ impl Builder {
         Ok(vec![self.g.literal(shape, &values)?])
     }
 
+    /// A batch of pictures of which everything changes.
+    fn augmented(&mut self) -> Made {
+        let (items, rows) = (2 + self.random.below(4), 1 + self.random.below(4));
+        let channels = self.random.pick(&[1, 3]);
+        let item = [channels, 3 + self.random.below(4), 3 + self.random.below(4)];
+        let elements: usize = item.iter().product();
+        let dtype = self.random.pick(&[GatherType::U8, GatherType::F32]);
+        let data = match dtype {
+            GatherType::F32 => self.real_leaf(&[items, elements]),
+            _ => self.integer_leaf(&[(items * elements).div_ceil(4)], 1 << 30),
+        };
+        let order = self.integer_leaf(&[items], items);
+        let factor = if dtype == GatherType::U8 { 1.0 / 256.0 } else { 0.5 };
+        let options = GatherOptions {
+            rows,
+            items,
+            item: item.into(),
+            dtype,
+            reversed: false,
+            scale: vec![factor],
+            shift: vec![0.25],
+        };
+        let border = self.random.pick(&[Border::Nearest, Border::Reflect, Border::Constant(Real(0.5))]);
+        let augment = AugmentOptions {
+            ranges: ranges(channels == 3, self.random.chance(0.5)),
+            bilinear: self.random.chance(0.5),
+            border,
+            cover: Real(0.75),
+        };
+        let (pictures, shares) = self.g.gather_augmented(data, order, options, &augment)?;
+        Ok(vec![pictures, shares])
+    }
+
     fn gather(&mut self) -> Made {
         let (items, rows) = (2 + self.random.below(4), 1 + self.random.below(4));
         let item = self.random.pick(&[vec![3], vec![2, 3, 3], vec![1, 5, 4], vec![]]);
@@ -603,6 +635,7 @@ impl Builder {
             items,
             item: item.into(),
             dtype,
+            reversed: false,
             scale: (0..channels).map(|c| factor * (c + 1) as f32).collect(),
             shift: (0..channels).map(|c| 0.25 * c as f32).collect(),
         };
@@ -687,5 +720,24 @@ impl Builder {
         let mut values = values.iter();
         gradients.retain(|_| values.next().is_some_and(fine));
         Generated { graph: self.g, fetch, gradients, totals, leaves: self.leaves, exact: self.exact }
+    }
+}
+
+/// Changes of every kind.
+fn ranges(hue: bool, mixed: bool) -> AugmentRanges {
+    AugmentRanges {
+        rotation: 1 << 30,
+        shift: [1 << 15, 3 << 14],
+        shear: 1 << 13,
+        zoom: [1 << 13, 1 << 15],
+        crop: 1,
+        horizontal_flip: true,
+        vertical_flip: true,
+        brightness: 1 << 12,
+        contrast: 1 << 13,
+        saturation: if hue { 1 << 14 } else { 0 },
+        hue: if hue { 1 << 30 } else { 0 },
+        cutout: 2,
+        mixup: if mixed { (0..65).map(|i| 32_768 + 512 * i).collect() } else { Vec::new() },
     }
 }

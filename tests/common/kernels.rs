@@ -4,14 +4,15 @@
 use std::{any::TypeId, sync::Arc};
 
 use kiln_kernel::{
-    Access, Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AvgPool2d, AvgPool2dBackward, Binary,
-    CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight,
-    ConvShape, CrossEntropy, CrossEntropyBackward, Custom, CustomFunction, CustomInput, CustomValue, DType,
-    Dropout, Elementwise, Embedding, EmbeddingBackward, Gather, GatherType, HYPER_COLUMNS, Host, Kernel,
-    Lamb, LambApply, Layout, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish,
-    MovingAverage, Nadam, OneHot, Operand, Pad, PoolShape, RandomNormal, RankRows, Real, Reduce, ReduceOp,
-    Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, Source, Step, SumSplits, SumSquares, Tail, Tally,
-    ToIndices, Unary, random::Stream, splits_for,
+    Access, Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AugmentDraw, AugmentRanges, AvgPool2d,
+    AvgPool2dBackward, Binary, Border, CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d,
+    Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Custom,
+    CustomFunction, CustomInput, CustomValue, DType, Dropout, Elementwise, Embedding, EmbeddingBackward,
+    Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply, Layout, Lion, Matmul,
+    MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot, Operand, Pad,
+    PoolShape, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax,
+    SoftmaxBackward, Source, Step, SumSplits, SumSquares, Tail, Tally, ToIndices, Unary, random::Stream,
+    splits_for,
 };
 
 /// A kernel of the table.
@@ -563,10 +564,11 @@ fn training(add: Add<'_>) {
     let kernel = Dropout { len: 131, rate: Real(0.4), group: 1, stream: u32::MAX, tail };
     add("dropout with a tail".into(), Kernel::Dropout(kernel));
 
+    augmented(add);
     let gather = |rows, items, row_len, dtype, channels: usize| {
         let scale = (0..channels).map(|c| Real(0.5 + c as f32)).collect();
         let shift = (0..channels).map(|c| Real(0.25 - c as f32)).collect();
-        Kernel::Gather(Gather { rows, items, row_len, dtype, scale, shift })
+        Kernel::Gather(Gather { rows, items, row_len, dtype, reversed: false, scale, shift })
     };
     for dtype in [GatherType::U8, GatherType::F32] {
         add(format!("gather {dtype:?}"), gather(6, 11, 49, dtype, 1));
@@ -577,6 +579,11 @@ fn training(add: Add<'_>) {
     }
     add("gather labels".into(), gather(64, 100, 1, GatherType::U32, 0));
     add("gather rows of labels".into(), gather(5, 6, 3, GatherType::U32, 0));
+    for dtype in [GatherType::U8, GatherType::F32, GatherType::U32] {
+        let channels = usize::from(dtype != GatherType::U32);
+        let Kernel::Gather(kernel) = gather(6, 11, 7, dtype, channels) else { unreachable!() };
+        add(format!("gather {dtype:?} reversed"), Kernel::Gather(Gather { reversed: true, ..kernel }));
+    }
 
     for lens in [&[64u32][..], &[1, 4096], &[64, 64, 3], &[100, 1, 4096, 65]] {
         let sources = lens.iter().zip([0.25f32, 1.0, -2.0, 0.125]).map(|(&l, s)| (l, Real(s))).collect();
@@ -591,6 +598,77 @@ fn training(add: Add<'_>) {
     for steps in [0, 1] {
         add(format!("advance {steps}"), Kernel::Advance(Advance { batch: 64, steps }));
     }
+}
+
+/// Changes of every kind, far enough to see beyond every edge.
+fn all_ranges() -> AugmentRanges {
+    AugmentRanges {
+        rotation: 1 << 30,
+        shift: [5 << 15, 3 << 14],
+        shear: 1 << 14,
+        zoom: [1 << 13, 1 << 16],
+        crop: 2,
+        horizontal_flip: true,
+        vertical_flip: true,
+        brightness: 1 << 14,
+        contrast: 1 << 13,
+        saturation: 1 << 14,
+        hue: 1 << 30,
+        cutout: 3,
+        mixup: (0..65).map(|i| 32_768 + 512 * i).collect(),
+    }
+}
+
+fn augmented(add: Add<'_>) {
+    let still = AugmentRanges { zoom: [1 << 14; 2], ..AugmentRanges::default() };
+    for (name, ranges) in [("all", all_ranges()), ("nothing", still)] {
+        for rows in [1, 65] {
+            let kernel = AugmentDraw { rows, height: 28, width: 4096, ranges: ranges.clone(), stream: 9 };
+            add(format!("augment_draw of {name} for {rows}"), Kernel::AugmentDraw(kernel));
+        }
+    }
+    for dtype in [GatherType::U8, GatherType::F32] {
+        for border in [Border::Nearest, Border::Reflect, Border::Constant(Real(0.625))] {
+            for (bilinear, channels, [height, width]) in [
+                (true, 3, [5, 7]),
+                (false, 3, [28, 28]),
+                (true, 1, [28, 28]),
+                (false, 2, [1, 1]),
+                (true, 4, [33, 2]),
+            ] {
+                let several = if channels == 3 { 3 } else { 1 };
+                let kernel = GatherAugmented {
+                    rows: 9,
+                    items: 7,
+                    channels,
+                    height,
+                    width,
+                    dtype,
+                    scale: (0..several).map(|c| Real(0.5 + c as f32)).collect(),
+                    shift: (0..several).map(|c| Real(0.25 - c as f32)).collect(),
+                    bilinear,
+                    border,
+                    colour: channels != 1,
+                    hue: channels == 3,
+                    cutout: 3 * u32::from(bilinear),
+                    cover: Real(0.875),
+                    mixup: channels != 2,
+                };
+                let name = format!(
+                    "augmented {dtype:?} {channels}x{height}x{width}, {border:?}, bilinear {bilinear}"
+                );
+                add(name, Kernel::GatherAugmented(kernel));
+            }
+        }
+    }
+}
+
+/// What is drawn for the rows of a batch of changed pictures.
+fn draws(kernel: &Kernel) -> Vec<u32> {
+    let Kernel::GatherAugmented(k) = kernel else { panic!("{kernel} binds draws") };
+    let draw =
+        AugmentDraw { rows: k.rows, height: k.height, width: k.width, ranges: all_ranges(), stream: 3 };
+    (0..k.rows).flat_map(|row| draw.row(&clock(), row).map(|word| word as u32)).collect()
 }
 
 /// A user's operation: neighbours, an input of integers, and each generated constant.
@@ -697,6 +775,7 @@ pub fn inputs(kernel: &Kernel, seed: u64) -> Vec<Host> {
             match (binding.dtype, &*binding.name) {
                 (DType::U32, "clock") => Host::U32(clock()),
                 (DType::U32, "order") => Host::U32(random.permutation(len)),
+                (DType::U32, "draws") if binding.access == Access::Read => Host::U32(draws(kernel)),
                 (DType::U32, "indices") => Host::U32(indices(kernel, &random, len)),
                 (DType::U32, "labels") => Host::U32(labels(kernel, &random, len)),
                 (DType::U32, "predicted" | "ranks") if binding.access == Access::Read => {

@@ -4,8 +4,8 @@
 //! constants alone. What a shader does not guard itself is refused here, before anything is compiled.
 
 use kiln_kernel::{
-    Accumulate, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType, Kernel, Layout,
-    MovingAverage, PoolShape, SegmentNorms, Softmax, Source, Tail, Tally,
+    Accumulate, AugmentRanges, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType, Kernel,
+    Layout, MovingAverage, PoolShape, SegmentNorms, Softmax, Source, Tail, Tally,
 };
 
 use crate::choose::is_disjoint;
@@ -96,6 +96,31 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
                     }
                 },
             "sizes are zero or too large, or scale and shift do not fit the rows",
+        ),
+        Kernel::AugmentDraw(k) => need(
+            k.rows > 0
+                && (1..=AugmentRanges::MAX_SIDE).contains(&k.height)
+                && (1..=AugmentRanges::MAX_SIDE).contains(&k.width)
+                && (1 << 13..=1 << 16).contains(&k.ranges.zoom[0])
+                && (k.ranges.zoom[0]..=1 << 16).contains(&k.ranges.zoom[1])
+                && [0, AugmentRanges::QUANTILES].contains(&k.ranges.mixup.len()),
+            "a size is zero or above 4,096, or a range is out of bounds",
+        ),
+        Kernel::GatherAugmented(k) => need(
+            k.rows > 0
+                && k.items > 0
+                && k.channels > 0
+                && (1..=AugmentRanges::MAX_SIDE).contains(&k.height)
+                && (1..=AugmentRanges::MAX_SIDE).contains(&k.width)
+                && [k.rows, k.items].into_iter().all(|n| {
+                    u64::from(n) * u64::from(k.channels) * u64::from(k.height) * u64::from(k.width)
+                        <= u64::from(u32::MAX)
+                })
+                && k.scale.len() == k.shift.len()
+                && (k.scale.len() == 1 || k.scale.len() == k.channels as usize)
+                && (!k.hue || k.channels == 3)
+                && k.dtype != GatherType::U32,
+            "sizes are zero or too large, or scale and shift do not fit the channels",
         ),
         Kernel::OneHot(k) => need(product(k.rows, k.classes), "sizes are zero or too large"),
         Kernel::RankRows(k) => rows(k.classes, k.rows > 0)

@@ -99,6 +99,18 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             };
             flat(facts, &[INDEX, part!("lib/gather_row.wgsl"), file], k.rows * k.row_len)
         }
+        Kernel::AugmentDraw(k) => {
+            flat_of(facts, &[INDEX, part!("lib/philox.wgsl"), part!("augment_draw.wgsl")], k.rows, u64::MAX)
+        }
+        Kernel::GatherAugmented(k) => {
+            let file = match k.dtype {
+                GatherType::U8 => part!("gather_augmented_u8.wgsl"),
+                GatherType::F32 | GatherType::U32 => part!("gather_augmented_f32.wgsl"),
+            };
+            // One pixel with all its channels.
+            let parts = [INDEX, part!("lib/gather_row.wgsl"), part!("lib/augmented.wgsl"), file];
+            flat(facts, &parts, k.rows * k.height * k.width)
+        }
         Kernel::RandomNormal(k) => {
             // One block of four random words for two elements.
             let parts =

@@ -38,7 +38,9 @@ pub use error::GraphError;
 pub use graph::{Graph, Tensor, TensorInfo};
 pub use interpret::{Array, Interpreter};
 pub use kiln_kernel::CustomValue;
-pub use ops::{Conv2dOptions, ConvTranspose2dOptions, CustomOp, GatherOptions, Padding, Pool2dOptions};
+pub use ops::{
+    AugmentOptions, Conv2dOptions, ConvTranspose2dOptions, CustomOp, GatherOptions, Padding, Pool2dOptions,
+};
 pub use plan::{
     CLOCK, Collect, External, Fetch, GRADIENTS, HYPER, PARAMETERS, Place, Plan, Request, Slot, TALLY, TOTALS,
 };

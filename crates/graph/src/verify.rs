@@ -262,7 +262,10 @@ fn absolute(kernel: &Kernel) -> Option<Kernel> {
         | Kernel::CrossEntropy(_)
         | Kernel::CrossEntropyBackward(_)
         | Kernel::RankRows(_)
+        | Kernel::AugmentDraw(_)
         | Kernel::Advance(_) => return None,
+        // colours are held to their range: none is larger
+        Kernel::GatherAugmented(_) => return None,
         Kernel::Gather(k) => {
             for value in k.scale.iter_mut().chain(&mut k.shift) {
                 *value = Real(value.0.abs());
@@ -364,6 +367,11 @@ fn extra_scale(kernel: &Kernel, binding: usize, inputs: &[Option<Host>]) -> f64 
             _ => 0.1,
         },
         Kernel::CrossEntropyBackward(_) => largest(2),
+        // a colour of the full range may be the difference of two such
+        Kernel::GatherAugmented(k) => {
+            let steepest = k.scale.iter().fold(0.0f64, |m, s| m.max(f64::from(s.0.abs())));
+            steepest * f64::from(k.range())
+        }
         // near a zero of a function that hardware approximates, its error does not shrink with its value
         Kernel::Custom(_) => 0.05,
         _ => match kernel.tail() {

@@ -133,6 +133,8 @@ pub enum Kernel {
     Dropout(Dropout),
     RandomNormal(RandomNormal),
     Gather(Gather),
+    AugmentDraw(AugmentDraw),
+    GatherAugmented(GatherAugmented),
     Pad(Pad),
     Concat(Concat),
     Embedding(Embedding),
@@ -185,6 +187,8 @@ impl Kernel {
             Kernel::Dropout(k) => k,
             Kernel::RandomNormal(k) => k,
             Kernel::Gather(k) => k,
+            Kernel::AugmentDraw(k) => k,
+            Kernel::GatherAugmented(k) => k,
             Kernel::Pad(k) => k,
             Kernel::Concat(k) => k,
             Kernel::Embedding(k) => k,
@@ -273,6 +277,8 @@ impl Kernel {
             | Kernel::CrossEntropy(_)
             | Kernel::CrossEntropyBackward(_)
             | Kernel::Gather(_)
+            | Kernel::AugmentDraw(_)
+            | Kernel::GatherAugmented(_)
             | Kernel::EmbeddingBackward(_)
             | Kernel::ToIndices(_)
             | Kernel::Moments(_)

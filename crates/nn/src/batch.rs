@@ -84,7 +84,7 @@ impl Trainer {
         let feed = Feed::new(backend, batch, None, batch.len(), Residency::Resident)?.apart(backend)?;
         let passes = self.passes(&feed, batch.len(), |rows| {
             let (model, loss) = (self.model(), self.loss());
-            step::record_training(model, loss, &self.optimizer, self.preprocess(), &feed.form, rows)
+            step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)
         })?;
         Ok(Batch { buffers: feed.buffers.clone(), passes })
     }

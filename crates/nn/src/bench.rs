@@ -58,7 +58,7 @@ pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError
         &model,
         &recipe.loss,
         &recipe.optimizer,
-        &recipe.preprocess,
+        recipe.preparation(),
         &form,
         batch_size,
     )?;
@@ -88,7 +88,7 @@ pub fn bench_step(
         trainer.model(),
         &recipe.loss,
         &recipe.optimizer,
-        &recipe.preprocess,
+        recipe.preparation(),
         &data.form,
         batch_size,
     )?;
@@ -135,7 +135,7 @@ pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
     let form = Form { items: rows, bytes: item.len() == 3, item: item.into(), targets, weighted: false };
     let model = recipe.model()?;
     step::check_targets(&model, &recipe.loss, &form)?;
-    step::record_training(&model, &recipe.loss, &recipe.optimizer, &recipe.preprocess, &form, rows)?;
+    step::record_training(&model, &recipe.loss, &recipe.optimizer, recipe.preparation(), &form, rows)?;
     Ok(())
 }
 

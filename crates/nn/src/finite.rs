@@ -100,7 +100,7 @@ impl Check {
                 trainer.model(),
                 trainer.loss(),
                 &trainer.optimizer,
-                trainer.preprocess(),
+                trainer.preparation(),
                 &on.feed.form,
                 pass.rows,
             )?;

@@ -244,7 +244,7 @@ impl Trainer {
         let feed = Feed::new(&**self.backend(), train, weights, fit.batch_size, self.residency)?;
         let passes = self.passes(&feed, fit.batch_size, |rows| {
             let (model, loss) = (self.model(), self.loss());
-            step::record_training(model, loss, &self.optimizer, self.preprocess(), &feed.form, rows)
+            step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)
         })?;
         let evaluation = validation.map(|split| self.evaluation(split, fit.metrics)).transpose()?;
         Ok(Prepare { steps: passes.iter().map(|pass| pass.times).sum(), feed, passes, evaluation })

@@ -19,6 +19,7 @@
 //! ```
 
 mod activation;
+mod augment;
 mod batch;
 mod bench;
 pub mod callbacks;
@@ -53,6 +54,7 @@ mod verify;
 mod words;
 
 pub use activation::Activation;
+pub use augment::{Augment, Fill, Reach, Sampling};
 pub use bench::{BenchReport, bench_step, training_plan};
 pub use callbacks::{Callback, Flow, Prepared, StepReport};
 pub use checkpoint::{Checkpoint, Checkpoints};

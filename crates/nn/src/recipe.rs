@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use crate::{
-    Loss, Network, NnError, Node, Optimizer, Output, ParameterGroup, Preprocess, Scheduled, TargetKind,
-    Trainer,
+    Augment, Loss, Network, NnError, Node, Optimizer, Output, ParameterGroup, Preprocess, Scheduled,
+    TargetKind, Trainer,
     file::read_regular,
     metrics::Metric,
+    step::Preparation,
     words::{in_plain_words, nearest},
 };
 
@@ -60,6 +61,8 @@ pub struct Recipe {
     pub data: DataSpec,
     /// How what goes in is prepared.
     pub preprocess: Preprocess,
+    /// How pictures are changed by chance while training; none leaves them as they are.
+    pub augment: Option<Augment>,
     /// Times that each row is visited.
     pub epochs: usize,
     /// Rows of a step.
@@ -110,6 +113,7 @@ struct RecipeFile {
     data: DataSpec,
     #[serde(default)]
     preprocess: Preprocess,
+    augment: Option<Spanned<Augment>>,
     epochs: Spanned<usize>,
     batch_size: Spanned<usize>,
     loss: Loss,
@@ -281,6 +285,11 @@ impl Recipe {
                 return Err(fail(Some(settings.span()), message));
             }
         }
+        if let Some(augment) = &file.augment
+            && let Some(message) = augment.get_ref().wrong_setting()
+        {
+            return Err(fail(Some(augment.span()), format!("augment: {message}")));
+        }
         let mut layers = Vec::with_capacity(file.layers.len());
         for (i, layer) in file.layers.iter().enumerate() {
             layers
@@ -291,6 +300,7 @@ impl Recipe {
             description: file.description,
             data: file.data,
             preprocess: file.preprocess,
+            augment: file.augment.map(Spanned::into_inner),
             epochs: file.epochs.into_inner(),
             batch_size: file.batch_size.into_inner(),
             loss: file.loss,
@@ -371,6 +381,10 @@ impl Recipe {
         Ok(model)
     }
 
+    pub(crate) fn preparation(&self) -> Preparation<'_> {
+        Preparation { preprocess: &self.preprocess, augment: self.augment.as_ref() }
+    }
+
     /// A trainer for the recipe's network, its parameters drawn from the seed.
     ///
     /// # Errors
@@ -381,6 +395,9 @@ impl Recipe {
             .with_classes(classes.to_vec());
         if let Some(schedule) = &self.schedule {
             trainer = trainer.with_schedule(schedule.clone())?;
+        }
+        if let Some(augment) = &self.augment {
+            trainer = trainer.with_augment(augment.clone())?;
         }
         trainer.reset(seed)?;
         Ok(trainer)

@@ -5,7 +5,8 @@ use kiln_graph::{Collect, GatherOptions, Graph, GraphError, Request, Segments, T
 use kiln_kernel::{Advance, GatherType, Shape};
 
 use crate::{
-    Loss, Mode, Network, NnError, Optimizer, Preprocess, Recording, TargetKind, loss::record::RecordedLoss,
+    Augment, Loss, Mode, Network, NnError, Optimizer, Preprocess, Recording, TargetKind,
+    loss::record::RecordedLoss,
 };
 
 /// Rows of the hyper-parameter table: steps that run before it is written again.
@@ -18,6 +19,29 @@ pub(crate) const ORDER: &str = "order";
 pub(crate) const SAMPLE_WEIGHTS: &str = "sample_weights";
 /// Name of the buffer that an evaluation's outputs are kept in.
 pub(crate) const OUTPUTS: &str = "outputs";
+
+/// How the rows of a data set become what a network sees.
+#[derive(Clone, Copy)]
+pub(crate) struct Preparation<'a> {
+    pub(crate) preprocess: &'a Preprocess,
+    /// None where rows are seen as they are.
+    pub(crate) augment: Option<&'a Augment>,
+}
+
+/// The rows of a batch.
+pub(crate) struct Rows {
+    /// As the network sees them.
+    pub(crate) features: Tensor,
+    /// The share that each has in its mixture, where rows are mixed.
+    pub(crate) shares: Option<Tensor>,
+}
+
+/// A target with the share of the loss that each row of it has.
+#[derive(Clone, Copy)]
+struct Wanted {
+    target: Tensor,
+    weights: Option<Tensor>,
+}
 
 /// The form of a resident split: all that its plans depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,12 +65,23 @@ impl Form {
         }
     }
 
+    /// What the network sees of a batch.
     pub(crate) fn record_features(
         &self,
         g: &mut Graph,
         rows: usize,
         preprocess: &Preprocess,
     ) -> Result<Tensor, GraphError> {
+        Ok(self.record_batch(g, rows, Preparation { preprocess, augment: None })?.features)
+    }
+
+    /// What the network sees of a batch, changed by chance where it is to be.
+    pub(crate) fn record_batch(
+        &self,
+        g: &mut Graph,
+        rows: usize,
+        Preparation { preprocess, augment }: Preparation<'_>,
+    ) -> Result<Rows, GraphError> {
         // what overflows is refused by the graph, as is all that is too large
         let elements = self.items.saturating_mul(self.item.elements());
         let (data, dtype) = match self.bytes {
@@ -56,14 +91,27 @@ impl Form {
         let order = g.input_u32(ORDER, [self.items])?;
         let (scale, shift) = preprocess.factors(self.bytes);
         g.scoped("batch", |g| {
+            let item = self.item.clone();
             let options =
-                GatherOptions { rows, items: self.items, item: self.item.clone(), dtype, scale, shift };
-            g.gather(data, order, options)
+                GatherOptions { rows, items: self.items, item, dtype, reversed: false, scale, shift };
+            let Some(augment) = augment.filter(|augment| !augment.is_identity()) else {
+                return Ok(Rows { features: g.gather(data, order, options)?, shares: None });
+            };
+            let side = |axis: usize| self.item.dims().get(axis).copied().unwrap_or(1);
+            let (features, shares) =
+                g.gather_augmented(data, order, options, &augment.options(side(1), side(2)))?;
+            Ok(Rows { features, shares: (augment.mixup > 0.0).then_some(shares) })
         })
     }
 
-    /// The targets of the rows that `x` holds as the network sees them.
-    fn record_targets(&self, g: &mut Graph, rows: usize, x: Tensor) -> Result<Tensor, GraphError> {
+    /// The targets of the rows that `x` holds as the network sees them, or those of the rows that they are mixed with.
+    fn record_targets(
+        &self,
+        g: &mut Graph,
+        rows: usize,
+        x: Tensor,
+        reversed: bool,
+    ) -> Result<Tensor, GraphError> {
         let order = g.input_u32(ORDER, [self.items])?;
         let items = self.items;
         g.scoped("batch", |g| match &self.targets {
@@ -73,7 +121,7 @@ impl Form {
                 let labels = g.gather(
                     data,
                     order,
-                    GatherOptions { rows, items, item, dtype, scale: vec![], shift: vec![] },
+                    GatherOptions { rows, items, item, dtype, reversed, scale: vec![], shift: vec![] },
                 )?;
                 Ok(labels)
             }
@@ -83,14 +131,27 @@ impl Form {
                 g.gather(
                     data,
                     order,
-                    GatherOptions { rows, items, item, dtype, scale: vec![1.0], shift: vec![0.0] },
+                    GatherOptions {
+                        rows,
+                        items,
+                        item,
+                        dtype,
+                        reversed: false,
+                        scale: vec![1.0],
+                        shift: vec![0.0],
+                    },
                 )
             }
             TargetKind::Input(_) => Ok(x),
         })
     }
 
-    fn record_weights(&self, g: &mut Graph, rows: usize) -> Result<Option<Tensor>, GraphError> {
+    fn record_weights(
+        &self,
+        g: &mut Graph,
+        rows: usize,
+        reversed: bool,
+    ) -> Result<Option<Tensor>, GraphError> {
         if !self.weighted {
             return Ok(None);
         }
@@ -101,10 +162,41 @@ impl Form {
             items: self.items,
             item: Shape::scalar(),
             dtype: GatherType::F32,
+            reversed,
             scale: vec![1.0],
             shift: vec![0.0],
         };
         g.scoped("batch", |g| g.gather(data, order, options)).map(Some)
+    }
+
+    /// The targets of a batch with their weights: the rows' own and, where rows are mixed, those of the rows that they
+    /// are mixed with.
+    fn record_wanted(&self, g: &mut Graph, rows: usize, batch: &Rows) -> Result<Vec<Wanted>, GraphError> {
+        let mut wanted = Vec::with_capacity(2);
+        // an autoencoder's target is the mixture itself
+        let shares = batch.shares.filter(|_| !matches!(self.targets, TargetKind::Input(_)));
+        for reversed in [false, true] {
+            let mut weights = self.record_weights(g, rows, reversed)?;
+            if let Some(shares) = shares {
+                let share = match reversed {
+                    false => shares,
+                    true => {
+                        let others = g.neg(shares)?;
+                        g.add_constant(others, 1.0)?
+                    }
+                };
+                weights = Some(match weights {
+                    Some(weights) => g.mul(weights, share)?,
+                    None => share,
+                });
+            }
+            let target = self.record_targets(g, rows, batch.features, reversed)?;
+            wanted.push(Wanted { target, weights });
+            if shares.is_none() {
+                break;
+            }
+        }
+        Ok(wanted)
     }
 }
 
@@ -155,33 +247,36 @@ struct RecordedNetwork {
     trained: Vec<(String, Tensor)>,
 }
 
-/// Records the network and its loss: the sum over the outputs, each with its weight, and the layers' penalties.
+/// Records the network and its loss: the sum over the outputs, each with its weight, of the losses of all that is
+/// wanted, and the layers' penalties. Hits are counted of the first that is wanted.
 fn record_loss(
     model: &Network,
     loss: &Loss,
     g: &mut Graph,
     mode: Mode,
     form: &Form,
-    (x, target): (Tensor, Tensor),
+    (x, wanted): (Tensor, &[Wanted]),
 ) -> Result<RecordedNetwork, GraphError> {
     let rows = g.shape(x)?[0];
-    let weights = form.record_weights(g, rows)?;
+    let own = wanted[0];
     let mut to = Recording::new(g, mode);
     let loss_of = |i: usize| model.outputs().get(i).and_then(|output| output.loss.as_ref()).unwrap_or(loss);
     let outputs = model.record(&mut to, x, |i| loss_of(i).includes_softmax())?;
     let (specs, penalties) = (to.parameters().to_vec(), to.penalties().to_vec());
     let weight_of = |i: usize| model.outputs().get(i).map_or(1.0, |output| output.weight);
     let classifies = loss_of(0).is_classification(&form.targets);
-    let mut recorded = loss_of(0).record(g, outputs[0], target, weights, classifies)?;
+    let mut recorded = loss_of(0).record(g, outputs[0], own.target, own.weights, classifies)?;
     let main = recorded.mean;
     g.scoped("loss", |g| {
         let mut mean = g.scale(main, weight_of(0))?;
         // everything but the main loss, for the totals
         let mut extra: Option<Tensor> = None;
         let mut summands = penalties;
-        for (i, &output) in outputs.iter().enumerate().skip(1) {
-            let other = loss_of(i).record_mean(g, output, target, weights)?;
-            summands.push(g.scale(other, weight_of(i))?);
+        for (i, &output) in outputs.iter().enumerate() {
+            for part in wanted.iter().skip(usize::from(i == 0)) {
+                let other = loss_of(i).record_mean(g, output, part.target, part.weights)?;
+                summands.push(g.scale(other, weight_of(i))?);
+            }
         }
         for summand in summands {
             extra = Some(match extra {
@@ -210,15 +305,15 @@ pub(crate) fn record_training(
     model: &Network,
     loss: &Loss,
     optimizer: &Optimizer,
-    preprocess: &Preprocess,
+    preparation: Preparation<'_>,
     form: &Form,
     rows: usize,
 ) -> Result<Recorded, GraphError> {
     let mut g = Graph::new();
-    let x = form.record_features(&mut g, rows, preprocess)?;
-    let target = form.record_targets(&mut g, rows, x)?;
+    let batch = form.record_batch(&mut g, rows, preparation)?;
+    let wanted = form.record_wanted(&mut g, rows, &batch)?;
     let RecordedNetwork { loss, trained, .. } =
-        record_loss(model, loss, &mut g, Mode::Train, form, (x, target))?;
+        record_loss(model, loss, &mut g, Mode::Train, form, (batch.features, &wanted))?;
     let tensors: Vec<Tensor> = trained.iter().map(|(_, tensor)| *tensor).collect();
     let gradients = g.gradients(loss.mean, &tensors)?;
     // as the trainer lays them out
@@ -256,8 +351,10 @@ pub(crate) fn record_evaluation(
 ) -> Result<Recorded, GraphError> {
     let mut g = Graph::new();
     let x = form.record_features(&mut g, rows, preprocess)?;
-    let target = form.record_targets(&mut g, rows, x)?;
-    let recorded = record_loss(model, loss, &mut g, Mode::Eval, form, (x, target))?;
+    let target = form.record_targets(&mut g, rows, x, false)?;
+    let weights = form.record_weights(&mut g, rows, false)?;
+    let wanted = [Wanted { target, weights }];
+    let recorded = record_loss(model, loss, &mut g, Mode::Eval, form, (x, &wanted))?;
     let mut request = Request {
         totals: recorded.loss.totals,
         advance: Some(Advance { batch: rows as u32, steps: 0 }),

@@ -7,12 +7,13 @@ use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
 use kiln_kernel::{Backend, Buffer, DType, HostRef, Reading};
 
 use crate::{
-    Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores, Summary,
+    Augment, Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores,
+    Summary,
     batch::Batch,
     checkpoint::Resumed,
     feed::Feed,
     state::State,
-    step::{Form, HYPER_ROWS, Recorded},
+    step::{Form, HYPER_ROWS, Preparation, Recorded},
 };
 
 /// A network with its parameters on a device, an optimizer and a loss.
@@ -30,6 +31,7 @@ pub struct Trainer {
     pub(crate) plateau: Option<Plateau>,
     loss: Loss,
     preprocess: Preprocess,
+    augment: Option<Augment>,
     classes: Vec<String>,
     pub(crate) residency: Residency,
     pub(crate) state: State,
@@ -83,6 +85,7 @@ impl Trainer {
             plateau: None,
             loss,
             preprocess: Preprocess::default(),
+            augment: None,
             classes: Vec::new(),
             residency: Residency::Auto,
             state,
@@ -171,6 +174,26 @@ impl Trainer {
         self.preprocess = preprocess;
         self.batches.clear();
         self
+    }
+
+    /// With pictures changed by chance while training; evaluation and prediction see them as they are.
+    ///
+    /// # Errors
+    /// If a setting is out of range, or the network takes no pictures that can be so changed.
+    pub fn with_augment(mut self, augment: Augment) -> Result<Self, NnError> {
+        augment.check_for(&self.model.input_shape())?;
+        self.augment = Some(augment).filter(|augment| !augment.is_identity());
+        self.batches.clear();
+        Ok(self)
+    }
+
+    /// How pictures are changed while training, if they are.
+    pub fn augment(&self) -> Option<&Augment> {
+        self.augment.as_ref()
+    }
+
+    pub(crate) fn preparation(&self) -> Preparation<'_> {
+        Preparation { preprocess: &self.preprocess, augment: self.augment.as_ref() }
     }
 
     /// With these names of the classes, which are saved with the model.

@@ -58,7 +58,14 @@ pub fn verify(
     // The parameters are drawn on the CPU: a device that is broken must not spoil what it is checked with.
     let trainer = recipe.trainer(&Device::cpu(), &[], seed)?;
     let record = |optimizer: &Optimizer| {
-        step::record_training(trainer.model(), &recipe.loss, optimizer, &recipe.preprocess, &form, batch_size)
+        step::record_training(
+            trainer.model(),
+            &recipe.loss,
+            optimizer,
+            recipe.preparation(),
+            &form,
+            batch_size,
+        )
     };
     let Recorded { graph, request } = record(&recipe.optimizer)?;
     let segments = trainer.store().segments();

@@ -11,6 +11,7 @@ use crate::{
     adamax::adamax,
     advance::advance,
     arguments::{Argument, Bound},
+    augment::{augment_draw, gather_augmented_f32, gather_augmented_u8},
     avg_pool2d::{avg_pool2d, avg_pool2d_backward},
     clip::{clip_norm, clip_value, global_norm, segment_norms, sum_squares},
     concat::concat,
@@ -199,6 +200,17 @@ fn call<'a: 'b, 'b, T: Real>(
             }
             moving_average(k, pairs);
         }
+        Kernel::AugmentDraw(k) => augment_draw(k, args.uint()?, args.uint_mut()?, args.real_mut()?),
+        Kernel::GatherAugmented(k) => match k.dtype {
+            GatherType::U8 => {
+                let data = args.uint()?;
+                gather_augmented_u8(k, data, (args.uint()?, args.uint()?, args.uint()?), args.real_mut()?);
+            }
+            GatherType::F32 | GatherType::U32 => {
+                let data = args.real()?;
+                gather_augmented_f32(k, data, (args.uint()?, args.uint()?, args.uint()?), args.real_mut()?);
+            }
+        },
         Kernel::Gather(k) => match k.dtype {
             GatherType::U8 => gather_u8(k, args.uint()?, args.uint()?, args.uint()?, args.real_mut()?),
             GatherType::F32 => gather_f32(k, args.real()?, args.uint()?, args.uint()?, args.real_mut()?),

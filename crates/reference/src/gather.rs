@@ -8,6 +8,7 @@ use crate::{
 /// Where row `r` of the batch lies in the data set.
 fn item(kernel: &Gather, order: &[u32], clock: &[u32], r: usize) -> usize {
     let last = kernel.items as usize - 1;
+    let r = if kernel.reversed { kernel.rows as usize - 1 - r } else { r };
     // An order that names no item is clamped, as a GPU clamps it.
     (order[(clock[2] as usize + r).min(last)] as usize).min(last)
 }

@@ -16,6 +16,7 @@ mod adam;
 mod adamax;
 mod advance;
 mod arguments;
+mod augment;
 mod avg_pool2d;
 mod binary;
 mod clip;

@@ -104,6 +104,7 @@ fn step() -> Vec<(&'static str, Kernel)> {
             items: 60_000,
             row_len: 784,
             dtype: GatherType::U8,
+            reversed: false,
             scale: vec![Real(1.0 / 255.0)],
             shift: vec![Real(0.0)],
         }),

@@ -541,7 +541,15 @@ fn gather_follows_the_order_from_the_cursor() {
     let picked = [4, 1, 2, 2];
     let (scale, shift) = (vec![Real(0.5), Real(2.0)], vec![Real(0.25), Real(-1.0)]);
     let factor = |j: usize| if j < 3 { (0.5, 0.25) } else { (2.0, -1.0) };
-    let kernel = |dtype| Gather { rows, items, row_len, dtype, scale: scale.clone(), shift: shift.clone() };
+    let kernel = |dtype| Gather {
+        rows,
+        items,
+        row_len,
+        dtype,
+        reversed: false,
+        scale: scale.clone(),
+        shift: shift.clone(),
+    };
     let want = |value: &dyn Fn(usize) -> f64| -> Vec<f64> {
         let at = |(r, j): (usize, usize)| value(picked[r] * 6 + j) * factor(j).0 + factor(j).1;
         (0..4).flat_map(|r| (0..6).map(move |j| (r, j))).map(at).collect()

@@ -17,6 +17,8 @@ pub struct GatherOptions {
     pub item: Shape,
     /// How the items are stored.
     pub dtype: GatherType,
+    /// Whether the last row of the batch comes first: what each row of a batch is mixed with.
+    pub reversed: bool,
     /// Factor of each channel (one, or as many as the item's first axis); empty for integers.
     pub scale: Vec<f32>,
     /// Summand of each channel; as many as `scale`.
@@ -102,6 +104,7 @@ impl Rule for Gather {
         let row_len = o.item.elements();
         let mut y = Vec::with_capacity(o.rows * row_len);
         for r in 0..o.rows {
+            let r = if o.reversed { o.rows - 1 - r } else { r };
             let item = order[(cursor + r).min(o.items - 1)];
             for j in 0..row_len {
                 let v = data[item * row_len + j];
@@ -139,6 +142,7 @@ impl Rule for Gather {
             items: o.items as u32,
             row_len: o.item.elements() as u32,
             dtype: o.dtype,
+            reversed: o.reversed,
             scale: reals(&o.scale),
             shift: reals(&o.shift),
         };

@@ -1,6 +1,7 @@
 //! The operations: one file each with shape rule, meaning, gradient and lowering side by side, and the
 //! [`Graph`] method that records it.
 
+mod augment;
 mod binary;
 mod conv2d;
 mod cross_entropy;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use kiln_kernel::{Binary, DType, Real, Shape, Unary};
 
+pub use augment::AugmentOptions;
 pub use conv2d::{Conv2dOptions, ConvTranspose2dOptions, Padding};
 pub use custom::CustomOp;
 pub use gather::GatherOptions;
@@ -106,6 +108,8 @@ operations! {
     Dropout(dropout::Dropout),
     RandomNormal(random::RandomNormal),
     Gather(gather::Gather),
+    AugmentDraw(augment::AugmentDraw),
+    GatherAugmented(augment::GatherAugmented),
     Custom(custom::Custom),
     OneHot(one_hot::OneHot),
     Literal(literal::Literal),

@@ -4,7 +4,8 @@ use super::Constants;
 use crate::{Binding, CLOCK_WORDS, Constant, DType, Real, Spec, Tail};
 
 /// A batch of a resident data set: `y[r, j] = data[order[min(cursor + r, items - 1)], j] · scale[c] + shift[c]`
-/// with c the channel `j / channel_len`, and cursor the clock's. Class labels (`U32`) are copied.
+/// with c the channel `j / channel_len`, and cursor the clock's. Class labels (`U32`) are copied. With `reversed` row r
+/// takes the place of row `rows - 1 - r`: its partner where rows are mixed.
 ///
 /// Bindings: `data`, `order` (u32 \[items\]), `clock` (u32), `y` [rows, row_len].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,8 @@ pub struct Gather {
     pub row_len: u32,
     /// How the data set is stored.
     pub dtype: GatherType,
+    /// Whether the last row of the batch comes first.
+    pub reversed: bool,
     /// Factor of each channel; one entry, or one for each channel. Empty for `U32`.
     pub scale: Vec<Real>,
     /// Summand of each channel; as many as `scale`.
@@ -49,6 +52,7 @@ impl Spec for Gather {
     fn constants(&self) -> Constants {
         let mut constants: Constants =
             vec![("ROWS", self.rows.into()), ("ITEMS", self.items.into()), ("ROW_LEN", self.row_len.into())];
+        constants.push(("REVERSED", self.reversed.into()));
         if !self.scale.is_empty() {
             constants.extend([
                 ("CHANNELS", self.scale.len().into()),

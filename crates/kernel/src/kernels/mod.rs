@@ -2,6 +2,7 @@
 //!
 //! Buffers are named in the order of their bindings. `i / j` on whole numbers rounds down.
 
+mod augment;
 mod batch;
 mod conv2d;
 mod custom;
@@ -18,6 +19,7 @@ mod softmax;
 
 use crate::Constant;
 
+pub use augment::{AugmentDraw, AugmentRanges, Border, GatherAugmented};
 pub use batch::{Accumulate, Advance, Dropout, Gather, GatherType, RandomNormal};
 pub use conv2d::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape};
 pub use custom::{Custom, CustomFunction, CustomInput, CustomValue};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use kiln_data::DataDir;
-use kiln_nn::Recipe;
+use kiln_nn::{Augment, Recipe};
 use serde::{Deserialize, Serialize};
 
 mod inspect;
@@ -210,6 +210,10 @@ pub(crate) struct Train {
     /// Part of the training rows to hold out for validation [default: the recipe's, else none]
     #[arg(long, value_name = "PART", value_parser = part)]
     pub(crate) validation_split: Option<f64>,
+    /// Change pictures by chance while training: settings in one line, or a recipe's name for its settings, or none
+    /// [default: the recipe's]
+    #[arg(long, value_name = "SETTINGS", value_parser = augment)]
+    pub(crate) augment: Option<Augment>,
     /// Begin with what a model has learned, as far as names and shapes of parameters fit
     #[arg(long, value_name = "MODEL")]
     pub(crate) init_from: Option<PathBuf>,
@@ -221,8 +225,8 @@ pub(crate) struct Train {
     pub(crate) out: Option<PathBuf>,
     /// Go on with the interrupted run of this folder, with all its settings
     #[arg(long, value_name = "DIR", conflicts_with_all = [
-        "recipe", "epochs", "batch_size", "lr", "optimizer", "seed", "limit", "validation_split", "init_from",
-        "freeze", "out", "log", "checkpoint_steps", "check_finite",
+        "recipe", "epochs", "batch_size", "lr", "optimizer", "seed", "limit", "validation_split", "augment",
+        "init_from", "freeze", "out", "log", "checkpoint_steps", "check_finite",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Write a checkpoint every N steps [default: every ten seconds]
@@ -394,6 +398,9 @@ pub(crate) struct BenchStep {
     /// Images per step [default: the recipe's]
     #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
+    /// Change pictures by chance: settings in one line, a recipe's name, or none [default: the recipe's]
+    #[arg(long, value_name = "SETTINGS", value_parser = augment)]
+    pub(crate) augment: Option<Augment>,
     /// Steps to time
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = at_least_one(1_000_000))]
     pub(crate) steps: u32,
@@ -419,6 +426,18 @@ pub(crate) struct BenchMatmul {
 /// A whole number from 1 to `most`.
 fn at_least_one(most: u32) -> RangedU64ValueParser<u32> {
     RangedU64ValueParser::new().range(1..=u64::from(most))
+}
+
+/// `rotation = 10, zoom = 0.1`, or whose settings to take.
+pub(crate) fn augment(text: &str) -> Result<Augment, String> {
+    match text.trim() {
+        "none" | "" => Ok(Augment::default()),
+        text if text.contains('=') => text.parse().map_err(|error: kiln_nn::NnError| error.to_string()),
+        name => match Recipe::open(name).map_err(|error| error.to_string())?.augment {
+            Some(augment) => Ok(augment),
+            None => Err(format!("recipe \"{name}\" does not change pictures")),
+        },
+    }
 }
 
 /// A finite number above 0 that `f32` can hold.

@@ -6,7 +6,10 @@ use kiln_graph::{AugmentOptions, CLOCK, Graph, ParameterStore, Plan, Request, Se
 use kiln_kernel::{AugmentRanges, Border, HostRef, Real, Shape};
 use serde::{Deserialize, Serialize};
 
-use crate::{NnError, Numbers, Preprocess, Residency, feed::Feed, state::clock_words, step::Preparation};
+use crate::{
+    NnError, Numbers, Preprocess, Residency, feed::Feed, state::clock_words, step::Preparation,
+    words::in_plain_words,
+};
 
 /// Pictures changed by chance, anew at every step, on the device: what Keras' `RandomRotation`, `RandomTranslation`,
 /// `RandomZoom`, `RandomFlip`, ... and torchvision's transforms do. Training sees changed pictures; evaluation and
@@ -304,6 +307,26 @@ impl Augment {
             Features::Real(_) => Features::Real(pictures),
         };
         Ok(Split::new(features, split.item_shape().clone(), split.targets().clone())?)
+    }
+}
+
+impl std::str::FromStr for Augment {
+    type Err = NnError;
+
+    /// Settings as recipes have them, in one line: `rotation = 10, zoom = [0.9, 1.2], horizontal_flip = true`.
+    fn from_str(text: &str) -> Result<Self, NnError> {
+        #[derive(Deserialize)]
+        struct Line {
+            augment: Augment,
+        }
+        let line: Line = toml::from_str(&format!("augment = {{ {text} }}")).map_err(|error| {
+            let message = in_plain_words(error.message());
+            NnError::Settings(format!(
+                "augment: \"{text}\": {message}; write rotation = 10, horizontal_flip = true, say"
+            ))
+        })?;
+        line.augment.check()?;
+        Ok(line.augment)
     }
 }
 

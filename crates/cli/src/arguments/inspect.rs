@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use kiln_nn::{Recipe, inspect::Maximize};
+use kiln_nn::{Augment, Recipe, inspect::Maximize};
 
-use super::{FromData, OnDevice, Output, at_least_one};
+use super::{FromData, OnDevice, Output, at_least_one, augment};
 
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
@@ -136,16 +136,22 @@ pub(crate) enum SplitName {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kiln data show digits --count 36")]
+#[command(
+    after_help = "Example:\n  kiln data show digits --count 36\n  kiln data show digits --augment 'rotation = 20, zoom = 0.2'"
+)]
 pub(crate) struct DataShow {
     #[arg(value_name = "NAME", help = format!("A data set: {}", Recipe::DATASETS.join(", ")))]
     pub(crate) name: String,
     /// Training or test rows
     #[arg(long, value_name = "SPLIT", value_enum, ignore_case = true, default_value = "train")]
     pub(crate) split: SplitName,
-    /// Samples to show
-    #[arg(long, value_name = "N", default_value_t = 25, value_parser = at_least_one(2_500))]
-    pub(crate) count: u32,
+    /// Samples to show [default: 25; with --augment 8]
+    #[arg(long, value_name = "N", value_parser = at_least_one(2_500))]
+    pub(crate) count: Option<u32>,
+    /// Draw each sample as training sees it in eight steps, changed by chance: settings in one line, or a recipe's name
+    /// for its settings
+    #[arg(long, value_name = "SETTINGS", value_parser = augment)]
+    pub(crate) augment: Option<Augment>,
     /// Seed of the choice of samples
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,

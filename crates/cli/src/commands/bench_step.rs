@@ -12,7 +12,10 @@ use crate::{
 };
 
 pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
-    let recipe = Recipe::open(&args.recipe)?;
+    let mut recipe = Recipe::open(&args.recipe)?;
+    if let Some(augment) = &args.augment {
+        recipe.augment = Some(augment.clone());
+    }
     let device = Device::open(&args.device.device)?;
     let batch_size = args.batch_size.map_or(recipe.batch_size, |n| n as usize);
     let report = {

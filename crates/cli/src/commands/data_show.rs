@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use kiln_data::{Dataset, Features, Split, Targets};
+use kiln_device::Device;
+use kiln_nn::Augment;
 use kiln_plot::{Cell, Grid};
 use serde::Serialize;
 
@@ -44,17 +46,21 @@ pub(crate) fn run(args: &DataShow, ui: &Ui) -> Result<(), Failure> {
         SplitName::Test => (&data.test, "test"),
     };
     let order = kiln_data::order(args.seed, 0, split.len(), true);
-    let shown: Vec<u32> = order.into_iter().take(args.count as usize).collect();
+    let shown: Vec<u32> = order.into_iter().take(sample_count(args)).collect();
     let samples = split.select(&shown)?;
     let file = match is_image(split.item_shape()) {
         true => {
             let file = args.out.clone().unwrap_or_else(|| format!("{}-{split_name}.png", data.name).into());
-            write(&draw(&data, split_name, &samples)?, &file)?;
+            let grid = match &args.augment {
+                None => draw(&data, split_name, &samples)?,
+                Some(augment) => draw_changed(&data, split_name, &samples, (augment, args.seed))?,
+            };
+            write(&grid, &file)?;
             Some(file)
         }
-        false if args.out.is_some() => {
+        false if args.out.is_some() || args.augment.is_some() => {
             let message = format!(
-                "the rows of {} are no images but {} numbers each; they are printed without --out",
+                "the rows of {} are no images but {} numbers each; they are printed without --out and --augment",
                 data.name,
                 split.item_shape().elements()
             );
@@ -100,6 +106,46 @@ fn draw(data: &Dataset, split_name: &str, samples: &Split) -> Result<Grid, Failu
     let columns = (1..=20).find(|n| n * n >= cells.len()).unwrap_or(20);
     let title = format!("{}, {} {split_name} rows", data.name, cells.len());
     Ok(Grid::new(title).sides(84).columns(columns).row("", cells))
+}
+
+/// Steps in which a changed sample is drawn.
+const STEPS: usize = 8;
+
+fn sample_count(args: &DataShow) -> usize {
+    match (args.count, &args.augment) {
+        (Some(count), _) => count as usize,
+        (None, None) => 25,
+        (None, Some(_)) => 8,
+    }
+}
+
+/// The samples, each beside itself as training would see it at several steps.
+fn draw_changed(
+    data: &Dataset,
+    split_name: &str,
+    samples: &Split,
+    (augment, seed): (&Augment, u64),
+) -> Result<Grid, Failure> {
+    let device = Device::cpu();
+    let mut rows = Vec::with_capacity(STEPS + 1);
+    rows.push(samples.clone());
+    for step in 0..STEPS as u64 {
+        rows.push(augment.split(&device, samples, seed, step)?);
+    }
+    let title = format!("{}, {} {split_name} rows, as they are and changed", data.name, samples.len());
+    let mut grid = Grid::new(title).sides(84).columns(STEPS + 1);
+    for row in 0..samples.len() {
+        let mut cells = Vec::with_capacity(STEPS + 1);
+        for changed in &rows {
+            cells.push(Cell::new(row_picture(changed, row)?));
+        }
+        let heading = match samples.targets() {
+            Targets::Classes { labels, .. } => data.classes[labels[row] as usize].clone(),
+            Targets::Real { .. } | Targets::Input => String::new(),
+        };
+        grid = grid.row(heading, cells);
+    }
+    Ok(grid)
 }
 
 fn show(report: &Report, data: &Dataset, samples: &Split, ui: &Ui) -> Result<(), Failure> {

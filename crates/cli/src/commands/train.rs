@@ -256,6 +256,9 @@ fn adjusted(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
     if let Some(batch_size) = args.batch_size {
         recipe.batch_size = batch_size as usize;
     }
+    if let Some(augment) = &args.augment {
+        recipe.augment = Some(augment.clone()).filter(|augment| !augment.is_identity());
+    }
     if let Some(part) = args.validation_split {
         recipe.validation_split = part;
     }

@@ -84,11 +84,12 @@ pub mod prelude {
     };
     pub use kiln_nn::{
         Activation::{self, *},
-        Adadelta, Adagrad, Adam, Adamax, Add, Average, AvgPool2d, BatchNorm, Checkpoints, Clip, Concat,
-        Conv1d, Conv2d, ConvTranspose2d, Crop2d, Dense, Dropout, Embedding, EpochReport, Fit, Flatten,
-        GaussianNoise, GlobalAvgPool2d, GlobalMaxPool2d, GraphTrainer, GroupNorm, History, Initializer, Lamb,
-        Layer, LayerExt, LayerNorm, Lion, Loss, MaxPool2d, Maximum, Minimum, Module, Multiply, Nadam,
-        Network, Objective, Optimizer, Permute, Prelu, Recipe, Recording, Reshape, Residency, Rmsprop,
-        Schedule, Sequential, Sgd, Slice, SpatialDropout2d, Subtract, Trainer, Upsample2d, ZeroPad2d,
+        Adadelta, Adagrad, Adam, Adamax, Add, Augment, Average, AvgPool2d, BatchNorm, Checkpoints, Clip,
+        Concat, Conv1d, Conv2d, ConvTranspose2d, Crop2d, Dense, Dropout, Embedding, EpochReport, Fit,
+        Flatten, GaussianNoise, GlobalAvgPool2d, GlobalMaxPool2d, GraphTrainer, GroupNorm, History,
+        Initializer, Lamb, Layer, LayerExt, LayerNorm, Lion, Loss, MaxPool2d, Maximum, Minimum, Module,
+        Multiply, Nadam, Network, Objective, Optimizer, Permute, Prelu, Recipe, Recording, Reshape,
+        Residency, Rmsprop, Schedule, Sequential, Sgd, Slice, SpatialDropout2d, Subtract, Trainer,
+        Upsample2d, ZeroPad2d,
     };
 }

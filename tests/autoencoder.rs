@@ -26,8 +26,11 @@ fn network() -> Network {
 }
 
 fn trainer(device: &Device) -> Trainer {
-    let preprocess =
-        Preprocess { scale: Some(Numbers::Fraction("1/510".into())), shift: Some(Numbers::One(0.25)) };
+    let preprocess = Preprocess {
+        scale: Some(Numbers::Fraction("1/510".into())),
+        shift: Some(Numbers::One(0.25)),
+        ..Preprocess::default()
+    };
     Trainer::new(device, network(), Adam::new(0.01), Loss::MeanSquaredError)
         .unwrap()
         .with_preprocess(preprocess)

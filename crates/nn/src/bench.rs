@@ -52,13 +52,15 @@ pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError
     if batch_size == 0 {
         return Err(NnError::Settings("batch size must be at least 1".into()));
     }
-    let (model, form) = (recipe.model()?, Form::of(&random_rows(recipe, batch_size)?));
+    let split = random_rows(recipe, batch_size)?;
+    let (model, form) = (recipe.model()?, Form::of(&split));
+    let preprocess = recipe.preprocess.measured(&split);
     step::check_targets(&model, &recipe.loss, &form)?;
     let Recorded { graph, request } = step::record_training(
         &model,
         &recipe.loss,
         &recipe.optimizer,
-        recipe.preparation(),
+        recipe.preparation(&preprocess),
         &form,
         batch_size,
     )?;
@@ -83,12 +85,13 @@ pub fn bench_step(
     let trainer = recipe.trainer(device, &[], 42)?;
     let backend = device.backend();
     let data = Feed::new(&**backend, &split, None, batch_size, Residency::Auto)?;
+    let preprocess = recipe.preprocess.measured(&split);
     let started = Instant::now();
     let recorded = step::record_training(
         trainer.model(),
         &recipe.loss,
         &recipe.optimizer,
-        recipe.preparation(),
+        recipe.preparation(&preprocess),
         &data.form,
         batch_size,
     )?;
@@ -135,7 +138,14 @@ pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
     let form = Form { items: rows, bytes: item.len() == 3, item: item.into(), targets, weighted: false };
     let model = recipe.model()?;
     step::check_targets(&model, &recipe.loss, &form)?;
-    step::record_training(&model, &recipe.loss, &recipe.optimizer, recipe.preparation(), &form, rows)?;
+    step::record_training(
+        &model,
+        &recipe.loss,
+        &recipe.optimizer,
+        recipe.preparation(&recipe.preprocess),
+        &form,
+        rows,
+    )?;
     Ok(())
 }
 

@@ -156,6 +156,7 @@ impl Trainer {
             Some((kept, out)) => (kept, Some(out)),
             None => (train, fit.validation),
         };
+        self.measure(train);
         let on = self.prepare(train, validation, weights, &fit)?;
         let mut callbacks = std::mem::take(&mut fit.callbacks);
         let resumed = self.resumed.is_some();

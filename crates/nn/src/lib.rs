@@ -80,7 +80,7 @@ pub use optimizer::{
     Adadelta, Adagrad, Adam, Adamax, Clip, Lamb, Lion, Nadam, Optimizer, ParameterGroup, Rmsprop, Rule, Sgd,
     Update,
 };
-pub use preprocess::{Numbers, Preprocess};
+pub use preprocess::{Normalize, Numbers, Preprocess};
 pub use recipe::{DataSpec, EarlyStoppingSpec, Recipe, Target};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};

@@ -381,8 +381,9 @@ impl Recipe {
         Ok(model)
     }
 
-    pub(crate) fn preparation(&self) -> Preparation<'_> {
-        Preparation { preprocess: &self.preprocess, augment: self.augment.as_ref() }
+    /// How rows are prepared, where `preprocess` is the recipe's with all that is to be measured.
+    pub(crate) fn preparation<'a>(&'a self, preprocess: &'a Preprocess) -> Preparation<'a> {
+        Preparation { preprocess, augment: self.augment.as_ref() }
     }
 
     /// A trainer for the recipe's network, its parameters drawn from the seed.

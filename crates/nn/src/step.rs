@@ -95,11 +95,13 @@ impl Form {
             let options =
                 GatherOptions { rows, items: self.items, item, dtype, reversed: false, scale, shift };
             let Some(augment) = augment.filter(|augment| !augment.is_identity()) else {
-                return Ok(Rows { features: g.gather(data, order, options)?, shares: None });
+                let gathered = g.gather(data, order, options)?;
+                return Ok(Rows { features: preprocess.record_rest(g, gathered)?, shares: None });
             };
             let side = |axis: usize| self.item.dims().get(axis).copied().unwrap_or(1);
             let (features, shares) =
                 g.gather_augmented(data, order, options, &augment.options(side(1), side(2)))?;
+            let features = preprocess.record_rest(g, features)?;
             Ok(Rows { features, shares: (augment.mixup > 0.0).then_some(shares) })
         })
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use kiln_data::Split;
 use kiln_device::Device;
 use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
 use kiln_kernel::{Backend, Buffer, DType, HostRef, Reading};
@@ -176,6 +177,14 @@ impl Trainer {
         self
     }
 
+    /// Measures what the preparation wants measured; see [`Preprocess::measured`].
+    pub(crate) fn measure(&mut self, train: &Split) {
+        if self.preprocess.normalize.is_some() {
+            self.preprocess = self.preprocess.measured(train);
+            self.batches.clear();
+        }
+    }
+
     /// With pictures changed by chance while training; evaluation and prediction see them as they are.
     ///
     /// # Errors
@@ -316,6 +325,7 @@ impl Trainer {
         rows: usize,
         record: impl Fn(usize) -> Result<Recorded, GraphError>,
     ) -> Result<Vec<Pass>, NnError> {
+        self.preprocess.check_measured()?;
         let items = data.rows();
         let mut passes = Vec::new();
         for (rows, times) in [(rows, items / rows), (items % rows, 1)] {

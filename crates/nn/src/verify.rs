@@ -57,12 +57,13 @@ pub fn verify(
     let form = Form::of(&split);
     // The parameters are drawn on the CPU: a device that is broken must not spoil what it is checked with.
     let trainer = recipe.trainer(&Device::cpu(), &[], seed)?;
+    let preprocess = recipe.preprocess.measured(&split);
     let record = |optimizer: &Optimizer| {
         step::record_training(
             trainer.model(),
             &recipe.loss,
             optimizer,
-            recipe.preparation(),
+            recipe.preparation(&preprocess),
             &form,
             batch_size,
         )

@@ -7,7 +7,7 @@ use kiln_kernel::{HostRef, Shape, random::Stream};
 use ndarray::ArrayD;
 
 use super::{array, find, has_filters};
-use crate::{Layer, Mode, NnError, Recording, Trainer};
+use crate::{Layer, Mode, NnError, Preprocess, Recording, Trainer};
 
 /// The name of the pictures among the parameters. Layers' names have no space, so that it meets none of theirs.
 const PICTURE: &str = "the picture";
@@ -264,6 +264,7 @@ fn record_answer(
 
 /// What pictures are made of.
 struct Space {
+    preprocess: Preprocess,
     /// Of each channel, or one for all: what becomes of a pixel before the first layer, `pixel · scale + shift`.
     scale: Vec<f32>,
     shift: Vec<f32>,
@@ -282,7 +283,8 @@ impl Space {
         if images {
             scale.iter_mut().for_each(|s| *s *= 255.0);
         }
-        Self { scale, shift, grey: if images { 0.5 } else { 0.0 }, bounded: images }
+        let preprocess = trainer.preprocess().clone();
+        Self { preprocess, scale, shift, grey: if images { 0.5 } else { 0.0 }, bounded: images }
     }
 
     fn record_input(&self, g: &mut Graph, picture: Tensor) -> Result<Tensor, GraphError> {
@@ -292,7 +294,8 @@ impl Space {
         }
         let (scale, shift) = (g.literal(dims.clone(), &self.scale)?, g.literal(dims, &self.shift)?);
         let scaled = g.mul(picture, scale)?;
-        g.add(scaled, shift)
+        let shifted = g.add(scaled, shift)?;
+        self.preprocess.record_rest(g, shifted)
     }
 
     /// The picture after a step: `p + r (d / √(mean d² + tiny) - decay (p - grey))`.

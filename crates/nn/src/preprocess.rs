@@ -1,4 +1,4 @@
-use kiln_data::{Features, Split};
+use kiln_data::{DataError, Features, RowKind, Split};
 use serde::{Deserialize, Serialize};
 
 /// How what goes into a network is prepared: `x · scale + shift`, by channel or alike for all.
@@ -63,23 +63,28 @@ impl Preprocess {
     /// use kiln_nn::{Numbers, Preprocess};
     /// use kiln_data::{Features, Split, Targets};
     /// let rows = Split::new(Features::Bytes(vec![0, 255]), [2], Targets::Input)?;
-    /// assert_eq!(Preprocess::default().apply(&rows), [0.0, 1.0]);
+    /// assert_eq!(Preprocess::default().apply(&rows)?, [0.0, 1.0]);
     /// let centred = Preprocess { shift: Some(Numbers::One(-0.5)), ..Preprocess::default() };
-    /// assert_eq!(centred.apply(&rows), [-0.5, 0.5]);
+    /// assert_eq!(centred.apply(&rows)?, [-0.5, 0.5]);
     /// # Ok::<(), kiln_data::DataError>(())
     /// ```
-    pub fn apply(&self, split: &Split) -> Vec<f32> {
-        let (scale, shift) = self.factors(matches!(split.features(), Features::Bytes(_)));
+    ///
+    /// # Errors
+    /// Where rows that are read when they are needed cannot be read.
+    pub fn apply(&self, split: &Split) -> Result<Vec<f32>, DataError> {
+        let split = split.in_memory()?;
+        let (scale, shift) = self.factors(split.kind() == RowKind::Bytes);
         // as many elements as share a factor
         let run = (split.item_shape().elements() / scale.len()).max(1);
         let prepared = |(i, x): (usize, f32)| {
             let channel = i / run % scale.len();
             x * scale[channel] + shift[channel]
         };
-        match split.features() {
+        Ok(match split.features() {
             Features::Bytes(bytes) => bytes.iter().map(|&b| f32::from(b)).enumerate().map(prepared).collect(),
             Features::Real(values) => values.iter().copied().enumerate().map(prepared).collect(),
-        }
+            Features::OnDemand(_) => unreachable!("they were read above"),
+        })
     }
 
     /// What is wrong with the numbers, if anything.

@@ -138,7 +138,7 @@ pub(crate) enum SplitName {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kiln data show digits --count 36")]
 pub(crate) struct DataShow {
-    #[arg(value_name = "NAME", help = format!("A data set: {}", Recipe::DATASETS.join(", ")))]
+    #[arg(value_name = "NAME", help = format!("A data set: {}; or a recipe or its file", Recipe::DATASETS.join(", ")))]
     pub(crate) name: String,
     /// Training or test rows
     #[arg(long, value_name = "SPLIT", value_enum, ignore_case = true, default_value = "train")]

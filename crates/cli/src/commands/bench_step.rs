@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kiln_device::Device;
-use kiln_nn::{Recipe, bench_step};
+use kiln_nn::bench_step;
 
 use crate::{
     Failure,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
-    let recipe = Recipe::open(&args.recipe)?;
+    let recipe = args.data.recipe(&args.recipe, ui)?;
     let device = Device::open(&args.device.device)?;
     let batch_size = args.batch_size.map_or(recipe.batch_size, |n| n as usize);
     let report = {

@@ -45,7 +45,7 @@ fn the_target_is_the_row_as_the_network_sees_it() {
     let data = digits();
     for device in devices() {
         let trainer = trainer(device);
-        let want = trainer.preprocess().apply(&data.test);
+        let want = trainer.preprocess().apply(&data.test).unwrap();
         let extent = want.iter().fold((f32::MAX, f32::MIN), |(a, b), &v| (a.min(v), b.max(v)));
         assert_eq!(extent, (0.25, 0.75), "a half and a shift");
         let got = trainer.predict_split(&data.test).unwrap();

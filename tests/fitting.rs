@@ -53,7 +53,12 @@ fn bytes(trainer: &Trainer, folder: &Path) -> Vec<u8> {
 
 /// Epochs without the times that they took.
 fn timeless(epochs: &[EpochReport]) -> Vec<EpochReport> {
-    let timeless = |e: &EpochReport| EpochReport { seconds: 0.0, images_per_second: 0.0, ..e.clone() };
+    let timeless = |e: &EpochReport| EpochReport {
+        seconds: 0.0,
+        images_per_second: 0.0,
+        data_wait_seconds: 0.0,
+        ..e.clone()
+    };
     epochs.iter().map(timeless).collect()
 }
 
@@ -524,6 +529,7 @@ fn monitors_say_what_there_is() {
         learning_rate: 0.1,
         seconds: 1.0,
         images_per_second: 1.0,
+        data_wait_seconds: 0.0,
     };
     let error = Monitor::new("val_loss").of(&report).unwrap_err().to_string();
     assert!(error.contains("\"val_loss\"") && error.contains("loss"), "{error}");

@@ -29,7 +29,7 @@ fn columns_are_measured_by_the_first_fit_and_their_statistics_saved() {
         let message = trainer.evaluate(&bodies()).unwrap_err().to_string();
         assert!(message.contains("nothing has been measured yet; fit first"), "{message}");
         trainer.fit(&bodies(), Fit { epochs: 30, batch_size: 6, ..Fit::default() }).unwrap();
-        assert_eq!(*trainer.preprocess(), wanted.measured(&bodies()));
+        assert_eq!(*trainer.preprocess(), wanted.measured(&bodies()).unwrap());
         let scores = trainer.evaluate(&bodies()).unwrap();
         assert_eq!(scores.accuracy, Some(1.0), "{device}");
         let folder = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ fn rows_are_brought_to_unit_length_before_the_first_layer() {
         unit_length: true,
         ..Preprocess::default()
     };
-    let want = preprocess.apply(&bodies());
+    let want = preprocess.apply(&bodies()).unwrap();
     assert!(want.chunks(2).all(|row| (row[0].hypot(row[1]) - 1.0).abs() < 1e-6));
     for device in devices() {
         let model = Sequential::new([2]).add(Dense::new(2));

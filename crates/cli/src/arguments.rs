@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use kiln_data::DataDir;
-use kiln_nn::{Augment, Recipe};
+use kiln_nn::{Augment, DataSpec, Recipe};
 use serde::{Deserialize, Serialize};
+
+use crate::{Failure, output::Ui};
 
 mod inspect;
 
@@ -127,12 +129,39 @@ pub(crate) struct OnDevice {
 /// Which data.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FromData {
-    /// Folder that holds the data sets' folders [default: KILN_DATA, else the user's cache folder]
+    /// Folder that holds the data sets' folders; for folder-cnn the folder of images itself [default: KILN_DATA, else the
+    /// user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 }
 
 impl FromData {
+    /// The recipe's data, from the folder or file of `--data` instead of its own path, if it is given.
+    pub(crate) fn spec(&self, spec: &DataSpec) -> DataSpec {
+        let path = if self.data.is_some() { None } else { spec.path.clone() };
+        DataSpec { path, ..spec.clone() }
+    }
+
+    /// A recipe by name or file that knows what its data are like: where only reading them shows it and `--data` names
+    /// them, they are read; else that they are guessed is said.
+    pub(crate) fn recipe(&self, name: &str, ui: &Ui) -> Result<Recipe, Failure> {
+        let mut recipe = Recipe::open(name)?;
+        recipe.data = self.spec(&recipe.data);
+        if recipe.is_guessed() && (self.data.is_some() || recipe.data.path.is_some()) {
+            let data = recipe.dataset(&self.dir())?;
+            data.remarks.iter().for_each(|remark| ui.warn(remark));
+            recipe.resolve(&data)?;
+        } else if recipe.is_guessed() {
+            let (item, classes) = recipe.data_form();
+            let targets = if classes > 0 { format!(" of {classes} classes") } else { String::new() };
+            ui.note(&format!(
+                "{} takes shapes and classes from its data: taken for rows of {item:?}{targets}; name yours with --data",
+                recipe.name
+            ));
+        }
+        Ok(recipe)
+    }
+
     /// The folder of `--data`, else what the environment names.
     pub(crate) fn dir(&self) -> DataDir {
         DataDir::resolve(self.data.as_deref(), |name| std::env::var_os(name))
@@ -305,6 +334,8 @@ pub(crate) struct Summary {
     #[arg(value_name = "RECIPE | MODEL")]
     pub(crate) what: String,
     #[command(flatten)]
+    pub(crate) data: FromData,
+    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -350,6 +381,8 @@ pub(crate) struct Verify {
     pub(crate) recipe: String,
     #[command(flatten)]
     pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) data: FromData,
     /// Images per step [default: the recipe's]
     #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
@@ -395,6 +428,8 @@ pub(crate) struct BenchStep {
     pub(crate) recipe: String,
     #[command(flatten)]
     pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) data: FromData,
     /// Images per step [default: the recipe's]
     #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,

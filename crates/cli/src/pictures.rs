@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_data::{Features, Split};
+use kiln_data::{RowKind, RowMut, Split};
 use kiln_kernel::Shape;
 use kiln_nn::write_atomically;
 use kiln_plot::{Figure, Grid, Picture, Pixels, PlotError};
@@ -21,17 +21,24 @@ pub(crate) fn is_image(item: &Shape) -> bool {
 /// Row `row` of a split as a picture.
 ///
 /// # Errors
-/// Where the rows are no pictures.
+/// Where the rows are no pictures, or the row cannot be read.
 pub(crate) fn row_picture(split: &Split, row: usize) -> Result<Picture, Failure> {
     let item = split.item_shape();
-    let size = item.elements();
     let &[channels, height, width] = item.dims() else {
         return Err(Failure::Message(format!("rows of shape {item} are no images [1 or 3, height, width]")));
     };
-    let range = row * size..(row + 1) * size;
-    Ok(match split.features() {
-        Features::Bytes(bytes) => Picture::bytes([channels, height, width], &bytes[range])?,
-        Features::Real(values) => Picture::real([channels, height, width], &values[range])?,
+    let shape = [channels, height, width];
+    Ok(match split.kind() {
+        RowKind::Bytes => {
+            let mut bytes = vec![0; item.elements()];
+            split.read(&[row as u32], RowMut::Bytes(&mut bytes))?;
+            Picture::bytes(shape, bytes)?
+        }
+        RowKind::Real => {
+            let mut values = vec![0.0; item.elements()];
+            split.read(&[row as u32], RowMut::Real(&mut values))?;
+            Picture::real(shape, values)?
+        }
     })
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn draw(
         return Ok(());
     }
     let rows = test.clone().limit(ROWS * COLUMNS)?;
-    let given = trainer.preprocess().apply(&rows);
+    let given = trainer.preprocess().apply(&rows)?;
     let back: Vec<f32> = trainer.predict_split(&rows)?.into_iter().collect();
     let path = folder.file("reconstructions.png");
     write(&grid(&given, &back, test.item_shape().dims())?, &path)?;

@@ -217,19 +217,43 @@ pub(crate) fn hash_bytes(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 of a split's rows and targets, numbers as little-endian bytes.
-pub(crate) fn hash(split: &Split) -> String {
+/// Rows that are read at once to be hashed.
+const HASHED_ROWS: usize = 256;
+
+/// SHA-256 of a split's rows and targets, numbers as little-endian bytes. Of rows that are read when they are needed and
+/// can be told by other means, those means and which of them there are.
+///
+/// # Errors
+/// Where a row cannot be read.
+pub(crate) fn hash(split: &Split) -> Result<String, Failure> {
     let mut hasher = Sha256::new();
+    let real =
+        |values: &[f32], hasher: &mut Sha256| values.iter().for_each(|v| hasher.update(v.to_le_bytes()));
     match split.features() {
         Features::Bytes(bytes) => hasher.update(bytes),
-        Features::Real(values) => values.iter().for_each(|v| hasher.update(v.to_le_bytes())),
+        Features::Real(values) => real(values, &mut hasher),
+        Features::OnDemand(rows) => match rows.rows().identity() {
+            Some(identity) => {
+                hasher.update(identity);
+                (0..rows.len()).for_each(|row| hasher.update((rows.index(row) as u64).to_le_bytes()));
+            }
+            None => {
+                for rows in (0..split.len() as u32).collect::<Vec<_>>().chunks(HASHED_ROWS) {
+                    match split.load(rows)?.features() {
+                        Features::Bytes(bytes) => hasher.update(bytes),
+                        Features::Real(values) => real(values, &mut hasher),
+                        Features::OnDemand(_) => unreachable!("they were just read"),
+                    }
+                }
+            }
+        },
     }
     match split.targets() {
         Targets::Classes { labels, .. } => labels.iter().for_each(|l| hasher.update(l.to_le_bytes())),
         Targets::Real { values, .. } => values.iter().for_each(|v| hasher.update(v.to_le_bytes())),
         Targets::Input => {}
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -300,8 +324,8 @@ mod tests {
     fn hashes_tell_data_apart() {
         let a = kiln_data::Dataset::linear(1).unwrap();
         let b = kiln_data::Dataset::linear(2).unwrap();
-        assert_eq!(hash(&a.train), hash(&a.train.clone()));
-        assert_ne!(hash(&a.train), hash(&b.train));
-        assert_eq!(hash(&a.train).len(), 64);
+        assert_eq!(hash(&a.train).unwrap(), hash(&a.train.clone()).unwrap());
+        assert_ne!(hash(&a.train).unwrap(), hash(&b.train).unwrap());
+        assert_eq!(hash(&a.train).unwrap().len(), 64);
     }
 }

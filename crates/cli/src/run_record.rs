@@ -39,6 +39,21 @@ pub(crate) struct Asked {
     pub(crate) recipe: Recipe,
 }
 
+/// What tells data apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hashes {
+    train_sha256: String,
+    test_sha256: String,
+}
+
+impl Hashes {
+    /// # Errors
+    /// Where rows cannot be read to be hashed.
+    pub(crate) fn of(data: &Dataset) -> Result<Self, Failure> {
+        Ok(Self { train_sha256: hash(&data.train)?, test_sha256: hash(&data.test)? })
+    }
+}
+
 /// `run.json`
 #[derive(Serialize)]
 pub(crate) struct Run<'a, R: Serialize> {
@@ -50,8 +65,8 @@ pub(crate) struct Run<'a, R: Serialize> {
     dataset: &'a str,
     train_rows: usize,
     test_rows: usize,
-    train_sha256: String,
-    test_sha256: String,
+    #[serde(flatten)]
+    hashes: &'a Hashes,
     device: &'a str,
     backend: &'a str,
     driver: &'a str,
@@ -64,7 +79,13 @@ pub(crate) struct Run<'a, R: Serialize> {
 
 impl<'a, R: Serialize> Run<'a, R> {
     /// Without a result so far.
-    pub(crate) fn new(asked: &'a Asked, device: &'a Device, data: &'a Dataset, parameters: usize) -> Self {
+    pub(crate) fn new(
+        asked: &'a Asked,
+        device: &'a Device,
+        data: &'a Dataset,
+        hashes: &'a Hashes,
+        parameters: usize,
+    ) -> Self {
         let info = device.info();
         Self {
             kiln: env!("CARGO_PKG_VERSION"),
@@ -73,8 +94,7 @@ impl<'a, R: Serialize> Run<'a, R> {
             dataset: &data.name,
             train_rows: data.train.len(),
             test_rows: data.test.len(),
-            train_sha256: hash(&data.train),
-            test_sha256: hash(&data.test),
+            hashes,
             device: &info.name,
             backend: &info.backend,
             driver: &info.driver,
@@ -90,8 +110,8 @@ impl<'a, R: Serialize> Run<'a, R> {
 pub(crate) struct Recorded {
     #[serde(flatten)]
     pub(crate) asked: Asked,
-    train_sha256: String,
-    test_sha256: String,
+    #[serde(flatten)]
+    hashes: Hashes,
     result: Option<serde_json::Value>,
 }
 
@@ -131,8 +151,8 @@ impl Recorded {
     }
 
     /// Refuses data that have changed since.
-    pub(crate) fn check(&self, data: &Dataset) -> Result<(), Failure> {
-        if hash(&data.train) == self.train_sha256 && hash(&data.test) == self.test_sha256 {
+    pub(crate) fn check(&self, data: &Dataset, hashes: &Hashes) -> Result<(), Failure> {
+        if *hashes == self.hashes {
             return Ok(());
         }
         Err(Failure::Message(format!(

@@ -1,6 +1,8 @@
-use kiln_kernel::{Shape, random::Stream};
+use std::{borrow::Cow, sync::Arc};
 
-use crate::{DataError, streams};
+use kiln_kernel::Shape;
+
+use crate::{DataError, OnDemand, RowKind, RowMut, Rows};
 
 /// The rows of a split, one item after the other.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +11,8 @@ pub enum Features {
     Bytes(Vec<u8>),
     /// Real numbers.
     Real(Vec<f32>),
+    /// Rows that are not in memory, and are read when they are needed.
+    OnDemand(OnDemand),
 }
 
 impl Features {
@@ -17,6 +21,16 @@ impl Features {
         match self {
             Self::Bytes(v) => v.len(),
             Self::Real(v) => v.len(),
+            Self::OnDemand(rows) => rows.len().saturating_mul(rows.shape().elements()),
+        }
+    }
+
+    /// What the numbers are.
+    pub fn kind(&self) -> RowKind {
+        match self {
+            Self::Bytes(_) => RowKind::Bytes,
+            Self::Real(_) => RowKind::Real,
+            Self::OnDemand(rows) => rows.kind(),
         }
     }
 
@@ -103,8 +117,16 @@ impl Split {
         let Some(size) = checked_elements(&item_shape).filter(|&size| size > 0) else {
             return fail(format!("rows of shape {item_shape} have no elements or too many"));
         };
-        let (elements, len) = (features.len(), features.len() / size);
-        if len * size != elements {
+        if let Features::OnDemand(rows) = &features
+            && *rows.shape() != item_shape
+        {
+            return fail(format!("rows of shape {} are said to be {item_shape}", rows.shape()));
+        }
+        let (elements, len) = match &features {
+            Features::OnDemand(rows) => (features.len(), rows.len()),
+            in_memory => (in_memory.len(), in_memory.len() / size),
+        };
+        if len.saturating_mul(size) != elements {
             return fail(format!("{elements} values are no whole number of rows of shape {item_shape}"));
         }
         if len == 0 {
@@ -129,6 +151,16 @@ impl Split {
         Ok(Self { features, item_shape, targets, len })
     }
 
+    /// Rows that are read when they are needed, and a target for each. See [`Rows`].
+    ///
+    /// # Errors
+    /// As [`Split::new`].
+    pub fn from_rows(rows: impl Rows + 'static, targets: Targets) -> Result<Self, DataError> {
+        let rows = OnDemand::new(Arc::new(rows));
+        let shape = rows.shape().clone();
+        Self::new(Features::OnDemand(rows), shape, targets)
+    }
+
     /// Number of rows, at least one.
     pub fn len(&self) -> usize {
         self.len
@@ -142,6 +174,72 @@ impl Split {
     /// All rows, one after the other.
     pub fn features(&self) -> &Features {
         &self.features
+    }
+
+    /// What the numbers of the rows are.
+    pub fn kind(&self) -> RowKind {
+        self.features.kind()
+    }
+
+    /// Some rows in memory, wherever they were, in the order of their indices; the same row may come twice.
+    ///
+    /// # Errors
+    /// As [`Split::select`], and what is wrong with a row that cannot be read.
+    ///
+    /// ```
+    /// use kiln_data::{Dataset, Features};
+    /// let data = Dataset::digits(1, 5, 5)?;
+    /// assert!(matches!(data.test.load(&[4, 0])?.features(), Features::Bytes(pixels) if pixels.len() == 2 * 784));
+    /// # Ok::<(), kiln_data::DataError>(())
+    /// ```
+    pub fn load(&self, rows: &[u32]) -> Result<Self, DataError> {
+        Ok(self.select(rows)?.in_memory()?.into_owned())
+    }
+
+    /// All rows in memory: the split itself where they are, else a copy with all rows read.
+    ///
+    /// # Errors
+    /// Where there is no memory for them, or what is wrong with the first row that cannot be read.
+    pub fn in_memory(&self) -> Result<Cow<'_, Self>, DataError> {
+        let Features::OnDemand(rows) = &self.features else { return Ok(Cow::Borrowed(self)) };
+        let (item_shape, targets) = (self.item_shape.clone(), self.targets.clone());
+        Ok(Cow::Owned(Self { features: rows.load()?, item_shape, targets, len: self.len }))
+    }
+
+    /// Writes some rows one after the other to `to`. Several threads read those that are read when they are needed.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`] where there is no such row, or `to` is of another kind or length;
+    /// what is wrong with the first row that cannot be read.
+    pub fn read(&self, rows: &[u32], to: RowMut<'_>) -> Result<(), DataError> {
+        self.check_rows(rows)?;
+        let size = self.item_shape.elements();
+        if (to.len(), to.kind()) != (rows.len() * size, self.kind()) {
+            return Err(DataError::Shape {
+                origin: "data".into(),
+                message: format!(
+                    "{} rows of shape {} in {:?} do not go to {} numbers in {:?}",
+                    rows.len(),
+                    self.item_shape,
+                    self.kind(),
+                    to.len(),
+                    to.kind()
+                ),
+            });
+        }
+        fn copy<T: Copy>(from: &[T], size: usize, rows: &[u32], to: &mut [T]) {
+            for (&row, to) in rows.iter().zip(to.chunks_exact_mut(size)) {
+                to.copy_from_slice(&from[row as usize * size..][..size]);
+            }
+        }
+        match (&self.features, to) {
+            (Features::Bytes(from), RowMut::Bytes(to)) => copy(from, size, rows, to),
+            (Features::Real(from), RowMut::Real(to)) => copy(from, size, rows, to),
+            (Features::OnDemand(from), to) => from.read(rows, to)?,
+            // the kinds were compared above
+            (Features::Bytes(_) | Features::Real(_), _) => {}
+        }
+        Ok(())
     }
 
     /// Shape of one row: [channels, height, width] for images.
@@ -185,6 +283,7 @@ impl Split {
         match &mut self.features {
             Features::Bytes(v) => v.truncate(self.len * size),
             Features::Real(v) => v.truncate(self.len * size),
+            Features::OnDemand(rows) => *rows = rows.limit(self.len),
         }
         match &mut self.targets {
             Targets::Classes { labels, .. } => labels.truncate(self.len),
@@ -192,40 +291,6 @@ impl Split {
             Targets::Input => {}
         }
         Ok(self)
-    }
-
-    /// Deals the rows out by chance: `fraction` of them (rounded) to the first split, the rest to the
-    /// second. The same seed deals the same rows.
-    ///
-    /// # Errors
-    /// [`DataError::Shape`] where one side would be empty.
-    ///
-    /// ```
-    /// let data = kiln_data::Dataset::digits(1, 50, 1)?;
-    /// let (train, validation) = data.train.split(0.8, 3)?;
-    /// assert_eq!((train.len(), validation.len()), (40, 10));
-    /// # Ok::<(), kiln_data::DataError>(())
-    /// ```
-    pub fn split(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
-        let (a, b) = self.deal(fraction, seed)?;
-        Ok((self.select(&a)?, self.select(&b)?))
-    }
-
-    /// The rows that [`Split::split`] deals out, by their indices.
-    ///
-    /// # Errors
-    /// [`DataError::Shape`] where one side would be empty.
-    pub fn deal(&self, fraction: f64, seed: u64) -> Result<(Vec<u32>, Vec<u32>), DataError> {
-        let first = (self.len as f64 * fraction).round();
-        if !(1.0..self.len as f64).contains(&first) {
-            return Err(DataError::Shape {
-                origin: "data".into(),
-                message: format!("a split of {} rows at {fraction} leaves one side empty", self.len),
-            });
-        }
-        let mut first_rows = Stream { seed, stream: streams::SPLIT, step: 0 }.permutation(self.len);
-        let rest = first_rows.split_off(first as usize);
-        Ok((first_rows, rest))
     }
 
     /// The rows of these indices, in their order; the same row may come twice.
@@ -240,18 +305,10 @@ impl Split {
     /// # Ok::<(), kiln_data::DataError>(())
     /// ```
     pub fn select(&self, rows: &[u32]) -> Result<Self, DataError> {
-        let fail = |message: String| Err(DataError::Shape { origin: "data".into(), message });
-        match rows.iter().find(|&&row| row as usize >= self.len) {
-            _ if rows.is_empty() => return fail("no rows are asked for".into()),
-            Some(row) => {
-                return fail(format!(
-                    "there is no row {row}: there are {}, numbered from 0 to {}",
-                    self.len,
-                    self.len - 1
-                ));
-            }
-            None => {}
+        if rows.is_empty() {
+            return Err(DataError::Shape { origin: "data".into(), message: "no rows are asked for".into() });
         }
+        self.check_rows(rows)?;
         fn pick<T: Copy>(values: &[T], size: usize, rows: &[u32]) -> Vec<T> {
             rows.iter().flat_map(|&r| &values[r as usize * size..][..size]).copied().collect()
         }
@@ -260,6 +317,7 @@ impl Split {
             features: match &self.features {
                 Features::Bytes(v) => Features::Bytes(pick(v, size, rows)),
                 Features::Real(v) => Features::Real(pick(v, size, rows)),
+                Features::OnDemand(from) => Features::OnDemand(from.select(rows)),
             },
             item_shape: self.item_shape.clone(),
             targets: match &self.targets {
@@ -274,6 +332,14 @@ impl Split {
             len: rows.len(),
         })
     }
+
+    /// Refuses rows that there are not.
+    fn check_rows(&self, rows: &[u32]) -> Result<(), DataError> {
+        let Some(row) = rows.iter().find(|&&row| row as usize >= self.len) else { return Ok(()) };
+        let last = self.len - 1;
+        let message = format!("there is no row {row}: there are {}, numbered from 0 to {last}", self.len);
+        Err(DataError::Shape { origin: "data".into(), message })
+    }
 }
 
 /// A data set: rows to learn from, rows to be tested on, and what its classes are called.
@@ -287,6 +353,8 @@ pub struct Dataset {
     pub test: Split,
     /// Names of the classes by index; empty for regression.
     pub classes: Vec<String>,
+    /// What who reads the data should be told: files that were passed over.
+    pub remarks: Vec<String>,
 }
 
 impl Dataset {
@@ -306,7 +374,7 @@ impl Dataset {
         if train.item_shape != test.item_shape {
             return fail(format!("training rows are {}, test rows {}", train.item_shape, test.item_shape));
         }
-        if std::mem::discriminant(&train.features) != std::mem::discriminant(&test.features) {
+        if train.kind() != test.kind() {
             return fail("one of training and test rows is bytes, the other real numbers".into());
         }
         if train.targets.kind() != test.targets.kind() {
@@ -323,7 +391,7 @@ impl Dataset {
         if classes.len() != expected {
             return fail(format!("{} class names for {expected} classes", classes.len()));
         }
-        Ok(Self { name, train, test, classes })
+        Ok(Self { name, train, test, classes, remarks: Vec::new() })
     }
 
     /// With each row as its own target, for autoencoders; the classes are forgotten. Copies nothing.

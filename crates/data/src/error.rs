@@ -81,6 +81,37 @@ pub enum DataError {
         /// What does not fit, both sides named.
         message: String,
     },
+    /// A folder that is not laid out as it must be.
+    #[error("{}: {message}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong, and what is expected.
+        message: String,
+    },
+    /// Images of a folder that cannot be read.
+    #[error(
+        "{count} of {all} images cannot be read: {}{}; repair or remove them, or go on without them by          unreadable = \"skip\"", first.join("; "), if *count > first.len() { "; ..." } else { "" }
+    )]
+    Unreadable {
+        /// How many.
+        count: usize,
+        /// Of how many.
+        all: usize,
+        /// The first of them, each with what is wrong.
+        first: Vec<String>,
+    },
+    /// A row that could not be read.
+    #[error("row {row}: {source}")]
+    Row {
+        /// Its number in the [`crate::Rows`] that it was read from.
+        row: usize,
+        /// What is wrong with it.
+        source: Box<DataError>,
+    },
+    /// What a reader of the user's own says; see [`DataError::other`].
+    #[error("{0}")]
+    Other(Box<dyn std::error::Error + Send + Sync>),
     /// An image that cannot be decoded, or is too large.
     #[error("{}: {message}", path.display())]
     Image {
@@ -89,6 +120,18 @@ pub enum DataError {
         /// What is wrong with it.
         message: String,
     },
+}
+
+impl DataError {
+    /// An error of any type, or a message, for readers of the user's own.
+    ///
+    /// ```
+    /// let error = kiln_data::DataError::other("the database is down");
+    /// assert_eq!(error.to_string(), "the database is down");
+    /// ```
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
 }
 
 /// What is wrong with an IDX file.

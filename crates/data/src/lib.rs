@@ -2,7 +2,7 @@
 //! which an epoch visits the rows.
 //!
 //! A [`Dataset`] is two [`Split`]s, training and test, and the names of its classes. A split holds its
-//! rows either as bytes, as image files do, or as `f32`, and its targets either as class indices or as
+//! rows either as bytes, as image files do, or as `f32`, or reads them when they are needed ([`Rows`]), and its targets either as class indices or as
 //! `f32` rows; lengths and labels are checked once, when it is made. Nothing here knows of a device.
 //!
 //! ```
@@ -17,18 +17,23 @@ mod dataset;
 mod digits;
 mod dir;
 mod error;
+mod folder;
 mod idx;
 mod mnist;
 mod order;
 mod picture;
+mod rows;
+mod splits;
 mod tables;
 
 pub use dataset::{Dataset, Features, Split, Targets};
 pub use dir::DataDir;
 pub use error::{DataError, IdxProblem};
+pub use folder::{ImageFolder, Unreadable};
 pub use idx::{Idx, parse_idx, read_idx};
 pub use order::order;
 pub use picture::{ImageForm, read_image};
+pub use rows::{OnDemand, RowKind, RowMut, Rows};
 pub use tables::Gate;
 
 /// The purposes that this crate draws random numbers for: the `stream` of

@@ -1,13 +1,21 @@
-//! Single images, for prediction.
+//! Single image files.
 
-use std::{fs::File, io::BufReader, path::Path};
+use std::{
+    fs::File,
+    io::{BufReader, ErrorKind},
+    path::Path,
+    sync::{Condvar, Mutex, PoisonError},
+};
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, Rgba, imageops::FilterType};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, Rgba, imageops::FilterType,
+    metadata::Orientation,
+};
 
 use crate::DataError;
 
 /// Longest side of an image that is read.
-const MAX_SIDE: u32 = 16_384;
+pub(crate) const MAX_SIDE: u32 = 16_384;
 
 /// Largest image file that is read.
 const MAX_FILE: u64 = 256 << 20;
@@ -37,7 +45,7 @@ pub struct ImageForm {
 /// averages over all source pixels, the aspect ratio not kept.
 ///
 /// Files over 256 MiB, sides over 16,384 pixels and images over 256 MiB when decoded are refused before
-/// their pixels are touched.
+/// their pixels are touched. Threads that read images at once share 1 GiB: where it is full, they wait.
 ///
 /// # Errors
 /// [`DataError::Io`], [`DataError::NotAFile`], or [`DataError::Image`] with what is wrong.
@@ -75,40 +83,125 @@ pub fn read_image(path: &Path, form: &ImageForm) -> Result<Vec<u8>, DataError> {
     Ok(bytes)
 }
 
+/// Height and width of an image file, upright. Reads no pixels.
+pub(crate) fn image_size(path: &Path) -> Result<[usize; 2], DataError> {
+    let file_bytes = check_file(path)?;
+    let _room = ROOM.take(file_bytes);
+    let mut decoder = open(path)?;
+    let (width, height) = decoder.dimensions();
+    let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
+    let (width, height) = (width as usize, height as usize);
+    Ok(match orientation {
+        Orientation::Rotate90
+        | Orientation::Rotate270
+        | Orientation::Rotate90FlipH
+        | Orientation::Rotate270FlipH => [width, height],
+        _ => [height, width],
+    })
+}
+
 fn decode(path: &Path) -> Result<DynamicImage, DataError> {
-    let io = |source| DataError::Io { path: path.into(), source };
-    let fail = |message: String| DataError::Image { path: path.into(), message };
-    let meta = std::fs::metadata(path).map_err(io)?;
+    let file_bytes = check_file(path)?;
+    let room = ROOM.take(file_bytes + USUAL);
+    let mut decoder = open(path)?;
+    let needed = decoder.total_bytes().saturating_mul(COPIES);
+    // `_room` is of the larger size then: the image is opened again with nothing else held, so that no two wait for each
+    // other
+    let _room = if needed > USUAL {
+        drop(decoder);
+        drop(room);
+        let room = ROOM.take(file_bytes + needed);
+        decoder = open(path)?;
+        room
+    } else {
+        room
+    };
+    let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| unsound(path, e))?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+/// The bytes of a file that may be opened.
+fn check_file(path: &Path) -> Result<u64, DataError> {
+    let meta = std::fs::metadata(path).map_err(|source| DataError::Io { path: path.into(), source })?;
     if !meta.is_file() {
         return Err(DataError::NotAFile { path: path.into() });
     }
     if meta.len() > MAX_FILE {
-        return Err(fail(format!("{} bytes; images over {MAX_FILE} bytes are not read", meta.len())));
+        let message = format!("{} bytes; images over {MAX_FILE} bytes are not read", meta.len());
+        return Err(DataError::Image { path: path.into(), message });
     }
-    let unsound = |error: ImageError| match error {
-        ImageError::IoError(source) => io(source),
-        ImageError::Limits(_) => {
-            fail(format!("too large: over {MAX_SIDE} pixels a side or {MAX_DECODED} bytes when decoded"))
-        }
-        ImageError::Unsupported(_) => fail("not an image that can be read; PNG and JPEG can".into()),
-        other => fail(one_line(&other.to_string())),
-    };
+    Ok(meta.len())
+}
+
+/// A decoder that has read the header, and whose image is within the limits.
+fn open(path: &Path) -> Result<Box<dyn ImageDecoder>, DataError> {
+    let io = |source| DataError::Io { path: path.into(), source };
     let file = BufReader::new(File::open(path).map_err(io)?);
     let mut reader = ImageReader::new(file).with_guessed_format().map_err(io)?;
     if reader.format().is_none() {
-        return Err(fail("not an image that can be read; PNG and JPEG can".into()));
+        let message = "not an image that can be read; PNG and JPEG can".into();
+        return Err(DataError::Image { path: path.into(), message });
     }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_DECODED);
     reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(unsound)?;
-    limits.reserve(decoder.total_bytes()).map_err(unsound)?;
-    let orientation = decoder.orientation().map_err(unsound)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
-    image.apply_orientation(orientation);
-    Ok(image)
+    let decoder = reader.into_decoder().map_err(|e| unsound(path, e))?;
+    limits.reserve(decoder.total_bytes()).map_err(|e| unsound(path, e))?;
+    Ok(Box::new(decoder))
+}
+
+fn unsound(path: &Path, error: ImageError) -> DataError {
+    let fail = |message: String| DataError::Image { path: path.into(), message };
+    match error {
+        ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => fail("truncated".into()),
+        ImageError::IoError(source) => DataError::Io { path: path.into(), source },
+        ImageError::Limits(_) => {
+            fail(format!("too large: over {MAX_SIDE} pixels a side or {MAX_DECODED} bytes when decoded"))
+        }
+        ImageError::Unsupported(_) => fail("not an image that can be read; PNG and JPEG can".into()),
+        other => fail(one_line(&other.to_string())),
+    }
+}
+
+/// Memory that images are decoded in by all threads together, but for one that needs more by itself.
+const MAX_TOGETHER: u64 = 1 << 30;
+
+/// Copies of the pixels that there are at once: decoded, converted, resized.
+const COPIES: u64 = 3;
+
+/// What is taken before the size of an image is known.
+const USUAL: u64 = 16 << 20;
+
+static ROOM: Room = Room { taken: Mutex::new(0), freed: Condvar::new() };
+
+/// Memory that threads share: who needs more than is left waits. Nobody who has taken some takes more.
+struct Room {
+    taken: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// A part of it, until it is dropped.
+struct Taken<'a>(&'a Room, u64);
+
+impl Room {
+    fn take(&self, bytes: u64) -> Taken<'_> {
+        // the number is right whoever panicked
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |taken: &mut u64| *taken > 0 && *taken + bytes > MAX_TOGETHER;
+        *self.freed.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner) += bytes;
+        Taken(self, bytes)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.1;
+        self.0.freed.notify_all();
+    }
 }
 
 /// Lays transparent pixels over a grey level.

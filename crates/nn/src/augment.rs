@@ -1,6 +1,6 @@
 //! Pictures changed by chance while a network trains on them.
 
-use kiln_data::{Features, Split};
+use kiln_data::{Features, RowKind, Split};
 use kiln_device::Device;
 use kiln_graph::{AugmentOptions, CLOCK, Graph, ParameterStore, Plan, Request, Segments, Session};
 use kiln_kernel::{AugmentRanges, Border, HostRef, Real, Shape};
@@ -302,9 +302,9 @@ impl Augment {
     /// As [`Augment::apply`].
     pub fn split(&self, device: &Device, split: &Split, seed: u64, step: u64) -> Result<Split, NnError> {
         let pictures = self.apply(device, split, seed, step)?;
-        let features = match split.features() {
-            Features::Bytes(_) => Features::Bytes(pictures.iter().map(|&v| v.round() as u8).collect()),
-            Features::Real(_) => Features::Real(pictures),
+        let features = match split.kind() {
+            RowKind::Bytes => Features::Bytes(pictures.iter().map(|&v| v.round() as u8).collect()),
+            RowKind::Real => Features::Real(pictures),
         };
         Ok(Split::new(features, split.item_shape().clone(), split.targets().clone())?)
     }

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use kiln_data::{Features, Split, Targets};
+use kiln_data::{Features, RowKind, Split, Targets};
 use kiln_device::Device;
 use kiln_graph::{Plan, Segments, Session};
 use kiln_kernel::random::Stream;
 use serde::Serialize;
 
 use crate::{
-    NnError, Recipe, Residency, TargetKind,
+    DataForm, NnError, Recipe, Residency, TargetKind,
     feed::Feed,
     step::{self, Form, Recorded},
     trainer::Trainer,
@@ -54,7 +54,7 @@ pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError
     }
     let split = random_rows(recipe, batch_size)?;
     let (model, form) = (recipe.model()?, Form::of(&split));
-    let preprocess = recipe.preprocess.measured(&split);
+    let preprocess = recipe.preprocess.measured(&split)?;
     step::check_targets(&model, &recipe.loss, &form)?;
     let Recorded { graph, request } = step::record_training(
         &model,
@@ -85,7 +85,7 @@ pub fn bench_step(
     let trainer = recipe.trainer(device, &[], 42)?;
     let backend = device.backend();
     let data = Feed::new(&**backend, &split, None, batch_size, Residency::Auto)?;
-    let preprocess = recipe.preprocess.measured(&split);
+    let preprocess = recipe.preprocess.measured(&split)?;
     let started = Instant::now();
     let recorded = step::record_training(
         trainer.model(),
@@ -133,9 +133,9 @@ fn timed_step(trainer: &Trainer, session: &Session, since: Instant) -> Result<f6
 
 /// Refuses layers, loss or batches that do not fit before any row is made.
 pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
-    let (item, _) = recipe.data_form();
-    let targets = recipe.targets();
-    let form = Form { items: rows, bytes: item.len() == 3, item: item.into(), targets, weighted: false };
+    let DataForm { item, kind, targets } = recipe.form();
+    let bytes = kind == RowKind::Bytes;
+    let form = Form { items: rows, bytes, item: item.into(), targets, weighted: false };
     let model = recipe.model()?;
     step::check_targets(&model, &recipe.loss, &form)?;
     step::record_training(
@@ -151,14 +151,14 @@ pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
 
 /// As many rows as a batch has, in the form of the recipe's data.
 pub(crate) fn random_rows(recipe: &Recipe, rows: usize) -> Result<Split, NnError> {
-    let (item, _) = recipe.data_form();
+    let DataForm { item, kind, targets } = recipe.form();
     let elements = rows * item.iter().product::<usize>();
     let stream = Stream { seed: 1, stream: 0, step: 0 };
-    let features = match item.len() {
-        3 => Features::Bytes((0..elements as u32).map(|i| stream.word(i) as u8).collect()),
-        _ => Features::Real((0..elements as u32).map(|i| stream.uniform(i)).collect()),
+    let features = match kind {
+        RowKind::Bytes => Features::Bytes((0..elements as u32).map(|i| stream.word(i) as u8).collect()),
+        RowKind::Real => Features::Real((0..elements as u32).map(|i| stream.uniform(i)).collect()),
     };
-    let targets = match recipe.targets() {
+    let targets = match targets {
         TargetKind::Classes(n) => {
             Targets::Classes { labels: (0..rows).map(|i| (i % n) as u32).collect(), classes: n }
         }

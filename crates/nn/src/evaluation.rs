@@ -226,7 +226,7 @@ impl Trainer {
                 Targets::Classes { labels, .. } => Truth::Labels(labels),
                 Targets::Real { values, .. } => Truth::Real(values),
                 Targets::Input => {
-                    own = self.preprocess().apply(split);
+                    own = self.preprocess().apply(split)?;
                     Truth::Real(&own)
                 }
             };

@@ -2,36 +2,44 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, sync_channel},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, channel, sync_channel},
+    },
     thread,
+    time::Instant,
 };
 
-use kiln_data::{Features, Split, Targets};
+use kiln_data::{DataError, RowKind, RowMut, Split, Targets};
 use kiln_graph::{CLOCK, GraphError, TOTALS};
 use kiln_kernel::{Backend, BackendError, Buffer, CLOCK_WORDS, DType, Host, HostRef};
 
 use crate::{
     NnError,
-    step::{FEATURES, Form, ORDER, SAMPLE_WEIGHTS, TARGETS, pack_bytes},
+    step::{FEATURES, Form, ORDER, SAMPLE_WEIGHTS, TARGETS},
 };
 
 /// Where the rows of a data set lie while they are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Residency {
-    /// On the device where they fit, else streamed.
+    /// On the device where they fit, else streamed. Rows that are read when they are needed are then read once.
     #[default]
     Auto,
     /// On the device; an error where they do not fit.
     Resident,
-    /// On the host; a thread packs the next rows while the device is busy with these. The same steps, to the bit.
+    /// On the host; threads read and pack the next rows while the device is busy with these. The same steps, to the bit.
     Streamed,
 }
 
 /// Bytes of the window of a streamed data set.
-const WINDOW_BYTES: usize = 16 << 20;
+const WINDOW_BYTES: usize = 4 << 20;
 
-/// Windows that are packed ahead.
-const AHEAD: usize = 2;
+/// Windows that are packed ahead. At most two more are there: the one that is being packed, and the one that is being
+/// written to the device.
+const AHEAD: usize = 4;
+
+/// Windows that are written to the device before the host waits for them: what is written lies on the host until then.
+const WINDOWS_PER_FLUSH: usize = 16;
 
 /// The rows of a split for plans of one batch size, and the buffers that those read.
 pub(crate) struct Feed<'s> {
@@ -41,14 +49,70 @@ pub(crate) struct Feed<'s> {
     split: &'s Split,
     weights: Option<Vec<f32>>,
     window: Option<usize>,
+    /// Nanoseconds that were waited for rows.
+    waited: AtomicU64,
 }
 
 /// Some rows as buffers take them.
+#[derive(Default)]
 struct Packed {
-    features: Host,
-    /// None where the rows are their own.
-    targets: Option<Host>,
-    weights: Option<Vec<f32>>,
+    features: Words,
+    /// Empty where the rows are their own targets.
+    targets: Words,
+    /// Empty where there are none.
+    weights: Vec<f32>,
+}
+
+/// Elements of a buffer, and the memory of either kind, to be used again.
+#[derive(Default)]
+struct Words {
+    is_real: bool,
+    whole: Vec<u32>,
+    real: Vec<f32>,
+}
+
+impl Words {
+    fn as_ref(&self) -> HostRef<'_> {
+        if self.is_real { HostRef::F32(&self.real) } else { HostRef::U32(&self.whole) }
+    }
+
+    fn clear(&mut self, is_real: bool) {
+        self.is_real = is_real;
+        self.whole.clear();
+        self.real.clear();
+    }
+
+    /// Takes up rows, of bytes four to a word, the first lowest.
+    fn read(&mut self, split: &Split, rows: &[u32]) -> Result<(), DataError> {
+        let elements = rows.len() * split.item_shape().elements();
+        self.clear(split.kind() == RowKind::Real);
+        match split.kind() {
+            RowKind::Bytes => {
+                self.whole.resize(elements.div_ceil(4), 0);
+                split
+                    .read(rows, RowMut::Bytes(&mut bytemuck::cast_slice_mut(&mut self.whole)[..elements]))?;
+                if cfg!(target_endian = "big") {
+                    self.whole.iter_mut().for_each(|word| *word = word.swap_bytes());
+                }
+            }
+            RowKind::Real => {
+                self.real.resize(elements, 0.0);
+                split.read(rows, RowMut::Real(&mut self.real))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of a window of a split in batches of `rows`.
+fn window_rows(split: &Split, rows: usize) -> usize {
+    let batches = (WINDOW_BYTES / row_bytes(split).max(1) / rows).clamp(1, split.len().div_ceil(rows));
+    batches * rows
+}
+
+fn row_bytes(split: &Split) -> usize {
+    let elements = split.item_shape().elements();
+    4 * if split.kind() == RowKind::Bytes { elements.div_ceil(4) } else { elements }
 }
 
 impl<'s> Feed<'s> {
@@ -60,19 +124,12 @@ impl<'s> Feed<'s> {
         rows: usize,
         residency: Residency,
     ) -> Result<Self, NnError> {
-        let row_bytes = 4 * match split.features() {
-            Features::Bytes(_) => split.item_shape().elements().div_ceil(4),
-            Features::Real(_) => split.item_shape().elements(),
-        };
-        let bytes = row_bytes.saturating_mul(split.len()) as u64;
+        let bytes = row_bytes(split).saturating_mul(split.len()) as u64;
         let limits = backend.limits();
         // indices into a buffer are 32 bits with a sign; one argument covers no more than a binding
         let fits = split.features().len() <= i32::MAX as usize
             && bytes <= limits.max_binding_bytes.min(limits.max_buffer_bytes);
-        let streamed = || {
-            let batches = (WINDOW_BYTES / row_bytes.max(1) / rows).clamp(1, split.len().div_ceil(rows));
-            Self::allocate(backend, split, weights.clone(), Some(batches * rows))
-        };
+        let streamed = || Self::allocate(backend, split, weights.clone(), Some(window_rows(split, rows)));
         match residency {
             Residency::Streamed => streamed(),
             Residency::Auto if !fits => streamed(),
@@ -97,9 +154,9 @@ impl<'s> Feed<'s> {
             Ok(())
         };
         let item = split.item_shape().elements();
-        match split.features() {
-            Features::Bytes(_) => buffer(FEATURES, DType::U32, (items * item).div_ceil(4))?,
-            Features::Real(_) => buffer(FEATURES, DType::F32, items * item)?,
+        match split.kind() {
+            RowKind::Bytes => buffer(FEATURES, DType::U32, (items * item).div_ceil(4))?,
+            RowKind::Real => buffer(FEATURES, DType::F32, items * item)?,
         }
         match split.targets() {
             Targets::Classes { .. } => buffer(TARGETS, DType::U32, items)?,
@@ -110,7 +167,7 @@ impl<'s> Feed<'s> {
             buffer(SAMPLE_WEIGHTS, DType::F32, items)?;
         }
         buffer(ORDER, DType::U32, items)?;
-        let feed = Self { form, buffers, split, weights, window };
+        let feed = Self { form, buffers, split, weights, window, waited: AtomicU64::new(0) };
         feed.write(backend, ORDER, HostRef::U32(&(0..items as u32).collect::<Vec<u32>>()))?;
         if window.is_none() {
             upload(backend, &feed.buffers, split)?;
@@ -145,6 +202,11 @@ impl<'s> Feed<'s> {
         self.window.is_some()
     }
 
+    /// Seconds that were waited for rows since this was last asked.
+    pub(crate) fn take_waited(&self) -> f64 {
+        self.waited.swap(0, Ordering::Relaxed) as f64 * 1e-9
+    }
+
     /// Visits rows in an order, from one of them on. `visit` is given a [`Visit`], which it asks before each step.
     pub(crate) fn visit<R>(
         &self,
@@ -160,39 +222,52 @@ impl<'s> Feed<'s> {
         };
         thread::scope(|scope| {
             let (sender, windows) = sync_channel(AHEAD);
+            let (used, again) = channel::<Packed>();
             scope.spawn(move || {
                 for rows in order[from..].chunks(window) {
+                    let mut packed = again.try_recv().unwrap_or_default();
+                    let read = self.pack(rows, &mut packed);
+                    let is_over = read.is_err();
                     // nobody takes it where a fit ends within an epoch
-                    if sender.send(self.pack(rows)).is_err() {
+                    if sender.send(read.map(|()| packed)).is_err() || is_over {
                         return;
                     }
                 }
             });
-            let source = Source::Streamed { windows, window, until: from };
+            let source = Source::Streamed { windows, used, window, until: from };
             visit(&mut Visit { feed: self, source })
         })
     }
 
-    fn pack(&self, rows: &[u32]) -> Packed {
-        fn pick<T: Copy>(values: &[T], size: usize, rows: &[u32]) -> Vec<T> {
-            let mut picked = Vec::with_capacity(size * rows.len());
-            rows.iter().for_each(|&r| picked.extend_from_slice(&values[r as usize * size..][..size]));
-            picked
+    fn pack(&self, rows: &[u32], to: &mut Packed) -> Result<(), DataError> {
+        fn pick<T: Copy>(values: &[T], size: usize, rows: &[u32], to: &mut Vec<T>) {
+            rows.iter().for_each(|&r| to.extend_from_slice(&values[r as usize * size..][..size]));
         }
-        let item = self.split.item_shape().elements();
-        Packed {
-            features: match self.split.features() {
-                Features::Bytes(bytes) => Host::U32(pack_bytes(&pick(bytes, item, rows))),
-                Features::Real(values) => Host::F32(pick(values, item, rows)),
-            },
-            targets: match self.split.targets() {
-                Targets::Classes { labels, .. } => Some(Host::U32(pick(labels, 1, rows))),
-                Targets::Real { values, shape } => Some(Host::F32(pick(values, shape.elements(), rows))),
-                Targets::Input => None,
-            },
-            weights: self.weights.as_ref().map(|weights| pick(weights, 1, rows)),
+        to.features.read(self.split, rows)?;
+        match self.split.targets() {
+            Targets::Classes { labels, .. } => {
+                to.targets.clear(false);
+                pick(labels, 1, rows, &mut to.targets.whole);
+            }
+            Targets::Real { values, shape } => {
+                to.targets.clear(true);
+                pick(values, shape.elements(), rows, &mut to.targets.real);
+            }
+            Targets::Input => {}
         }
+        to.weights.clear();
+        if let Some(weights) = &self.weights {
+            pick(weights, 1, rows, &mut to.weights);
+        }
+        Ok(())
     }
+}
+
+/// All rows of a split as a buffer takes them.
+pub(crate) fn pack_all(split: &Split) -> Result<Host, NnError> {
+    let mut words = Words::default();
+    words.read(split, &(0..split.len() as u32).collect::<Vec<u32>>())?;
+    Ok(if words.is_real { Host::F32(words.real) } else { Host::U32(words.whole) })
 }
 
 /// Writes all rows of a split, as they come.
@@ -202,9 +277,19 @@ pub(crate) fn upload(
     split: &Split,
 ) -> Result<(), NnError> {
     let write = |name: &str, data: HostRef<'_>| backend.write(&buffers[name].slice(0, data.len()), data);
-    match split.features() {
-        Features::Bytes(bytes) => write(FEATURES, HostRef::U32(&pack_bytes(bytes)))?,
-        Features::Real(values) => write(FEATURES, HostRef::F32(values))?,
+    // windows of whole words
+    let window = window_rows(split, 4).max(4);
+    let rows: Vec<u32> = (0..split.len() as u32).collect();
+    let mut words = Words::default();
+    let mut offset = 0;
+    for (i, rows) in rows.chunks(window).enumerate() {
+        words.read(split, rows)?;
+        let data = words.as_ref();
+        backend.write(&buffers[FEATURES].slice(offset, data.len()), data)?;
+        if (i + 1) % WINDOWS_PER_FLUSH == 0 {
+            pollster::block_on(backend.read(&buffers[FEATURES].slice(offset, 1)))?;
+        }
+        offset += data.len();
     }
     match split.targets() {
         Targets::Classes { labels, .. } => write(TARGETS, HostRef::U32(labels))?,
@@ -225,7 +310,9 @@ enum Source {
         begun: bool,
     },
     Streamed {
-        windows: Receiver<Packed>,
+        windows: Receiver<Result<Packed, DataError>>,
+        /// Takes windows that were written, to be filled again.
+        used: Sender<Packed>,
         window: usize,
         /// The first row that is not on the device yet.
         until: usize,
@@ -247,17 +334,22 @@ impl Visit<'_, '_> {
         match &mut self.source {
             Source::Resident { begun } => Ok((!std::mem::replace(begun, true)).then_some(row)),
             Source::Streamed { until, .. } if row < *until => Ok(None),
-            Source::Streamed { windows, window, until } => {
+            Source::Streamed { windows, used, window, until } => {
                 let gone = || NnError::Settings("the thread that packs rows has ended early".into());
-                let packed = windows.recv().map_err(|_| gone())?;
+                let since = Instant::now();
+                let packed = windows.recv();
+                self.feed.waited.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                let packed = packed.map_err(|_| gone())??;
                 *until += *window;
                 self.feed.write(backend, FEATURES, packed.features.as_ref())?;
-                if let Some(targets) = &packed.targets {
-                    self.feed.write(backend, TARGETS, targets.as_ref())?;
+                if self.feed.buffers.contains_key(TARGETS) {
+                    self.feed.write(backend, TARGETS, packed.targets.as_ref())?;
                 }
-                if let Some(weights) = &packed.weights {
-                    self.feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(weights))?;
+                if !packed.weights.is_empty() {
+                    self.feed.write(backend, SAMPLE_WEIGHTS, HostRef::F32(&packed.weights))?;
                 }
+                // where the last window is packed already, nobody takes it
+                let _ = used.send(packed);
                 Ok(Some(0))
             }
         }

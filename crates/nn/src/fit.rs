@@ -156,7 +156,7 @@ impl Trainer {
             Some((kept, out)) => (kept, Some(out)),
             None => (train, fit.validation),
         };
-        self.measure(train);
+        self.measure(train)?;
         let on = self.prepare(train, validation, weights, &fit)?;
         let mut callbacks = std::mem::take(&mut fit.callbacks);
         let resumed = self.resumed.is_some();
@@ -359,7 +359,7 @@ impl Run<'_, '_> {
             let totals = trainer.state.shared[TOTALS].view();
             trainer.backend().write(&totals, HostRef::F32(&vec![0.0; totals.len]))?;
             self.position.sums.fill(0f64.to_bits());
-            self.position.seconds = 0.0;
+            (self.position.seconds, self.position.data_wait_seconds) = (0.0, 0.0);
         }
         let place = (self.position.steps, self.position.rows);
         (self.finite_until, self.rows_before) = place;
@@ -369,6 +369,7 @@ impl Run<'_, '_> {
             self.snapshot = Some(Snapshot::take(trainer, place)?);
         }
         self.since = Instant::now();
+        self.on.feed.take_waited();
         let order = std::mem::take(&mut self.order);
         let on = self.on;
         let ended = trainer.run_steps(on, &order, place, &mut |trainer, moment| match moment {
@@ -389,6 +390,7 @@ impl Run<'_, '_> {
         let ended = self.take_reading(trainer);
         self.end(ended, trainer)?;
         self.position.seconds += self.since.elapsed().as_secs_f64();
+        self.position.data_wait_seconds += self.on.feed.take_waited();
         let report = self.report(trainer)?;
         self.position.history.push(report.clone());
         (self.position.epoch, self.position.steps, self.position.rows) = (report.epoch, 0, 0);
@@ -446,6 +448,7 @@ impl Run<'_, '_> {
             learning_rate,
             seconds,
             images_per_second: items as f64 / seconds.max(1e-9),
+            data_wait_seconds: self.position.data_wait_seconds,
         })
     }
 
@@ -537,6 +540,7 @@ impl Run<'_, '_> {
         self.await_reading()?;
         let states = self.callbacks.iter().map(|c| Ok((c.name(), c.state()?)));
         let states = states.collect::<Result<Vec<_>, NnError>>()?;
+        self.position.data_wait_seconds += self.on.feed.take_waited();
         let mut position = self.position.clone();
         if position.steps > 0 {
             position.seconds += self.since.elapsed().as_secs_f64();

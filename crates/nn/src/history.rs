@@ -27,6 +27,10 @@ pub struct EpochReport {
     pub seconds: f64,
     /// Training rows per second.
     pub images_per_second: f64,
+    /// Of the seconds, those that steps waited for rows that were not read or packed yet; 0 where all rows lie on the
+    /// device.
+    #[serde(default)]
+    pub data_wait_seconds: f64,
 }
 
 impl EpochReport {

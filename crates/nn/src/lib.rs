@@ -24,6 +24,7 @@ mod batch;
 mod bench;
 pub mod callbacks;
 mod checkpoint;
+mod data_spec;
 mod error;
 mod evaluation;
 mod feed;
@@ -58,6 +59,7 @@ pub use augment::{Augment, Fill, Reach, Sampling};
 pub use bench::{BenchReport, bench_step, training_plan};
 pub use callbacks::{Callback, Flow, Prepared, StepReport};
 pub use checkpoint::{Checkpoint, Checkpoints};
+pub use data_spec::{DataForm, DataSpec, OnUnreadable, Target};
 pub use error::NnError;
 pub use evaluation::{Scored, Scores};
 pub use feed::Residency;
@@ -81,7 +83,7 @@ pub use optimizer::{
     Update,
 };
 pub use preprocess::{Normalize, Numbers, Preprocess};
-pub use recipe::{DataSpec, EarlyStoppingSpec, Recipe, Target};
+pub use recipe::{EarlyStoppingSpec, Recipe};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
 pub use trainer::Trainer;

@@ -24,6 +24,9 @@ pub(crate) struct Position {
     pub(crate) untold: Option<(Vec<u64>, usize, usize)>,
     /// Seconds of training of this epoch so far.
     pub(crate) seconds: f64,
+    /// Of them, those that rows were waited for.
+    #[serde(default)]
+    pub(crate) data_wait_seconds: f64,
     pub(crate) history: Vec<EpochReport>,
     pub(crate) stopped: Option<Stopped>,
 }

@@ -1,4 +1,4 @@
-use kiln_data::{Features, Split};
+use kiln_data::{DataError, Features, RowKind, Split};
 use kiln_graph::{Graph, GraphError, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -106,26 +106,35 @@ impl Preprocess {
     /// use kiln_nn::{Normalize, Preprocess};
     /// let rows = Split::new(Features::Real(vec![1.0, 50.0, 3.0, 70.0]), [2], Targets::Input)?;
     /// let wanted = Preprocess { normalize: Some(Normalize::Standardize), ..Preprocess::default() };
-    /// assert_eq!(wanted.measured(&rows).apply(&rows), [-1.0, -1.0, 1.0, 1.0]);
+    /// assert_eq!(wanted.measured(&rows)?.apply(&rows)?, [-1.0, -1.0, 1.0, 1.0]);
     /// # Ok::<(), kiln_data::DataError>(())
     /// ```
-    pub fn measured(&self, split: &Split) -> Self {
-        let Some(normalize) = self.normalize else { return self.clone() };
+    ///
+    /// # Errors
+    /// Where rows that are read when they are needed cannot be read.
+    pub fn measured(&self, split: &Split) -> Result<Self, DataError> {
+        let Some(normalize) = self.normalize else { return Ok(self.clone()) };
+        let row = split.item_shape().elements();
         let channels = split.item_shape().dims().first().copied().unwrap_or(1);
-        let run = split.item_shape().elements() / channels;
+        let run = row / channels;
         let mut found = vec![Measured::default(); channels];
         let mut add = |i: usize, x: f32| found[i / run % channels].add(f64::from(x));
-        match split.features() {
-            Features::Bytes(bytes) => bytes.iter().enumerate().for_each(|(i, &b)| add(i, b.into())),
-            Features::Real(values) => values.iter().enumerate().for_each(|(i, &x)| add(i, x)),
+        let all: Vec<u32> = (0..split.len() as u32).collect();
+        // some rows at a time: there may be more than fit in memory
+        for rows in all.chunks((MEASURED_AT_ONCE / row).max(1)) {
+            match split.load(rows)?.features() {
+                Features::Bytes(bytes) => bytes.iter().enumerate().for_each(|(i, &b)| add(i, b.into())),
+                Features::Real(values) => values.iter().enumerate().for_each(|(i, &x)| add(i, x)),
+                Features::OnDemand(_) => unreachable!("they were read above"),
+            }
         }
         let (scale, shift) = found.iter().map(|channel| channel.factors(normalize)).unzip();
-        Self {
+        Ok(Self {
             scale: Some(Numbers::Each(scale)),
             shift: Some(Numbers::Each(shift)),
             normalize: None,
             ..self.clone()
-        }
+        })
     }
 
     /// The rows of a split as a network sees them, one after the other.
@@ -134,13 +143,17 @@ impl Preprocess {
     /// use kiln_nn::{Numbers, Preprocess};
     /// use kiln_data::{Features, Split, Targets};
     /// let rows = Split::new(Features::Bytes(vec![0, 255]), [2], Targets::Input)?;
-    /// assert_eq!(Preprocess::default().apply(&rows), [0.0, 1.0]);
+    /// assert_eq!(Preprocess::default().apply(&rows)?, [0.0, 1.0]);
     /// let centred = Preprocess { shift: Some(Numbers::One(-0.5)), ..Preprocess::default() };
-    /// assert_eq!(centred.apply(&rows), [-0.5, 0.5]);
+    /// assert_eq!(centred.apply(&rows)?, [-0.5, 0.5]);
     /// # Ok::<(), kiln_data::DataError>(())
     /// ```
-    pub fn apply(&self, split: &Split) -> Vec<f32> {
-        let (scale, shift) = self.factors(matches!(split.features(), Features::Bytes(_)));
+    ///
+    /// # Errors
+    /// Where rows that are read when they are needed cannot be read.
+    pub fn apply(&self, split: &Split) -> Result<Vec<f32>, DataError> {
+        let split = split.in_memory()?;
+        let (scale, shift) = self.factors(split.kind() == RowKind::Bytes);
         // as many elements as share a factor
         let row = split.item_shape().elements();
         let run = (row / scale.len()).max(1);
@@ -151,6 +164,7 @@ impl Preprocess {
         let mut rows: Vec<f32> = match split.features() {
             Features::Bytes(bytes) => bytes.iter().map(|&b| f32::from(b)).enumerate().map(prepared).collect(),
             Features::Real(values) => values.iter().copied().enumerate().map(prepared).collect(),
+            Features::OnDemand(_) => unreachable!("they were read above"),
         };
         if self.unit_length {
             for row in rows.chunks_exact_mut(row) {
@@ -158,7 +172,7 @@ impl Preprocess {
                 row.iter_mut().for_each(|x| *x /= length);
             }
         }
-        rows
+        Ok(rows)
     }
 
     /// What comes after scale and shift.
@@ -222,6 +236,9 @@ impl Preprocess {
         }
     }
 }
+
+/// Numbers that are in memory at once while rows are measured.
+const MEASURED_AT_ONCE: usize = 1 << 24;
 
 /// The least length that a row is divided by.
 const LEAST_LENGTH: f32 = 1e-12;
@@ -287,11 +304,14 @@ mod tests {
         ] {
             let wanted = Preprocess { normalize: Some(normalize), ..Preprocess::default() };
             assert!(wanted.check_measured().is_err() && wanted.check().is_ok());
-            let measured = wanted.measured(&rows());
+            let measured = wanted.measured(&rows()).unwrap();
             assert!(measured.check_measured().is_ok());
             let of = |x: f32| (x - centre) / width;
             // what is the same everywhere is not divided
-            close(&measured.apply(&rows()), &[of(0.0), of(10.0), 0.0, 0.0, of(20.0), of(30.0), 0.0, 0.0]);
+            close(
+                &measured.apply(&rows()).unwrap(),
+                &[of(0.0), of(10.0), 0.0, 0.0, of(20.0), of(30.0), 0.0, 0.0],
+            );
         }
     }
 
@@ -302,7 +322,7 @@ mod tests {
             std: Some(Numbers::One(0.25)),
             ..Preprocess::default()
         };
-        let got = given.apply(&rows());
+        let got = given.apply(&rows()).unwrap();
         for (got, (x, mean)) in got.iter().zip([(0.0, 0.5), (10.0, 0.5), (50.0, 0.2), (50.0, 0.2)]) {
             assert!((got - (x / 255.0 - mean) / 0.25).abs() < 1e-6, "{got}");
         }
@@ -313,7 +333,7 @@ mod tests {
         let unit = Preprocess { scale: Some(Numbers::One(1.0)), unit_length: true, ..Preprocess::default() };
         let values = Features::Real(vec![3.0, 4.0, 0.0, 0.0]);
         let split = Split::new(values, [2], Targets::Input).unwrap();
-        assert_eq!(unit.apply(&split), [0.6, 0.8, 0.0, 0.0]);
+        assert_eq!(unit.apply(&split).unwrap(), [0.6, 0.8, 0.0, 0.0]);
     }
 
     #[test]

@@ -2,53 +2,19 @@
 
 use std::{ops::Range, path::Path};
 
-use kiln_data::{DataDir, Dataset, Gate};
+use kiln_data::{DataDir, Dataset};
 use kiln_device::Device;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use crate::{
-    Augment, Loss, Network, NnError, Node, Optimizer, Output, ParameterGroup, Preprocess, Scheduled,
-    TargetKind, Trainer,
+    Augment, DataForm, DataSpec, Layer, Loss, Network, NnError, Node, Optimizer, Output, ParameterGroup,
+    Preprocess, Scheduled, TargetKind, Trainer,
     file::read_regular,
     metrics::Metric,
     step::Preparation,
     words::{in_plain_words, nearest},
 };
-
-/// Which data a recipe trains on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataSpec {
-    /// One of [`Recipe::DATASETS`].
-    pub name: String,
-    /// Training rows of a set that Kiln makes itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train: Option<usize>,
-    /// Test rows of a set that Kiln makes itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test: Option<usize>,
-    /// What the network is to answer for a row.
-    #[serde(default, skip_serializing_if = "Target::is_given")]
-    pub target: Target,
-}
-
-/// What a network is to answer for a row of a data set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// What the data set says: a class, or numbers.
-    #[default]
-    Given,
-    /// The row itself, prepared as the network sees it: an autoencoder. See [`kiln_data::Targets::Input`].
-    Input,
-}
-
-impl Target {
-    fn is_given(&self) -> bool {
-        *self == Self::Given
-    }
-}
 
 /// A network with its data and settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,6 +49,12 @@ pub struct Recipe {
     pub layers: Vec<Node>,
     /// The results that are compared with the target; the last layer's if empty.
     pub outputs: Vec<Output>,
+    /// Which of the layers are dense ones with as many units as there are classes: `units = "classes"` in files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_layers: Vec<usize>,
+    /// What the data are like, once they were read.
+    #[serde(skip)]
+    pub(crate) form: Option<DataForm>,
 }
 
 /// When a training ends before its last epoch; see [`crate::callbacks::EarlyStopping`].
@@ -149,21 +121,16 @@ const BUILTIN: &[(&str, &str)] = builtin![
     "fashion-mlp",
     "fashion-resnet",
     "autoencoder",
+    "folder-cnn",
 ];
 
 /// Largest recipe file that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Most digits that a recipe may have drawn: a byte for each of 784 pixels.
-const MAX_DIGITS: usize = 1_000_000;
-
-/// The seed of the data that Kiln makes itself: the same rows whatever seed trains on them.
-const DATA_SEED: u64 = 1;
-
 impl Recipe {
     /// Names of the data sets that recipes may ask for.
-    pub const DATASETS: [&'static str; 9] =
-        ["digits", "mnist", "fashion-mnist", "linear", "xor", "and", "or", "nor", "body-size"];
+    pub const DATASETS: [&'static str; 10] =
+        ["digits", "mnist", "fashion-mnist", "linear", "xor", "and", "or", "nor", "body-size", "folder"];
 
     /// Most epochs that a recipe may have.
     pub const MAX_EPOCHS: u32 = 1_000_000;
@@ -219,27 +186,11 @@ impl Recipe {
         let file: RecipeFile =
             toml::from_str(text).map_err(|e| fail(e.span(), in_plain_words(e.message())))?;
         file.preprocess.check().map_err(|m| fail(find_key(text, 0..text.len(), "preprocess"), m))?;
-        if !Self::DATASETS.contains(&file.data.name.as_str()) {
-            let message = format!(
-                "there is no data set \"{}\"; there are {}",
-                file.data.name,
-                Self::DATASETS.join(", ")
-            );
-            return Err(fail(find_key(text, 0..text.len(), "[data]"), message));
-        }
         let line_of_key = |key: &str| find_key(text, 0..text.len(), key);
-        for (what, rows) in [("train", file.data.train), ("test", file.data.test)] {
-            let Some(rows) = rows else { continue };
-            let message = match rows {
-                _ if file.data.name != "digits" => {
-                    format!("data set \"{}\" has rows of its own; {what} is for digits only", file.data.name)
-                }
-                1..=MAX_DIGITS => continue,
-                _ => format!("{what} must be from 1 to {MAX_DIGITS}, is {rows}"),
-            };
-            let at = line_of_key(&format!("{what} =")).or_else(|| line_of_key("[data]"));
-            return Err(fail(at, message));
-        }
+        file.data.check().map_err(|(key, message)| {
+            let at = line_of_key(&format!("{key} =")).filter(|_| key != "[data]");
+            fail(at.or_else(|| line_of_key("[data]")), message)
+        })?;
         for (what, value, most) in [
             ("epochs", &file.epochs, Self::MAX_EPOCHS),
             ("batch_size", &file.batch_size, Self::MAX_BATCH_SIZE),
@@ -291,9 +242,17 @@ impl Recipe {
             return Err(fail(Some(augment.span()), format!("augment: {message}")));
         }
         let mut layers = Vec::with_capacity(file.layers.len());
-        for (i, layer) in file.layers.iter().enumerate() {
-            layers
-                .push(table(text, layer, &format!("layer {}", i + 1)).map_err(|(at, m)| fail(Some(at), m))?);
+        let (classes, mut class_layers) = (file.data.assumed_form().classes(), Vec::new());
+        for (i, mut layer) in file.layers.into_iter().enumerate() {
+            if wants_classes(layer.get_mut(), classes) {
+                if classes == 0 {
+                    let message = "units = \"classes\", but the data have no classes".into();
+                    return Err(fail(find_key(text, layer.span(), "\"classes\""), message));
+                }
+                class_layers.push(i);
+            }
+            let what = format!("layer {}", i + 1);
+            layers.push(table(text, &layer, &what).map_err(|(at, m)| fail(Some(at), m))?);
         }
         let recipe = Self {
             name: file.name,
@@ -311,58 +270,83 @@ impl Recipe {
             metrics: file.metrics,
             layers,
             outputs: file.outputs,
+            class_layers,
+            form: None,
         };
-        let (numbers, item) = (recipe.preprocess.factors(true).0.len(), recipe.data_form().0);
-        if numbers > 1 && item.first() != Some(&numbers) {
-            let message = format!(
-                "scale and shift take one number, or one for each channel: {numbers} numbers for items of {item:?}"
-            );
-            return Err(fail(find_key(text, 0..text.len(), "preprocess"), message));
-        }
+        recipe.check_channels().map_err(|m| fail(line_of_key("preprocess"), m))?;
         Ok(recipe)
     }
 
-    /// The recipe's data, read from `dir` or made.
+    /// What does not fit between preprocessing and data.
+    fn check_channels(&self) -> Result<(), String> {
+        let (numbers, item) = (self.preprocess.factors(true).0.len(), self.data_form().0);
+        if numbers > 1 && item.first() != Some(&numbers) {
+            return Err(format!(
+                "scale and shift take one number, or one for each channel: {numbers} numbers for items of {item:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The recipe's data, read from `dir` or made. For `folder`, `dir` is the folder of images itself, unless the recipe
+    /// names another. Where [`DataSpec::is_open`], [`Recipe::resolve`] comes next.
     ///
     /// # Errors
     /// If files are missing or damaged.
     pub fn dataset(&self, dir: &DataDir) -> Result<Dataset, NnError> {
-        let (train, test) = (self.data.train.unwrap_or(12_000), self.data.test.unwrap_or(2_000));
-        let data = match self.data.name.as_str() {
-            "mnist" => Dataset::mnist(dir.clone())?,
-            "fashion-mnist" => Dataset::fashion_mnist(dir.clone())?,
-            "linear" => Dataset::linear(DATA_SEED)?,
-            "xor" => Dataset::gate(Gate::Xor)?,
-            "and" => Dataset::gate(Gate::And)?,
-            "or" => Dataset::gate(Gate::Or)?,
-            "nor" => Dataset::gate(Gate::Nor)?,
-            "body-size" => Dataset::body_size()?,
-            _ => Dataset::digits(DATA_SEED, train, test)?,
-        };
-        Ok(match self.data.target {
-            Target::Given => data,
-            Target::Input => data.with_input_as_target(),
-        })
+        self.data.dataset(dir)
     }
 
-    /// The shape of an item, and the number of classes (0 in regression), without reading any data.
-    pub fn data_form(&self) -> (Vec<usize>, usize) {
-        let (item, classes) = match self.data.name.as_str() {
-            "linear" => (vec![1], 0),
-            "xor" | "and" | "or" | "nor" => (vec![2], 0),
-            "body-size" => (vec![2], 2),
-            _ => (vec![1, 28, 28], 10),
-        };
-        (item, if self.data.target == Target::Input { 0 } else { classes })
-    }
-
-    /// What the targets of the data are, without reading any.
-    pub fn targets(&self) -> TargetKind {
-        match (self.data.target, self.data_form()) {
-            (Target::Input, (item, _)) => TargetKind::Input(item.into()),
-            (Target::Given, (_, 0)) => TargetKind::Real([1].into()),
-            (Target::Given, (_, classes)) => TargetKind::Classes(classes),
+    /// Takes up what its data are like: the shape of rows, and the number of classes for layers with
+    /// `units = "classes"`. Needed where only reading the data shows it; changes nothing else.
+    ///
+    /// # Errors
+    /// If preprocessing does not fit the rows, or there are no classes where a layer wants as many units.
+    ///
+    /// ```
+    /// use kiln_nn::Recipe;
+    /// let mut recipe = Recipe::open("digits-cnn")?;
+    /// recipe.resolve(&kiln_data::Dataset::digits(1, 20, 10)?)?;
+    /// assert_eq!(recipe.data_form(), (vec![1, 28, 28], 10));
+    /// # Ok::<(), kiln_nn::NnError>(())
+    /// ```
+    pub fn resolve(&mut self, data: &Dataset) -> Result<(), NnError> {
+        let form = DataForm::of(data);
+        let fail = |message: String| NnError::Settings(format!("recipe {}: {message}", self.name));
+        for &i in &self.class_layers {
+            if form.classes() == 0 {
+                return Err(fail("units = \"classes\", but the data have no classes".into()));
+            }
+            match self.layers.get_mut(i).map(|node| &mut node.layer) {
+                Some(Layer::Dense(dense)) => dense.units = form.classes(),
+                _ => return Err(fail(format!("layer {} is no dense layer of classes", i + 1))),
+            }
         }
+        self.form = Some(form);
+        self.check_channels().map_err(|message| NnError::Settings(format!("recipe {}: {message}", self.name)))
+    }
+
+    /// What the data are like: as [`Recipe::resolve`] was told, else as far as it is known without reading any. Images of
+    /// a folder are then taken for 100x100 of ten classes.
+    pub fn form(&self) -> DataForm {
+        self.form.clone().unwrap_or_else(|| self.data.assumed_form())
+    }
+
+    /// Whether [`Recipe::form`] is a guess.
+    pub fn is_guessed(&self) -> bool {
+        self.data.is_open() && self.form.is_none()
+    }
+
+    /// The shape of an item, and the number of classes (0 in regression) of [`Recipe::form`].
+    pub fn data_form(&self) -> (Vec<usize>, usize) {
+        let form = self.form();
+        let classes = form.classes();
+        (form.item, classes)
+    }
+
+    /// What the targets of the data are.
+    pub fn targets(&self) -> TargetKind {
+        self.form().targets
     }
 
     /// The network over the data's items.
@@ -426,6 +410,20 @@ impl Recipe {
             "nothing to freeze: \"{pattern}\" matches no layer and no parameter; there are {}",
             names.join(", ")
         )))
+    }
+}
+
+/// Whether a dense layer's units are as many as there are classes; they are written there if so.
+fn wants_classes(layer: &mut toml::Table, classes: usize) -> bool {
+    let is_dense =
+        layer.get("type").and_then(|kind| kind.as_str()).is_some_and(|t| t == "dense" || t == "linear");
+    let units = ["units", "out_features"].into_iter().find(|key| layer.contains_key(*key));
+    match units.and_then(|key| layer.get_mut(key)) {
+        Some(units) if is_dense && units.as_str() == Some("classes") => {
+            *units = toml::Value::Integer(classes.max(1) as i64);
+            true
+        }
+        _ => false,
     }
 }
 

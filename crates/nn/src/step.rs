@@ -1,6 +1,6 @@
 //! The graphs of a training step and of an evaluation, over a data set that lies on the device.
 
-use kiln_data::{Features, Split};
+use kiln_data::{RowKind, Split};
 use kiln_graph::{Collect, GatherOptions, Graph, GraphError, Request, Segments, Tensor};
 use kiln_kernel::{Advance, GatherType, Shape};
 
@@ -59,7 +59,7 @@ impl Form {
         Self {
             items: split.len(),
             item: split.item_shape().clone(),
-            bytes: matches!(split.features(), Features::Bytes(_)),
+            bytes: split.kind() == RowKind::Bytes,
             targets: TargetKind::of(split),
             weighted: false,
         }
@@ -200,18 +200,6 @@ impl Form {
         }
         Ok(wanted)
     }
-}
-
-/// Bytes four to a word, the first lowest.
-pub(crate) fn pack_bytes(bytes: &[u8]) -> Vec<u32> {
-    bytes
-        .chunks(4)
-        .map(|chunk| {
-            let mut word = [0; 4];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u32::from_le_bytes(word)
-        })
-        .collect()
 }
 
 /// A recorded step and what to compute of it.

@@ -178,11 +178,12 @@ impl Trainer {
     }
 
     /// Measures what the preparation wants measured; see [`Preprocess::measured`].
-    pub(crate) fn measure(&mut self, train: &Split) {
+    pub(crate) fn measure(&mut self, train: &Split) -> Result<(), NnError> {
         if self.preprocess.normalize.is_some() {
-            self.preprocess = self.preprocess.measured(train);
+            self.preprocess = self.preprocess.measured(train)?;
             self.batches.clear();
         }
+        Ok(())
     }
 
     /// With pictures changed by chance while training; evaluation and prediction see them as they are.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use kiln_data::{Features, Targets};
+use kiln_data::Targets;
 use kiln_device::Device;
 use kiln_graph::{
     Array, CLOCK, HYPER, Plan,
@@ -13,7 +13,8 @@ use kiln_kernel::{CLOCK_WORDS, Host};
 use crate::{
     NnError, Optimizer, Recipe, Update,
     bench::{check, random_rows},
-    step::{self, FEATURES, Form, HYPER_ROWS, ORDER, Recorded, TARGETS, pack_bytes},
+    feed::pack_all,
+    step::{self, FEATURES, Form, HYPER_ROWS, ORDER, Recorded, TARGETS},
 };
 
 /// What a verification found. See [`verify`].
@@ -57,7 +58,7 @@ pub fn verify(
     let form = Form::of(&split);
     // The parameters are drawn on the CPU: a device that is broken must not spoil what it is checked with.
     let trainer = recipe.trainer(&Device::cpu(), &[], seed)?;
-    let preprocess = recipe.preprocess.measured(&split);
+    let preprocess = recipe.preprocess.measured(&split)?;
     let record = |optimizer: &Optimizer| {
         step::record_training(
             trainer.model(),
@@ -79,10 +80,7 @@ pub fn verify(
     }
 
     let mut inputs: HashMap<String, Host> = HashMap::new();
-    let features = match split.features() {
-        Features::Bytes(bytes) => Host::U32(pack_bytes(bytes)),
-        Features::Real(values) => Host::F32(values.clone()),
-    };
+    let features = pack_all(&split)?;
     let mut clock = vec![0; CLOCK_WORDS];
     (clock[3], clock[4]) = (seed as u32, (seed >> 32) as u32);
     let base = recipe.optimizer.learning_rate();

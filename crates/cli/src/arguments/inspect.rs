@@ -140,7 +140,7 @@ pub(crate) enum SplitName {
     after_help = "Example:\n  kiln data show digits --count 36\n  kiln data show digits --augment 'rotation = 20, zoom = 0.2'"
 )]
 pub(crate) struct DataShow {
-    #[arg(value_name = "NAME", help = format!("A data set: {}", Recipe::DATASETS.join(", ")))]
+    #[arg(value_name = "NAME", help = format!("A data set: {}; or a recipe or its file", Recipe::DATASETS.join(", ")))]
     pub(crate) name: String,
     /// Training or test rows
     #[arg(long, value_name = "SPLIT", value_enum, ignore_case = true, default_value = "train")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kiln_device::Device;
-use kiln_nn::{Recipe, bench_step};
+use kiln_nn::bench_step;
 
 use crate::{
     Failure,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
-    let mut recipe = Recipe::open(&args.recipe)?;
+    let mut recipe = args.data.recipe(&args.recipe, ui)?;
     if let Some(augment) = &args.augment {
         recipe.augment = Some(augment.clone());
     }

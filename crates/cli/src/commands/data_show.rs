@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kiln_data::{Dataset, Features, Split, Targets};
+use kiln_data::{Dataset, Features, RowKind, Split, Targets};
 use kiln_device::Device;
 use kiln_nn::Augment;
 use kiln_plot::{Cell, Grid};
@@ -40,14 +40,15 @@ struct ClassRows {
 }
 
 pub(crate) fn run(args: &DataShow, ui: &Ui) -> Result<(), Failure> {
-    let data = named_dataset(&args.name, &args.data.dir())?;
+    let data = named_dataset(&args.name, &args.data)?;
+    data.remarks.iter().for_each(|remark| ui.warn(remark));
     let (split, split_name) = match args.split {
         SplitName::Train => (&data.train, "train"),
         SplitName::Test => (&data.test, "test"),
     };
     let order = kiln_data::order(args.seed, 0, split.len(), true);
     let shown: Vec<u32> = order.into_iter().take(sample_count(args)).collect();
-    let samples = split.select(&shown)?;
+    let samples = split.load(&shown)?;
     let file = match is_image(split.item_shape()) {
         true => {
             let file = args.out.clone().unwrap_or_else(|| format!("{}-{split_name}.png", data.name).into());
@@ -73,9 +74,9 @@ pub(crate) fn run(args: &DataShow, ui: &Ui) -> Result<(), Failure> {
         split: split_name,
         rows: split.len(),
         shape: split.item_shape().dims().to_vec(),
-        values: match split.features() {
-            Features::Bytes(_) => "bytes",
-            Features::Real(_) => "real",
+        values: match split.kind() {
+            RowKind::Bytes => "bytes",
+            RowKind::Real => "real",
         },
         classes: class_rows(split, &data.classes),
         shown,
@@ -186,6 +187,7 @@ fn rows(report: &Report, data: &Dataset, samples: &Split) -> String {
         match samples.features() {
             Features::Bytes(bytes) => cells.extend(bytes[i * size..][..size].iter().map(u8::to_string)),
             Features::Real(values) => cells.extend(values[i * size..][..size].iter().map(|&v| number(v))),
+            Features::OnDemand(_) => unreachable!("samples are in memory"),
         }
         cells.push(match samples.targets() {
             Targets::Classes { labels, .. } => data.classes[labels[i] as usize].clone(),

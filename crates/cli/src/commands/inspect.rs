@@ -242,7 +242,7 @@ fn file_item(trainer: &Trainer, args: &InspectActivations, image: &Path) -> Resu
 
 /// A row of the model's test set, and what it is called.
 fn test_item(model: &Model, args: &InspectActivations) -> Result<(Split, String), Failure> {
-    let data = model.dataset(&args.data.dir())?;
+    let data = model.dataset(&args.data)?;
     let item = data.test.select(&[args.index])?;
     let what = match item.targets() {
         Targets::Classes { labels, .. } => {

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use kiln_data::{DataDir, Dataset};
+use kiln_data::Dataset;
 use kiln_device::Device;
-use kiln_nn::{DataSpec, ModelFile, NnError, Recipe, Target, Trainer};
+use kiln_nn::{DataSpec, ModelFile, NnError, Recipe, Trainer};
 
-use crate::Failure;
+use crate::{Failure, arguments::FromData};
 
 /// A model file, and the recipe that was named for it if any.
 pub(crate) struct Model {
@@ -38,6 +38,14 @@ impl Model {
     pub(crate) fn trainer(&self, device: &Device) -> Result<Trainer, Failure> {
         match &self.recipe {
             None => Ok(self.file.trainer(device)?),
+            // it would take rows and classes for others than the file's
+            Some(recipe) if recipe.is_guessed() && self.file.is_self_contained() => {
+                Ok(self.file.trainer(device)?)
+            }
+            Some(recipe) if recipe.is_guessed() => Err(Failure::Message(format!(
+                "recipe {} takes shapes and classes from its data, and the model file does not say which it has",
+                recipe.name
+            ))),
             Some(recipe) => {
                 let trainer = recipe.trainer(device, &[], 0)?;
                 self.file.load_into(&trainer)?;
@@ -50,45 +58,84 @@ impl Model {
     ///
     /// # Errors
     /// Where the file does not say, or the data cannot be read.
-    pub(crate) fn dataset(&self, dir: &DataDir) -> Result<Dataset, Failure> {
+    pub(crate) fn dataset(&self, from: &FromData) -> Result<Dataset, Failure> {
+        let dir = from.dir();
         if let Some(recipe) = &self.recipe {
-            return Ok(recipe.dataset(dir)?);
+            return self.read(recipe.clone(), from);
         }
         // The recipe of that name knows how many rows it had; a user's own recipe is not here to be asked.
         let (recipe, name) = (self.file.recipe()?, self.file.dataset()?);
         if let Some(text) = Recipe::builtin_text(recipe) {
             let recipe = Recipe::parse(text, recipe)?;
             if recipe.data.name == name {
-                return Ok(recipe.dataset(dir)?);
+                return self.read(recipe, from);
             }
         }
-        if !Recipe::DATASETS.contains(&name) {
+        if !Recipe::DATASETS.contains(&name) || DataSpec::named(name).is_open() {
             let why = match name {
                 "" => "the model file does not say which data it was trained on".to_owned(),
+                name if Recipe::DATASETS.contains(&name) => {
+                    format!("the model was trained on a {name} of a recipe of one's own")
+                }
                 name => format!("the model was trained on data \"{name}\", which is none of Kiln's"),
             };
             return Err(Failure::Message(format!("{why}; name a recipe with --recipe")));
         }
-        let data = named_dataset(name, dir)?;
+        let mut recipe = Recipe::open("digits-cnn")?;
+        // any recipe can be told other data
+        recipe.data = DataSpec::named(name);
+        let data = recipe.dataset(&dir)?;
         // A user's own autoencoder: it gives back what it takes, and has learned of no classes.
         let network = self.file.model()?;
         let gives_back = network.output_shape().map_err(NnError::from)? == network.input_shape();
         let reconstructs = gives_back && !data.classes.is_empty() && self.file.classes()?.is_empty();
         Ok(if reconstructs { data.with_input_as_target() } else { data })
     }
+
+    /// The data of a recipe, in the form that the model takes.
+    fn read(&self, mut recipe: Recipe, from: &FromData) -> Result<Dataset, Failure> {
+        recipe.data = from.spec(&recipe.data);
+        let is_described = recipe.is_guessed() && self.file.is_self_contained();
+        if is_described
+            && recipe.data.name == "folder"
+            && let &[channels, height, width] = self.file.model()?.input_shape().dims()
+        {
+            (recipe.data.size, recipe.data.grey) = (Some([height, width]), channels == 1);
+        }
+        let data = recipe.dataset(&from.dir())?;
+        if is_described && data.classes != self.file.classes()? {
+            let list = |names: &[String]| names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+            return Err(Failure::Message(format!(
+                "the data have other classes than the model: {} instead of {}; name those that it was trained on with --data",
+                list(&data.classes),
+                list(self.file.classes()?)
+            )));
+        }
+        Ok(data)
+    }
 }
 
-/// A data set by its name, in its usual size.
+/// A data set by its name, in its usual size, or that of a recipe, by its name or file.
 ///
 /// # Errors
 /// Where there is none of that name, or the data cannot be read.
-pub(crate) fn named_dataset(name: &str, dir: &DataDir) -> Result<Dataset, Failure> {
-    if !Recipe::DATASETS.contains(&name) {
+pub(crate) fn named_dataset(name: &str, from: &FromData) -> Result<Dataset, Failure> {
+    let is_known = Recipe::DATASETS.contains(&name);
+    if !is_known && Recipe::builtin_text(name).is_none() && !name.ends_with(".toml") {
         let known = Recipe::DATASETS.join(", ");
-        return Err(Failure::Message(format!("there is no data set \"{name}\"; there are {known}")));
+        return Err(Failure::Message(format!(
+            "there is no data set \"{name}\"; there are {known}, and those of recipes"
+        )));
     }
     // any recipe can be told other data
-    let mut recipe = Recipe::open("digits-cnn")?;
-    recipe.data = DataSpec { name: name.into(), train: None, test: None, target: Target::Given };
-    Ok(recipe.dataset(dir)?)
+    let mut recipe = Recipe::open(match name {
+        _ if !is_known => name,
+        "folder" => "folder-cnn",
+        _ => "digits-cnn",
+    })?;
+    if is_known && !recipe.data.is_open() {
+        recipe.data = DataSpec::named(name);
+    }
+    recipe.data = from.spec(&recipe.data);
+    Ok(recipe.dataset(&from.dir())?)
 }

@@ -141,7 +141,7 @@ fn image_files(
 
 /// Rows of the model's test set.
 fn test_rows(model: &Model, trainer: &Trainer, rows: &[usize], args: &Predict) -> Result<Asked, Failure> {
-    let data = model.dataset(&args.data.dir())?;
+    let data = model.dataset(&args.data)?;
     // an index beyond 32 bits is none of any row
     let rows: Vec<u32> = rows.iter().map(|&row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
     let split = data.test.select(&rows)?;

@@ -14,7 +14,8 @@ struct Report {
     name: String,
     description: String,
     dataset: String,
-    parameters: usize,
+    /// None where only the data show how many.
+    parameters: Option<usize>,
     epochs: usize,
     batch_size: usize,
 }
@@ -32,10 +33,12 @@ pub(crate) fn run(ui: &Ui) -> Result<(), Failure> {
     for name in Recipe::names() {
         let recipe = Recipe::open(name)?;
         let parameters = recipe.model()?.summary()?.parameters;
+        // images of one's own have their own size
+        let parameters = (!recipe.is_guessed()).then_some(parameters);
         table.row([
             recipe.name.clone(),
             recipe.data.name.clone(),
-            count(parameters as u64),
+            parameters.map_or("by the data".into(), |n| count(n as u64)),
             recipe.epochs.to_string(),
             recipe.batch_size.to_string(),
             recipe.description.clone(),
@@ -43,8 +46,8 @@ pub(crate) fn run(ui: &Ui) -> Result<(), Failure> {
         reports.push(Report {
             name: recipe.name,
             description: recipe.description,
-            dataset: recipe.data.name,
             parameters,
+            dataset: recipe.data.name,
             epochs: recipe.epochs,
             batch_size: recipe.batch_size,
         });

@@ -11,20 +11,21 @@ use crate::{
 };
 
 pub(crate) fn run(args: &Arguments, ui: &Ui) -> Result<(), Failure> {
-    let model = open(&args.what)?;
+    let model = open(args, ui)?;
     let summary = model.summary()?;
     ui.result(&table(&model, &summary))?;
     ui.json(&summary)
 }
 
 /// A built-in recipe by name, a recipe file by its ending, else a model file if there is such a file.
-fn open(what: &str) -> Result<Network, Failure> {
+fn open(args: &Arguments, ui: &Ui) -> Result<Network, Failure> {
+    let what = args.what.as_str();
     let path = Path::new(what);
     let is_file = Recipe::builtin_text(what).is_none() && !what.ends_with(".toml") && path.is_file();
     if is_file || what.ends_with(".safetensors") {
         Ok(ModelFile::read(path)?.model()?.clone())
     } else {
-        Ok(Recipe::open(what)?.model()?)
+        Ok(args.data.recipe(what, ui)?.model()?)
     }
 }
 

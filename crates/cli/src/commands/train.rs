@@ -19,13 +19,13 @@ use crate::{
     arguments::{LogFormat, Train},
     curves, interrupt,
     output::{
-        Dashboard, Show, Ui, count,
+        Dashboard, Show, Spinner, Ui, count,
         course::{Look, table_and_chart},
         duration, percent,
     },
     reconstructions,
     run_folder::{RunFolder, hash_bytes},
-    run_record::{Asked, Recorded, Run},
+    run_record::{Asked, Hashes, Recorded, Run},
 };
 
 /// What `--json` prints, and what `run.json` ends with. A regression has no accuracies.
@@ -62,6 +62,7 @@ struct Job {
     asked: Asked,
     device: Device,
     data: Dataset,
+    hashes: Hashes,
     trainer: Trainer,
     folder: RunFolder,
 }
@@ -92,7 +93,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
 
     let before = seconds_before(&job);
     let started = Instant::now();
-    job.folder.describe(&Run::<Report>::new(&job.asked, &job.device, &job.data, parameters))?;
+    job.folder.describe(&Run::<Report>::new(&job.asked, &job.device, &job.data, &job.hashes, parameters))?;
     let (history, best) = fit(&mut job, args.watch, ui)?;
     let seconds = before + started.elapsed().as_secs_f64();
     if history.stopped == Some(Stopped::Interrupted) {
@@ -107,7 +108,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     curves::write(job.folder.path(), &history.epochs)?;
     reconstructions::draw(&job.asked.recipe, &job.trainer, &job.data.test, &job.folder, ui)?;
     // last of all, since a run with a result is over
-    let mut run = Run::new(&job.asked, &job.device, &job.data, parameters);
+    let mut run = Run::new(&job.asked, &job.device, &job.data, &job.hashes, parameters);
     run.result = Some(&report);
     job.folder.describe(&run)?;
     tell(&job, &history, &report, ui)?;
@@ -117,11 +118,10 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
 /// A new run. The folder comes last, so that whatever else is wrong leaves nothing behind.
 fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
     let mut recipe = adjusted(Recipe::open(&args.recipe)?, args)?;
-    for pattern in &args.freeze {
-        recipe.freeze(pattern)?;
-    }
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let asked = Asked {
+    recipe.data = args.data.spec(&recipe.data);
+    recipe.data.path = recipe.data.path.as_deref().map(absolute);
+    let mut asked = Asked {
         seed: args.seed,
         limit: args.limit,
         asked_device: args.device.device.clone(),
@@ -135,10 +135,14 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         recipe,
     };
     let device = Device::open(&asked.asked_device)?;
-    let data = dataset(&asked, &args.data.dir())?;
+    let data = dataset(&mut asked, &args.data.dir(), ui)?;
+    for pattern in &args.freeze {
+        asked.recipe.freeze(pattern)?;
+    }
+    let hashes = Hashes::of(&data)?;
     let trainer = trainer(&asked, &device, &data, ui)?;
     let folder = RunFolder::create(args.out.as_deref(), &asked.recipe.name)?;
-    Ok(Job { asked, device, data, trainer, folder })
+    Ok(Job { asked, device, data, hashes, trainer, folder })
 }
 
 /// A run that was interrupted, at its newest checkpoint.
@@ -146,8 +150,8 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
     // read once more with the lock: another process may have ended the run in between
     Recorded::read(path)?;
     let folder = RunFolder::reopen(path)?;
-    let recorded = Recorded::read(path)?;
-    let asked = &recorded.asked;
+    let mut recorded = Recorded::read(path)?;
+    let asked = &mut recorded.asked;
     let device = Device::open(match args.device.device.as_str() {
         "auto" => &asked.asked_device,
         other => other,
@@ -156,8 +160,10 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
         (None, Some(recorded)) => DataDir::new(recorded),
         _ => args.data.dir(),
     };
-    let data = dataset(asked, &dir)?;
-    recorded.check(&data)?;
+    asked.recipe.data = args.data.spec(&asked.recipe.data);
+    let data = dataset(asked, &dir, ui)?;
+    let hashes = Hashes::of(&data)?;
+    recorded.check(&data, &hashes)?;
     let (newest, damaged) = Checkpoints::newest(&folder.file("checkpoints"))?;
     for error in &damaged {
         ui.warn(&format!("{error}: passed over; it is kept as .damaged"));
@@ -181,7 +187,7 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
             trainer
         }
     };
-    Ok(Job { asked, device, data, trainer, folder })
+    Ok(Job { asked, device, data, hashes, trainer, folder })
 }
 
 fn tell_resumed(checkpoint: &Checkpoint, device: &Device, asked: &Asked, ui: &Ui) {
@@ -202,8 +208,14 @@ fn tell_resumed(checkpoint: &Checkpoint, device: &Device, asked: &Asked, ui: &Ui
     }
 }
 
-fn dataset(asked: &Asked, dir: &DataDir) -> Result<Dataset, Failure> {
-    let data = asked.recipe.dataset(dir)?;
+/// The run's data; the recipe learns what they are like.
+fn dataset(asked: &mut Asked, dir: &DataDir, ui: &Ui) -> Result<Dataset, Failure> {
+    let data = {
+        let _spinner = asked.recipe.is_guessed().then(|| Spinner::new(ui, "reading data"));
+        asked.recipe.dataset(dir)?
+    };
+    data.remarks.iter().for_each(|remark| ui.warn(remark));
+    asked.recipe.resolve(&data)?;
     Ok(match asked.limit {
         Some(limit) => data.limit(limit as usize)?,
         None => data,
@@ -301,7 +313,7 @@ impl Callback for Begun {
 
 /// Trains; the history, and the epoch that was best, counted from 1.
 fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure> {
-    let Job { asked, device, data, trainer, folder } = job;
+    let Job { asked, device, data, trainer, folder, .. } = job;
     let recipe = &asked.recipe;
     let held_out = recipe.validation_split > 0.0;
     let mut begun = Begun(false);
@@ -373,7 +385,7 @@ fn finish(
     parameters: usize,
     seconds: f64,
 ) -> Result<Report, Failure> {
-    let Job { asked, device, data, trainer, folder } = job;
+    let Job { asked, device, data, trainer, folder, .. } = job;
     let recipe = &asked.recipe;
     let model = folder.file("model.safetensors");
     let Some(epoch) = history.epochs.iter().find(|epoch| epoch.epoch == best) else {
@@ -425,6 +437,13 @@ fn tell(job: &Job, history: &History, report: &Report, ui: &Ui) -> Result<(), Fa
     }
     let course = table_and_chart(&history.epochs, Some(report.best_epoch), Look::of_terminal());
     ui.note(&format!("\n{course}\n"));
+    let waited: f64 = history.epochs.iter().map(|epoch| epoch.data_wait_seconds).sum();
+    let steps = history.epochs.last().map_or(0, |epoch| epoch.step).max(1);
+    let wait = format!("waited for data {:.2} ms a step", waited * 1e3 / steps as f64);
+    match waited > 0.0 {
+        true => ui.note(&wait),
+        false => ui.detail(&wait),
+    }
     let accuracy = report.test_accuracy.map_or_else(String::new, |a| format!(", accuracy {}", percent(a)));
     let which = match report.best_epoch == history.epochs.len() {
         true => String::new(),

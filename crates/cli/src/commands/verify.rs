@@ -1,7 +1,7 @@
 //! `kiln verify [RECIPE]`
 
 use kiln_device::Device;
-use kiln_nn::{Recipe, Verification, verify};
+use kiln_nn::{Verification, verify};
 use serde::Serialize;
 
 use crate::{
@@ -27,7 +27,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Verify, ui: &Ui) -> Result<(), Failure> {
-    let recipe = Recipe::open(&args.recipe)?;
+    let recipe = args.data.recipe(&args.recipe, ui)?;
     let device = Device::open(&args.device.device)?;
     let batch_size = args.batch_size.map_or(recipe.batch_size, |n| n as usize);
     let found = {

@@ -237,6 +237,7 @@ pub(crate) mod tests {
                 learning_rate: 0.001,
                 seconds: 1.5,
                 images_per_second: 12_345.0,
+                data_wait_seconds: 0.0,
             }
         };
         (1..=epochs).map(report).collect()

@@ -223,9 +223,11 @@ fn dataset(record: &Record, args: &Arguments, model: &Model) -> Result<Dataset, 
                 (None, Some(recorded)) => DataDir::new(recorded),
                 _ => args.data.dir(),
             };
-            Ok(asked.recipe.dataset(&dir)?)
+            let mut recipe = asked.recipe;
+            recipe.data = args.data.spec(&recipe.data);
+            Ok(recipe.dataset(&dir)?)
         }
-        _ => model.dataset(&args.data.dir()),
+        _ => model.dataset(&args.data),
     }
 }
 
@@ -264,7 +266,7 @@ fn look_inside(
     ui.note(&format!("{} test rows of {} on {device}", count(data.test.len() as u64), data.name));
     let _spinner = Spinner::new(ui, "evaluating");
     let then = record.text("test_sha256");
-    if !then.is_empty() && then != hash(&data.test) {
+    if !then.is_empty() && then != hash(&data.test)? {
         page.missing(
             "scores of the run's own test rows",
             "The test data here are not those of the run: their SHA-256 differs. What follows is measured on those here.",

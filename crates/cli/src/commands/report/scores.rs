@@ -67,7 +67,7 @@ pub(super) fn measure<'a>(trainer: &Trainer, data: &'a Dataset) -> Result<Measur
     let probabilities = !hinge && outputs.iter().all(|p| (-1e-3..=1.001).contains(p));
     let threshold = trainer.main_loss().decision_threshold();
     let given = match data.test.targets() {
-        Targets::Input => trainer.preprocess().apply(&data.test),
+        Targets::Input => trainer.preprocess().apply(&data.test)?,
         _ => Vec::new(),
     };
     let classes = classes.to_vec();
@@ -321,7 +321,9 @@ impl Measured<'_> {
             let line =
                 |values: &[f32]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(", ");
             let size = shape.elements();
-            let input = |row: usize| match self.data.test.features() {
+            // at most as many as the table has rows
+            let test = self.data.test.in_memory()?;
+            let input = |row: usize| match test.features() {
                 Features::Real(values) if size <= MOST_INPUTS => line(&values[row * size..(row + 1) * size]),
                 _ => format!("row {row}"),
             };

@@ -1,0 +1,279 @@
+//! Data of the user's own: rows that are read when they are needed, image folders, tables; on the CPU and the adapter.
+
+#[path = "common/devices.rs"]
+#[allow(dead_code)]
+mod devices;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use devices::{data_dir, devices};
+use kiln::{
+    data::{DataError, ImageFolder, RowKind, RowMut, Rows},
+    nn::{EpochReport, NnError, Residency},
+    prelude::*,
+};
+
+/// Pictures that are drawn when they are needed: a bright square whose quarter is the class. 12 KiB each.
+#[derive(Clone, Debug)]
+struct Squares {
+    rows: usize,
+    /// Cannot be read.
+    bad: usize,
+    reads: Arc<AtomicUsize>,
+}
+
+impl Squares {
+    fn new(rows: usize, bad: usize) -> Self {
+        Self { rows, bad, reads: Arc::default() }
+    }
+
+    fn targets(&self) -> Targets {
+        Targets::Classes { labels: (0..self.rows as u32).map(|row| row * 7 % 4).collect(), classes: 4 }
+    }
+
+    fn split(&self) -> Split {
+        Split::from_rows(self.clone(), self.targets()).unwrap()
+    }
+}
+
+impl Rows for Squares {
+    fn len(&self) -> usize {
+        self.rows
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::image(3, 64, 64)
+    }
+
+    fn kind(&self) -> RowKind {
+        RowKind::Bytes
+    }
+
+    fn read(&self, row: usize, to: RowMut<'_>) -> Result<(), DataError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        if row == self.bad {
+            return Err(DataError::other("the database is down"));
+        }
+        let RowMut::Bytes(to) = to else { return Err(DataError::other("bytes are asked for")) };
+        let class = row * 7 % 4;
+        for (i, pixel) in to.iter_mut().enumerate() {
+            let (y, x) = (i / 64 % 64 / 32, i % 64 / 32);
+            *pixel = (if y * 2 + x == class { 150 } else { 20 }) + (row + i) as u8 % 50;
+        }
+        Ok(())
+    }
+}
+
+fn trainer(device: &Device, residency: Residency) -> Trainer {
+    let model = Sequential::new(Shape::image(3, 64, 64))
+        .add(AvgPool2d::new(8))
+        .add(Flatten)
+        .add(Dropout::new(0.2))
+        .add(Dense::new(4));
+    Trainer::new(device, model, Adam::new(0.01), Loss::CrossEntropy).unwrap().with_residency(residency)
+}
+
+fn bytes(trainer: &Trainer, folder: &Path) -> Vec<u8> {
+    let path = folder.join("model.safetensors");
+    trainer.save(&path).unwrap();
+    fs::read(path).unwrap()
+}
+
+fn timeless(epochs: &[EpochReport]) -> Vec<EpochReport> {
+    let timeless = |e: &EpochReport| EpochReport {
+        seconds: 0.0,
+        images_per_second: 0.0,
+        data_wait_seconds: 0.0,
+        ..e.clone()
+    };
+    epochs.iter().map(timeless).collect()
+}
+
+#[test]
+fn rows_train_to_the_same_bits_wherever_they_lie() {
+    // three windows of 4 MiB and a part of one, the last batch smaller
+    let rows = Squares::new(1_107, usize::MAX);
+    let on_demand = rows.split();
+    let in_memory = on_demand.in_memory().unwrap().into_owned();
+    let test = Squares::new(341, usize::MAX).split();
+    let folder = tempfile::tempdir().unwrap();
+    let weights: Vec<f32> = (0..1_107).map(|i| (i % 3) as f32).collect();
+    for device in devices() {
+        let run = |train: &Split, residency: Residency| {
+            let mut trainer = trainer(device, residency);
+            let fit = Fit {
+                epochs: 2,
+                batch_size: 32,
+                validation: Some(&test),
+                sample_weights: Some(&weights),
+                ..Fit::default()
+            };
+            let history = trainer.fit(train, fit).unwrap();
+            let waited: f64 = history.epochs.iter().map(|epoch| epoch.data_wait_seconds).sum();
+            assert_eq!(waited > 0.0, residency == Residency::Streamed, "{device}: {waited}");
+            assert!(history.epochs.iter().all(|epoch| epoch.data_wait_seconds <= epoch.seconds));
+            let outputs = trainer.predict_split(&test).unwrap();
+            (timeless(&history.epochs), outputs, bytes(&trainer, folder.path()))
+        };
+        let want = run(&in_memory, Residency::Resident);
+        assert!(want.0[1].validation.unwrap().accuracy > Some(0.9), "{:?}", want.0[1]);
+        for (train, residency) in [
+            (&in_memory, Residency::Streamed),
+            (&on_demand, Residency::Resident),
+            (&on_demand, Residency::Streamed),
+        ] {
+            let got = run(train, residency);
+            assert_eq!(got.0, want.0, "{device}, {residency:?}");
+            assert!(got.1 == want.1 && got.2 == want.2, "{device}, {residency:?}: other bits");
+        }
+        // where there is room they are read once
+        rows.reads.store(0, Ordering::Relaxed);
+        run(&on_demand, Residency::Auto);
+        assert_eq!(rows.reads.load(Ordering::Relaxed), 1_107, "{device}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_ends_a_fit_with_its_name() {
+    let bad = Squares::new(900, 700).split();
+    let sound = Squares::new(900, usize::MAX).split();
+    let want = "row 700: the database is down";
+    for device in devices() {
+        for residency in [Residency::Auto, Residency::Resident, Residency::Streamed] {
+            let fit = || Fit { epochs: 1, batch_size: 32, ..Fit::default() };
+            let error = trainer(device, residency).fit(&bad, fit()).unwrap_err();
+            assert_eq!(error.to_string(), want, "{device}, {residency:?}");
+            let validated = Fit { validation: Some(&bad), ..fit() };
+            let error = trainer(device, residency).fit(&sound, validated).unwrap_err();
+            assert_eq!(error.to_string(), want, "{device}, {residency:?}");
+            let error = trainer(device, residency).predict_split(&bad).unwrap_err();
+            assert_eq!(error.to_string(), want, "{device}, {residency:?}");
+        }
+    }
+}
+
+/// Stops after a few steps.
+struct Stop;
+
+impl Callback for Stop {
+    fn on_step_end(&mut self, _: &mut Trainer, _: usize, steps: usize) -> Result<Flow, NnError> {
+        Ok(if steps == 3 { Flow::Stop } else { Flow::Continue })
+    }
+}
+
+#[test]
+fn a_fit_that_ends_early_reads_no_more_than_a_few_windows() {
+    // 3 GiB, if all were read
+    let rows = Squares::new(250_000, usize::MAX);
+    let split = rows.split();
+    let mut trainer = trainer(&Device::cpu(), Residency::Auto);
+    let mut stop = Stop;
+    let fit = Fit { batch_size: 32, callbacks: vec![&mut stop], ..Fit::default() };
+    let history = trainer.fit(&split, fit).unwrap();
+    assert!(history.stopped.is_some() && trainer.steps() == 3);
+    // a window has 320 of them
+    let reads = rows.reads.load(Ordering::Relaxed);
+    assert!((320..=7 * 320).contains(&reads), "{reads}");
+}
+
+/// A folder of 100 x 100 images of two classes, by their colour.
+fn fruit(root: &Path, rows: u32) {
+    for (part, rows) in [("train", rows), ("test", rows / 2)] {
+        for (class, colour) in [("apple", [200, 30, 40]), ("pear", [150, 200, 40])] {
+            let folder = root.join(part).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for i in 0..rows {
+                let image = image::RgbImage::from_fn(100, 100, |x, y| {
+                    let far = (x as i64 - 50).pow(2) + (y as i64 - 50).pow(2) > (30 + i as i64).pow(2);
+                    image::Rgb(if far { [255; 3] } else { colour })
+                });
+                image.save(folder.join(format!("{i}.{}", if i % 2 == 0 { "png" } else { "jpg" }))).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn folder_cnn_takes_any_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    fruit(dir.path(), 8);
+    let mut recipe = Recipe::open("folder-cnn").unwrap();
+    assert!(recipe.is_guessed() && recipe.data_form() == (vec![3, 100, 100], 10));
+    let data = recipe.dataset(&DataDir::new(dir.path())).unwrap();
+    recipe.resolve(&data).unwrap();
+    assert!(!recipe.is_guessed());
+    assert_eq!(recipe.data_form(), (vec![3, 100, 100], 2));
+    // 98, 49, 47, 23: 64 * 23 * 23 inputs of the first dense layer
+    let parameters = recipe.model().unwrap().summary().unwrap().parameters;
+    assert_eq!(parameters, 896 + 18_496 + (33_856 * 100 + 100) + 20_200 + 402);
+    let mut trainer = recipe.trainer(&Device::cpu(), &data.classes, 1).unwrap();
+    let fit = Fit { epochs: 4, batch_size: 4, ..Fit::default() };
+    trainer.fit(&data.train, fit).unwrap();
+    assert_eq!(trainer.evaluate(&data.test).unwrap().accuracy, Some(1.0));
+    let path = dir.path().join("model.safetensors");
+    trainer.save(&path).unwrap();
+    let file = kiln::nn::ModelFile::read(&path).unwrap();
+    assert_eq!(file.classes().unwrap(), ["apple", "pear"]);
+
+    // a recipe written down and read again knows which layer follows the classes
+    let text = serde_json::to_string(&recipe).unwrap();
+    let mut again: Recipe = serde_json::from_str(&text).unwrap();
+    again.resolve(&data).unwrap();
+    assert_eq!(again, recipe);
+}
+
+#[test]
+fn folder_cnn_learns_photographs() {
+    let Some(dir) = data_dir().map(|dir| dir.join("cifar10-folder")).filter(|dir| dir.is_dir()) else {
+        println!("skipped: there is no cifar10-folder");
+        return;
+    };
+    for device in devices() {
+        let mut recipe = Recipe::open("folder-cnn").unwrap();
+        let data = recipe.dataset(&DataDir::new(&dir)).unwrap();
+        recipe.resolve(&data).unwrap();
+        assert_eq!(recipe.data_form(), (vec![3, 32, 32], 10));
+        let mut trainer = recipe.trainer(device, &data.classes, 1).unwrap();
+        let train = data.train.limit(320).unwrap();
+        let history = trainer.fit(&train, Fit { epochs: 3, batch_size: 32, ..Fit::default() }).unwrap();
+        let losses = history.figures("loss");
+        assert!(losses[2] < losses[0] && losses[2] < Some(2.35), "{device}: {losses:?}");
+        let on_demand = ImageFolder::new(&dir).memory(0).read().unwrap();
+        let test = on_demand.test.limit(100).unwrap();
+        assert!(trainer.evaluate(&test).unwrap().loss.is_finite());
+    }
+}
+
+#[test]
+fn recipes_of_own_data_are_checked() {
+    let text = Recipe::builtin_text("folder-cnn").unwrap();
+    let line = |text: &str, needle: &str| text.lines().position(|l| l.contains(needle)).unwrap() + 1;
+    for (from, to, at, want) in [
+        ("test_split = 0.2", "test_split = 1.2", "test_split", "between 0 and 1, is 1.2"),
+        ("test_split = 0.2", "size = [100]", "size = [", "invalid length 1"),
+        ("test_split = 0.2", "size = [0, 100]", "size = [0", "at least 1, is [0, 100]"),
+        ("test_split = 0.2", "unreadable = \"ignore\"", "unreadable = \"ig", "unknown variant `ignore`"),
+        ("name = \"folder\"", "name = \"mnist\"", "test_split =", "takes no test_split; it is for folder"),
+        ("units = \"classes\"", "units = \"class\"", "units = \"class\"", "expected a whole number"),
+    ] {
+        let text = text.replacen(from, to, 1);
+        let error = Recipe::parse(&text, "my.toml").unwrap_err().to_string();
+        assert!(error.contains(want), "{to}: {error}");
+        let at = line(&text, at);
+        let near = [at, at - 1].map(|at| format!("my.toml, line {at}:"));
+        assert!(near.iter().any(|start| error.starts_with(start)), "{error} (line {at})");
+    }
+    let line = Recipe::builtin_text("linear").unwrap().replace("units = 1", "units = \"classes\"");
+    let error = Recipe::parse(&line, "my.toml").unwrap_err().to_string();
+    assert!(error.contains("the data have no classes"), "{error}");
+    // as many as a known data set has
+    let digits = Recipe::builtin_text("mnist-cnn").unwrap().replace("units = 10", "units = \"classes\"");
+    assert_eq!(Recipe::parse(&digits, "d").unwrap().model().unwrap().summary().unwrap().parameters, 93_322);
+}

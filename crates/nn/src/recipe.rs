@@ -158,8 +158,8 @@ const DATA_SEED: u64 = 1;
 
 impl Recipe {
     /// Names of the data sets that recipes may ask for.
-    pub const DATASETS: [&'static str; 9] =
-        ["digits", "mnist", "fashion-mnist", "linear", "xor", "and", "or", "nor", "body-size"];
+    pub const DATASETS: [&'static str; 10] =
+        ["digits", "mnist", "fashion-mnist", "cifar10", "linear", "xor", "and", "or", "nor", "body-size"];
 
     /// Most epochs that a recipe may have.
     pub const MAX_EPOCHS: u32 = 1_000_000;
@@ -321,6 +321,7 @@ impl Recipe {
         let data = match self.data.name.as_str() {
             "mnist" => Dataset::mnist(dir.clone())?,
             "fashion-mnist" => Dataset::fashion_mnist(dir.clone())?,
+            "cifar10" => Dataset::cifar10(dir.clone())?,
             "linear" => Dataset::linear(DATA_SEED)?,
             "xor" => Dataset::gate(Gate::Xor)?,
             "and" => Dataset::gate(Gate::And)?,
@@ -338,6 +339,7 @@ impl Recipe {
     /// The shape of an item, and the number of classes (0 in regression), without reading any data.
     pub fn data_form(&self) -> (Vec<usize>, usize) {
         let (item, classes) = match self.data.name.as_str() {
+            "cifar10" => (vec![3, 32, 32], 10),
             "linear" => (vec![1], 0),
             "xor" | "and" | "or" | "nor" => (vec![2], 0),
             "body-size" => (vec![2], 2),

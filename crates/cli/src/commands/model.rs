@@ -6,7 +6,8 @@ use kiln_data::{DataDir, Dataset};
 use kiln_device::Device;
 use kiln_nn::{DataSpec, ModelFile, NnError, Recipe, Target, Trainer};
 
-use crate::Failure;
+use super::data_fetch::on_first_use;
+use crate::{Failure, arguments::FromData, output::Ui};
 
 /// A model file, and the recipe that was named for it if any.
 pub(crate) struct Model {
@@ -50,7 +51,12 @@ impl Model {
     ///
     /// # Errors
     /// Where the file does not say, or the data cannot be read.
-    pub(crate) fn dataset(&self, dir: &DataDir) -> Result<Dataset, Failure> {
+    pub(crate) fn dataset(&self, data: &FromData, ui: &Ui) -> Result<Dataset, Failure> {
+        let dir = data.dir();
+        on_first_use(data, &dir, ui, || self.read_dataset(&dir))
+    }
+
+    fn read_dataset(&self, dir: &DataDir) -> Result<Dataset, Failure> {
         if let Some(recipe) = &self.recipe {
             return Ok(recipe.dataset(dir)?);
         }

@@ -14,6 +14,7 @@ use kiln_nn::{
 };
 use serde::Serialize;
 
+use super::data_fetch::on_first_use;
 use crate::{
     Failure,
     arguments::{LogFormat, Train},
@@ -135,7 +136,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         recipe,
     };
     let device = Device::open(&asked.asked_device)?;
-    let data = dataset(&asked, &args.data.dir())?;
+    let data = dataset(&asked, args, &args.data.dir(), ui)?;
     let trainer = trainer(&asked, &device, &data, ui)?;
     let folder = RunFolder::create(args.out.as_deref(), &asked.recipe.name)?;
     Ok(Job { asked, device, data, trainer, folder })
@@ -156,7 +157,7 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
         (None, Some(recorded)) => DataDir::new(recorded),
         _ => args.data.dir(),
     };
-    let data = dataset(asked, &dir)?;
+    let data = dataset(asked, args, &dir, ui)?;
     recorded.check(&data)?;
     let (newest, damaged) = Checkpoints::newest(&folder.file("checkpoints"))?;
     for error in &damaged {
@@ -202,8 +203,8 @@ fn tell_resumed(checkpoint: &Checkpoint, device: &Device, asked: &Asked, ui: &Ui
     }
 }
 
-fn dataset(asked: &Asked, dir: &DataDir) -> Result<Dataset, Failure> {
-    let data = asked.recipe.dataset(dir)?;
+fn dataset(asked: &Asked, args: &Train, dir: &DataDir, ui: &Ui) -> Result<Dataset, Failure> {
+    let data = on_first_use(&args.data, dir, ui, || asked.recipe.dataset(dir))?;
     Ok(match asked.limit {
         Some(limit) => data.limit(limit as usize)?,
         None => data,

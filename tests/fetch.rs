@@ -786,6 +786,7 @@ fn ctrl_c_ends_a_fetch_at_once() {
         .args(["data", "fetch", "mnist", "--mirror", &server.url("x"), "--data"])
         .arg(folder.path())
         .env("no_proxy", "*")
+        .env_remove("KILN_OFFLINE")
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();

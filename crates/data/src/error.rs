@@ -31,24 +31,8 @@ pub enum DataError {
         known: String,
     },
     /// No mirror gave a file.
-    #[error(
-        "data set \"{name}\": no mirror gives {file}: {}; put {}{} into {} by other means, or name the folder that holds \
-         \"{name}\" with --data DIR or the KILN_DATA variable",
-        failures.iter().map(|(url, why)| format!("{url} {why}")).collect::<Vec<_>>().join("; "),
-        wanted.join(", "), plain_or_packed(wanted), folder.display()
-    )]
-    Fetch {
-        /// The data set.
-        name: String,
-        /// The file.
-        file: String,
-        /// The folder that it should come to.
-        folder: PathBuf,
-        /// The files that would do instead.
-        wanted: Vec<String>,
-        /// Each address, and why it did not give the file.
-        failures: Vec<(String, String)>,
-    },
+    #[error("{0}")]
+    Fetch(Box<NoMirror>),
     /// A file that is not the known one, and must not be replaced because the network may not be used.
     #[error("{} {why}: it is not the file of data set \"{name}\"; {}it anew", path.display(), fetch_word(name))]
     Damaged {
@@ -155,6 +139,27 @@ pub enum DataError {
     },
 }
 
+/// A file that no mirror gave.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "data set \"{name}\": no mirror gives {file}: {}; put {}{} into {} by other means, or name the folder that holds \
+     \"{name}\" with --data DIR or the KILN_DATA variable",
+    failures.iter().map(|(url, why)| format!("{url} {why}")).collect::<Vec<_>>().join("; "),
+    wanted.join(", "), plain_or_packed(wanted), folder.display()
+)]
+pub struct NoMirror {
+    /// The data set.
+    pub name: String,
+    /// The file.
+    pub file: String,
+    /// The folder that it should come to.
+    pub folder: PathBuf,
+    /// The files that would do instead.
+    pub wanted: Vec<String>,
+    /// Each address, and why it did not give the file.
+    pub failures: Vec<(String, String)>,
+}
+
 /// Files that are read compressed too, which a dot in the name tells from those that are not.
 fn plain_or_packed(files: &[String]) -> &'static str {
     if files.iter().all(|file| file.contains('.')) { "" } else { " (plain or with .gz)" }
@@ -217,10 +222,10 @@ pub enum IdxProblem {
         promised: u64,
     },
     /// The compressed data ends early.
-    #[error("truncated gzip data; fetch the file again")]
+    #[error("truncated gzip data; fetch the file again (`kiln data fetch` does for sets of its own)")]
     GzipTruncated,
     /// The compressed data is damaged.
-    #[error("corrupt gzip data ({0}); fetch the file again")]
+    #[error("corrupt gzip data ({0}); fetch the file again (`kiln data fetch` does for sets of its own)")]
     GzipCorrupt(String),
     /// The memory for the elements is not to be had.
     #[error("not enough memory for {0} bytes")]

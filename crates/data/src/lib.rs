@@ -27,7 +27,7 @@ mod tables;
 
 pub use dataset::{Dataset, Features, Split, Targets};
 pub use dir::DataDir;
-pub use error::{DataError, IdxProblem};
+pub use error::{DataError, IdxProblem, NoMirror};
 pub use fetch::{Content, Digest, Fetch, Fetched, FetchedFile, FileState, Progress, Proxies, Source, fetch};
 pub use idx::{Idx, parse_idx, read_idx};
 pub use order::order;

@@ -142,7 +142,8 @@ fn show(done: &[DatasetReport], dir: &DataDir, ui: &Ui) -> Result<(), Failure> {
             short.display().to_string(),
             file.state.into(),
             bytes(file.bytes),
-            file.from.clone().unwrap_or_default(),
+            // the folder on the mirror
+            file.from.as_deref().map_or("", |from| from.rsplit_once('/').map_or(from, |(at, _)| at)).into(),
         ]);
     }
     ui.result(&format!("in {}:\n\n{}", dir.path().display(), table.render()))

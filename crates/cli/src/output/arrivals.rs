@@ -73,9 +73,7 @@ impl<'a> Arrivals<'a> {
                 let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
                 // The template is fixed, so it either always parses or never; the plain style is the fallback.
                 let template = match total {
-                    Some(_) => {
-                        "  {prefix} [{bar:28}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta_precise} left"
-                    }
+                    Some(_) => "  {prefix} [{bar:28}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
                     None => "  {prefix} {spinner} {bytes}  {bytes_per_sec}",
                 };
                 if let Ok(style) = ProgressStyle::with_template(template) {
@@ -83,7 +81,9 @@ impl<'a> Arrivals<'a> {
                 }
                 bar.set_prefix(file.to_owned());
                 // a transfer that is gone on with has not brought all of it now
-                bar.with_position(done)
+                let bar = bar.with_position(done);
+                bar.reset_eta();
+                bar
             });
             bar.set_position(done);
         } else if self.line.elapsed() >= PLAIN_PERIOD {

@@ -1,7 +1,6 @@
 //! One transfer: a request, the rest of a file, whatever goes wrong on the way.
 
 use std::{
-    error::Error as _,
     io::{ErrorKind, Read, Write},
     path::Path,
     time::{Duration, Instant},
@@ -251,8 +250,9 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Stop {
 /// What went wrong, and whether it may go better the next time.
 fn describe(error: &Error) -> (String, bool) {
     match error {
-        Error::HostNotFound => ("the host is not found".into(), false),
-        Error::Timeout(Timeout::Resolve) => ("the name server does not answer".into(), false),
+        Error::HostNotFound => (NOT_FOUND.into(), false),
+        Error::Io(error) if is_of_names(error) => (NOT_FOUND.into(), false),
+        Error::Timeout(Timeout::Resolve) => ("is not found in time: no name server answers".into(), false),
         Error::Timeout(Timeout::Connect) => ("takes no connection in time".into(), false),
         Error::Timeout(_) => ("takes the connection, but does not answer".into(), true),
         Error::Io(error) => match error.kind() {
@@ -260,16 +260,25 @@ fn describe(error: &Error) -> (String, bool) {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
                 ("closes the connection without an answer".into(), true)
             }
-            ErrorKind::NotFound if error.source().is_none() => (error.to_string(), false),
             ErrorKind::InvalidData => (format!("cannot be trusted ({error})"), false),
-            _ => (error.to_string(), true),
+            _ => (format!("cannot be reached ({error})"), true),
         },
         Error::Rustls(error) => (format!("cannot be trusted ({error})"), false),
         Error::Tls(error) => (format!("cannot be trusted ({error})"), false),
         Error::ConnectProxyFailed(why) => (format!("is not let through: {why}"), false),
         Error::Protocol(error) => (format!("does not speak HTTP ({error})"), false),
-        other => (other.to_string(), false),
+        other => (format!("gives no sound answer ({other})"), false),
     }
+}
+
+/// What is said where a name is not known, which is so of all names where there is no network.
+const NOT_FOUND: &str = "is not found (no such host, or no network)";
+
+/// True of what the system says of names; the library has no kind of error for it.
+fn is_of_names(error: &std::io::Error) -> bool {
+    let text = error.to_string();
+    // Windows: host not found, try again, no recovery, no data
+    text.contains("lookup address") || matches!(error.raw_os_error(), Some(11_001..=11_004))
 }
 
 /// The `Content-Length` of a whole file.

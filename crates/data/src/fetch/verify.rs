@@ -63,7 +63,7 @@ fn is_page(start: &[u8]) -> Option<String> {
 /// What a failing decompression says about the file; other errors are the system's.
 fn gzip_problem(error: io::Error, gzip: bool) -> io::Result<String> {
     match error.kind() {
-        ErrorKind::UnexpectedEof if gzip => Ok("is cut off: its gzip data end early".into()),
+        ErrorKind::UnexpectedEof if gzip => Ok("is cut off (its gzip data end early)".into()),
         ErrorKind::InvalidData | ErrorKind::InvalidInput if gzip => {
             Ok(format!("holds damaged gzip data ({error})"))
         }
@@ -221,7 +221,7 @@ mod tests {
     fn right_is_right_however_it_is_packed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        let content: Vec<u8> = (0..200_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let content: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         let digest = Digest::of(&content);
         let mut flipped = content.clone();
         flipped[70_000] ^= 1;

@@ -1,8 +1,9 @@
 //! Handwritten digits by the text-book network of three convolutions, with its training curve in the terminal.
 //!
-//! `cargo run --release --example 05_mnist` (reads MNIST from KILN_DATA or the user's cache folder)
+//! `cargo run --release --example 05_mnist` (MNIST from KILN_DATA or the user's cache folder, else downloaded)
 
 use kiln::{
+    data::fetch,
     nn::{NnError, StepReport},
     plot::{Series, terminal},
     prelude::*,
@@ -29,7 +30,9 @@ impl Callback for Curve {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::best()?;
-    let data = Dataset::mnist(DataDir::from_env()).map_err(|error| error.to_string())?;
+    let dir = DataDir::from_env();
+    fetch("mnist", &dir).map_err(|error| error.to_string())?;
+    let data = Dataset::mnist(dir).map_err(|error| error.to_string())?;
     let model = Sequential::new(Shape::image(1, 28, 28))
         .add(Conv2d::new(32, 3).activation(Relu))
         .add(MaxPool2d::new(2))

@@ -1,8 +1,9 @@
 //! Clothes: which are taken for which, and pictures of the mistakes that the network is surest of.
 //!
-//! `cargo run --release --example 06_fashion` (reads Fashion-MNIST from KILN_DATA or the user's cache folder)
+//! `cargo run --release --example 06_fashion` (Fashion-MNIST from KILN_DATA or the user's cache folder, else downloaded)
 
 use kiln::{
+    data::fetch,
     nn::metrics::{Classification, classification},
     plot::{Cell, Figure, Grid, Heatmap, Picture, Pixels, Tone},
     prelude::*,
@@ -10,7 +11,9 @@ use kiln::{
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::best()?;
-    let data = Dataset::fashion_mnist(DataDir::from_env()).map_err(|error| error.to_string())?;
+    let dir = DataDir::from_env();
+    fetch("fashion-mnist", &dir).map_err(|error| error.to_string())?;
+    let data = Dataset::fashion_mnist(dir).map_err(|error| error.to_string())?;
     let model = Sequential::new(Shape::image(1, 28, 28))
         .add(Conv2d::new(32, 3).activation(Relu))
         .add(MaxPool2d::new(2))

@@ -1,8 +1,8 @@
 //! A residual network with batch normalisation on Fashion-MNIST: the recipe `fashion-resnet` built in code.
 //!
-//! `cargo run --release --example 07_residual` (reads Fashion-MNIST from KILN_DATA or the user's cache folder)
+//! `cargo run --release --example 07_residual` (Fashion-MNIST from KILN_DATA or the user's cache folder, else downloaded)
 
-use kiln::prelude::*;
+use kiln::{data::fetch, prelude::*};
 
 /// Convolution and normalisation; the latter has a shift of its own, so that the former needs no bias.
 fn conv_norm(model: Network, filters: usize, stride: usize, norm: Option<&str>) -> Network {
@@ -38,7 +38,9 @@ pub fn network() -> Network {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::best()?;
-    let data = Dataset::fashion_mnist(DataDir::from_env())?;
+    let dir = DataDir::from_env();
+    fetch("fashion-mnist", &dir)?;
+    let data = Dataset::fashion_mnist(dir)?;
     let train = data.train.limit(10_000)?;
     let schedule = Schedule::one_cycle();
     let mut trainer =

@@ -3,9 +3,10 @@
 //! The gain is that of a short look: with several passes over the same rows a network from nothing catches up, and frozen
 //! convolutions that know only digits fall behind it.
 //!
-//! `cargo run --release --example 08_transfer` (reads MNIST and Fashion-MNIST from KILN_DATA or the user's cache folder)
+//! `cargo run --release --example 08_transfer` (MNIST and Fashion-MNIST from KILN_DATA or the user's cache folder, else downloaded)
 
 use kiln::{
+    data::fetch,
     nn::{ModelFile, ParameterGroup},
     prelude::*,
 };
@@ -66,8 +67,12 @@ fn tune(
 
 fn main() -> Result<(), Error> {
     let device = Device::best()?;
-    let digits = Dataset::mnist(DataDir::from_env()).map_err(|error| error.to_string())?;
-    let clothes = Dataset::fashion_mnist(DataDir::from_env()).map_err(|error| error.to_string())?;
+    let dir = DataDir::from_env();
+    for name in ["mnist", "fashion-mnist"] {
+        fetch(name, &dir).map_err(|error| error.to_string())?;
+    }
+    let digits = Dataset::mnist(dir.clone()).map_err(|error| error.to_string())?;
+    let clothes = Dataset::fashion_mnist(dir).map_err(|error| error.to_string())?;
     let mut teacher = Trainer::new(&device, digits_network(), Adam::default(), Loss::CrossEntropy)?;
     teacher.fit(&digits.train.limit(10_000)?, Fit { epochs: 2, batch_size: 64, ..Fit::default() })?;
     println!("digits: {:.2} % of the test rows right", accuracy(&teacher, &digits.test)?);

@@ -1,9 +1,9 @@
 //! Pseudo-labels: 500 digits have labels; a network that has learned them labels those others that it is sure of, and a
 //! new one learns from all. Both are trained for as many steps.
 //!
-//! `cargo run --release --example 09_pseudo_labels` (reads MNIST from KILN_DATA or the user's cache folder)
+//! `cargo run --release --example 09_pseudo_labels` (MNIST from KILN_DATA or the user's cache folder, else downloaded)
 
-use kiln::prelude::*;
+use kiln::{data::fetch, prelude::*};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -52,7 +52,9 @@ fn with_pseudo_labels(trainer: &Trainer, all: &Split, truth: &[u32]) -> Result<(
 
 fn main() -> Result<(), Error> {
     let device = Device::best()?;
-    let data = Dataset::mnist(DataDir::from_env()).map_err(|error| error.to_string())?;
+    let dir = DataDir::from_env();
+    fetch("mnist", &dir).map_err(|error| error.to_string())?;
+    let data = Dataset::mnist(dir).map_err(|error| error.to_string())?;
     let all = data.train.limit(ALL)?;
     let Targets::Classes { labels: truth, .. } = all.targets() else { return Err("no classes".into()) };
     let accuracy = |trainer: &Trainer| -> Result<f64, Error> {

@@ -1,8 +1,9 @@
 //! An autoencoder: digits through a bottleneck of 392 numbers and back, and noise that does not get through.
 //!
-//! `cargo run --release --example 10_autoencoder` (reads MNIST from KILN_DATA or the user's cache folder)
+//! `cargo run --release --example 10_autoencoder` (MNIST from KILN_DATA or the user's cache folder, else downloaded)
 
 use kiln::{
+    data::fetch,
     kernel::random::Stream,
     plot::{Cell, Figure, Grid, Picture, Pixels, PlotError, Range},
     prelude::*,
@@ -15,7 +16,9 @@ const NOISE: f32 = 0.4;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::best()?;
-    let data = Dataset::mnist(DataDir::from_env()).map_err(|error| error.to_string())?;
+    let dir = DataDir::from_env();
+    fetch("mnist", &dir).map_err(|error| error.to_string())?;
+    let data = Dataset::mnist(dir).map_err(|error| error.to_string())?;
     // each row is its own target: nobody has to label anything
     let data = data.limit(10_000)?.with_input_as_target();
     let model = Network::new(Shape::image(1, 28, 28))
@@ -38,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     trainer.fit(&data.train, fit)?;
     println!("test loss without noise {:.4}", trainer.evaluate(&data.test)?.loss);
 
-    let given = trainer.preprocess().apply(&data.test.limit(12)?);
+    let given = trainer.preprocess().apply(&data.test.limit(12)?)?;
     let stream = Stream { seed: 1, stream: 0, step: 0 };
     let noisy: Vec<f32> = given
         .iter()

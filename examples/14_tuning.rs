@@ -1,9 +1,9 @@
 //! Training, validation and test rows: the settings are chosen on the second, and the third are looked at once, at the
 //! end. A score that chose its own settings would flatter them.
 //!
-//! `cargo run --release --example 14_tuning` (reads MNIST from KILN_DATA or the user's cache folder)
+//! `cargo run --release --example 14_tuning` (MNIST from KILN_DATA or the user's cache folder, else downloaded)
 
-use kiln::prelude::*;
+use kiln::{data::fetch, prelude::*};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -30,7 +30,9 @@ fn percent(trainer: &Trainer, rows: &Split) -> Result<f64, Error> {
 
 fn main() -> Result<(), Error> {
     let device = Device::best()?;
-    let data = Dataset::mnist(DataDir::from_env()).map_err(|error| error.to_string())?;
+    let dir = DataDir::from_env();
+    fetch("mnist", &dir).map_err(|error| error.to_string())?;
+    let data = Dataset::mnist(dir).map_err(|error| error.to_string())?;
     let all = data.train.limit(5_000)?;
     let (train, validation) = all.split(0.8, 1)?;
     println!(

@@ -12,8 +12,8 @@ use crate::{Failure, output::Ui};
 mod inspect;
 
 pub(crate) use inspect::{
-    Data, DataShow, DataWhat, Inspect, InspectActivations, InspectFilters, InspectMaximize, InspectWhat,
-    Inspected, Numbers, SplitName,
+    Data, DataFetch, DataShow, DataWhat, Inspect, InspectActivations, InspectFilters, InspectMaximize,
+    InspectWhat, Inspected, Numbers, SplitName,
 };
 use inspect::{numbers, png_file};
 
@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Predict(Predict),
     /// Draw what a network has learned
     Inspect(Inspect),
-    /// Look at data sets
+    /// Download data sets, and look at them
     Data(Data),
     /// Show a network's layers, parameters and memory
     Summary(Summary),
@@ -88,6 +88,7 @@ impl Command {
             Self::Predict(args) => &args.output,
             Self::Inspect(args) => &args.what.of().output,
             Self::Data(args) => match &args.what {
+                DataWhat::Fetch(args) => &args.output,
                 DataWhat::Show(args) => &args.output,
             },
             Self::Summary(args) => &args.output,
@@ -133,6 +134,9 @@ pub(crate) struct FromData {
     /// user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Never use the network: a data set that is not there is an error [also: KILN_OFFLINE=1]
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 impl FromData {
@@ -558,7 +562,8 @@ mod tests {
             ("predict model a.png --labels 7", "--plot"),
             ("predict model a.png --plot=a.jpg", ".png"),
             ("inspect filter model", "'filters'"),
-            ("data fetch mnist", "'fetch'"),
+            ("data fetch", "NAME"),
+            ("data fetch imagenet", "fashion-mnist"),
             ("inspect filters", "MODEL"),
             ("inspect filters model --out a.jpg", ".png"),
             ("inspect activations model a.png --index 1", "cannot be used with"),

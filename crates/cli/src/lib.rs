@@ -89,6 +89,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
             InspectWhat::Maximize(args) => commands::inspect::maximize(args, ui),
         },
         Command::Data(data) => match &data.what {
+            DataWhat::Fetch(args) => commands::data_fetch::run(args, ui),
             DataWhat::Show(args) => commands::data_show::run(args, ui),
         },
         Command::Summary(args) => commands::summary::run(args, ui),

@@ -3,7 +3,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The folder that data set folders lie in: `mnist/`, `fashion-mnist/`.
+/// The folder that data set folders lie in: `mnist/`, `fashion-mnist/`, `cifar10/`.
 ///
 /// ```
 /// use kiln_data::DataDir;
@@ -23,8 +23,8 @@ impl DataDir {
     /// is `XDG_CACHE_HOME`, else the platform's usual place (`~/.cache`; `~/Library/Caches` on macOS;
     /// `%LOCALAPPDATA%` on Windows). Where there is no such place either: `kiln-data` in the current folder.
     ///
-    /// This, and [`DataDir::default`], which is the same, are the only places of this crate that read the
-    /// environment.
+    /// This, [`DataDir::default`], which is the same, and [`crate::Fetch::default`] are the only places of this crate that
+    /// read the environment.
     pub fn from_env() -> Self {
         Self::resolve(None, |name| std::env::var_os(name))
     }

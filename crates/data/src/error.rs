@@ -1,13 +1,16 @@
 use std::{io, path::PathBuf};
 
+use crate::Fetch;
+
 /// What can go wrong with data. Each message names the file or data set and says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// Files of a data set are not there.
     #[error(
-        "data set \"{name}\" is incomplete: {} lacks {} (plain or with .gz); put the files there, or name \
-         the folder that holds \"{folder}\" with --data DIR or the KILN_DATA variable", dir.display(), missing.join(", ")
+        "data set \"{name}\" is incomplete: {} lacks {}{}; {}put the files there, or name the folder that holds \
+         \"{folder}\" with --data DIR or the KILN_DATA variable",
+        dir.display(), missing.join(", "), plain_or_packed(missing), command(name)
     )]
     Missing {
         /// The data set.
@@ -18,6 +21,38 @@ pub enum DataError {
         folder: String,
         /// The files that are not there.
         missing: Vec<String>,
+    },
+    /// A set that Kiln knows no download of.
+    #[error("data set \"{name}\" is none that is downloaded; there are {known}")]
+    UnknownDownload {
+        /// The name that was asked for.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// No mirror gave a file.
+    #[error("{0}")]
+    Fetch(Box<NoMirror>),
+    /// A file that is not the known one, and must not be replaced because the network may not be used.
+    #[error("{} {why}: it is not the file of data set \"{name}\"; {}it anew", path.display(), fetch_word(name))]
+    Damaged {
+        /// The data set.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What is downloaded cannot be written. What has come so far is kept where that can be.
+    #[error(
+        "{}: cannot be written ({source}); what has come so far is kept, and the next fetch goes on from there; --data DIR \
+         or the KILN_DATA variable names another folder", path.display()
+    )]
+    Store {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// A file could not be opened or read.
     #[error("{}: {source}", path.display())]
@@ -40,6 +75,19 @@ pub enum DataError {
         path: PathBuf,
         /// What is wrong with it.
         problem: IdxProblem,
+    },
+    /// A file whose length is no number of rows.
+    #[error(
+        "{}: holds {bytes} bytes, which is no multiple of {row} (a row): it is cut off, or not a file of CIFAR-10's binary \
+         version; `kiln data fetch cifar10` checks it, and brings it anew", path.display()
+    )]
+    Rows {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes it holds.
+        bytes: u64,
+        /// How many a row has.
+        row: usize,
     },
     /// The number of images is not the number of labels.
     #[error("{} holds {images} images, but {} holds {labels} labels", images_file.display(), labels_file.display())]
@@ -134,6 +182,48 @@ impl DataError {
     }
 }
 
+/// A file that no mirror gave.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "data set \"{name}\": no mirror gives {file}: {}; put {}{} into {} by other means, or name the folder that holds \
+     \"{name}\" with --data DIR or the KILN_DATA variable",
+    failures.iter().map(|(url, why)| format!("{url} {why}")).collect::<Vec<_>>().join("; "),
+    wanted.join(", "), plain_or_packed(wanted), folder.display()
+)]
+pub struct NoMirror {
+    /// The data set.
+    pub name: String,
+    /// The file.
+    pub file: String,
+    /// The folder that it should come to.
+    pub folder: PathBuf,
+    /// The files that would do instead.
+    pub wanted: Vec<String>,
+    /// Each address, and why it did not give the file.
+    pub failures: Vec<(String, String)>,
+}
+
+/// Files that are read compressed too, which a dot in the name tells from those that are not.
+fn plain_or_packed(files: &[String]) -> &'static str {
+    if files.iter().all(|file| file.contains('.')) { "" } else { " (plain or with .gz)" }
+}
+
+/// The command that brings a set, if there is one.
+fn command(name: &str) -> String {
+    match Fetch::SETS.contains(&name) {
+        true => format!("`kiln data fetch {name}` brings them; else "),
+        false => String::new(),
+    }
+}
+
+/// As [`command`], for one file.
+fn fetch_word(name: &str) -> String {
+    match Fetch::SETS.contains(&name) {
+        true => format!("without --offline, `kiln data fetch {name}` brings "),
+        false => "without the offline setting, a fetch brings ".into(),
+    }
+}
+
 /// What is wrong with an IDX file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -175,10 +265,10 @@ pub enum IdxProblem {
         promised: u64,
     },
     /// The compressed data ends early.
-    #[error("truncated gzip data; fetch the file again")]
+    #[error("truncated gzip data; fetch the file again (`kiln data fetch` does for sets of its own)")]
     GzipTruncated,
     /// The compressed data is damaged.
-    #[error("corrupt gzip data ({0}); fetch the file again")]
+    #[error("corrupt gzip data ({0}); fetch the file again (`kiln data fetch` does for sets of its own)")]
     GzipCorrupt(String),
     /// The memory for the elements is not to be had.
     #[error("not enough memory for {0} bytes")]

@@ -1,5 +1,5 @@
-//! Data sets for Kiln: files read with care, digits drawn on the spot, small tables, and the order in
-//! which an epoch visits the rows.
+//! Data sets for Kiln: downloads, files read with care, digits drawn on the spot, small tables, and the order in which an
+//! epoch visits the rows.
 //!
 //! A [`Dataset`] is two [`Split`]s, training and test, and the names of its classes. A split holds its
 //! rows either as bytes, as image files do, or as `f32`, or reads them when they are needed ([`Rows`]), and its targets either as class indices or as
@@ -13,10 +13,12 @@
 //! # Ok::<(), kiln_data::DataError>(())
 //! ```
 
+mod cifar;
 mod dataset;
 mod digits;
 mod dir;
 mod error;
+mod fetch;
 mod folder;
 mod idx;
 mod mnist;
@@ -28,7 +30,8 @@ mod tables;
 
 pub use dataset::{Dataset, Features, Split, Targets};
 pub use dir::DataDir;
-pub use error::{DataError, IdxProblem};
+pub use error::{DataError, IdxProblem, NoMirror};
+pub use fetch::{Content, Digest, Fetch, Fetched, FetchedFile, FileState, Progress, Proxies, Source, fetch};
 pub use folder::{ImageFolder, Unreadable};
 pub use idx::{Idx, parse_idx, read_idx};
 pub use order::order;

@@ -32,6 +32,8 @@ impl Dataset {
     /// Reads `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
     /// `t10k-labels-idx1-ubyte`, plain or with `.gz`, from the folder `mnist` of `dir`.
     ///
+    /// Never uses the network: [`crate::fetch`] downloads the files.
+    ///
     /// # Errors
     /// [`DataError::Missing`] with the files to put where; otherwise which file is wrong in what.
     ///
@@ -41,6 +43,8 @@ impl Dataset {
     }
 
     /// Fashion-MNIST: as [`Dataset::mnist`], but articles of clothing, from the folder `fashion-mnist`.
+    ///
+    /// Never uses the network: [`crate::fetch`] downloads the files.
     ///
     /// # Errors
     /// As [`Dataset::mnist`].

@@ -11,7 +11,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = Device::cpu(); // or Device::best()?, Device::open("gpu")?, Device::list()
-//! let data = Dataset::digits(1, 1000, 200)?; // or Dataset::mnist(DataDir::from_env())?
+//! let data = Dataset::digits(1, 1000, 200)?; // or fetch("mnist", &dir)?, Dataset::mnist(dir)?
 //! let model = Sequential::new(Shape::image(1, 28, 28))
 //!     .add(Conv2d::new(16, 3).activation(Relu))
 //!     .add(MaxPool2d::new(2))

@@ -183,6 +183,7 @@ impl DataSpec {
         let data = match self.name.as_str() {
             "mnist" => Dataset::mnist(dir.clone())?,
             "fashion-mnist" => Dataset::fashion_mnist(dir.clone())?,
+            "cifar10" => Dataset::cifar10(dir.clone())?,
             "linear" => Dataset::linear(DATA_SEED)?,
             "xor" => Dataset::gate(Gate::Xor)?,
             "and" => Dataset::gate(Gate::And)?,
@@ -220,6 +221,7 @@ impl DataSpec {
     /// of ten classes.
     pub(crate) fn assumed_form(&self) -> DataForm {
         let (item, kind, targets) = match self.name.as_str() {
+            "cifar10" => (vec![3, 32, 32], RowKind::Bytes, TargetKind::Classes(10)),
             "linear" => (vec![1], RowKind::Real, TargetKind::Real([1].into())),
             "xor" | "and" | "or" | "nor" => (vec![2], RowKind::Real, TargetKind::Real([1].into())),
             "body-size" => (vec![2], RowKind::Real, TargetKind::Classes(2)),

@@ -129,8 +129,19 @@ const MAX_BYTES: u64 = 16 << 20;
 
 impl Recipe {
     /// Names of the data sets that recipes may ask for.
-    pub const DATASETS: [&'static str; 10] =
-        ["digits", "mnist", "fashion-mnist", "linear", "xor", "and", "or", "nor", "body-size", "folder"];
+    pub const DATASETS: [&'static str; 11] = [
+        "digits",
+        "mnist",
+        "fashion-mnist",
+        "cifar10",
+        "linear",
+        "xor",
+        "and",
+        "or",
+        "nor",
+        "body-size",
+        "folder",
+    ];
 
     /// Most epochs that a recipe may have.
     pub const MAX_EPOCHS: u32 = 1_000_000;

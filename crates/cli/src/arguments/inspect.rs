@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use kiln_data::Fetch;
 use kiln_nn::{Augment, Recipe, inspect::Maximize};
 
 use super::{FromData, OnDevice, Output, at_least_one, augment};
@@ -122,6 +123,8 @@ pub(crate) struct Data {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataWhat {
+    /// Download a data set and verify it, or verify what is there
+    Fetch(DataFetch),
     /// Draw samples of a data set with their labels, and count its classes
     Show(DataShow),
 }
@@ -133,6 +136,30 @@ pub(crate) enum SplitName {
     Train,
     /// Rows to be tested on
     Test,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kiln data fetch mnist\n  kiln data fetch all --data DIR\n  kiln data fetch cifar10 --offline\n\n\
+    Proxies are those of the variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; SSL_CERT_FILE names certificates \
+    to trust instead of those that Kiln carries."
+)]
+pub(crate) struct DataFetch {
+    /// A data set, or all of them
+    #[arg(value_name = "NAME", value_parser = fetchable())]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// Take the files from URL/NAME/FILE instead of the well-known mirrors; may be given again [also: KILN_MIRROR]
+    #[arg(long, value_name = "URL", conflicts_with = "offline")]
+    pub(crate) mirror: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Names of the sets that can be downloaded.
+fn fetchable() -> PossibleValuesParser {
+    PossibleValuesParser::new(Fetch::SETS.into_iter().chain(["all"]))
 }
 
 #[derive(Debug, Args)]

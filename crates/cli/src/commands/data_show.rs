@@ -8,7 +8,7 @@ use kiln_nn::Augment;
 use kiln_plot::{Cell, Grid};
 use serde::Serialize;
 
-use super::model::named_dataset;
+use super::{data_fetch::on_first_use, model::named_dataset};
 use crate::{
     Failure,
     arguments::{DataShow, SplitName},
@@ -40,7 +40,8 @@ struct ClassRows {
 }
 
 pub(crate) fn run(args: &DataShow, ui: &Ui) -> Result<(), Failure> {
-    let data = named_dataset(&args.name, &args.data)?;
+    let dir = args.data.dir();
+    let data = on_first_use(&args.data, &dir, ui, || named_dataset(&args.name, &args.data))?;
     data.remarks.iter().for_each(|remark| ui.warn(remark));
     let (split, split_name) = match args.split {
         SplitName::Train => (&data.train, "train"),

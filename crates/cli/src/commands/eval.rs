@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
     let model = Model::open(&args.model, args.recipe.as_deref())?;
     let device = Device::open(&args.device.device)?;
     let trainer = model.trainer(&device)?;
-    let data = model.dataset(&args.data)?;
+    let data = model.dataset(&args.data, ui)?;
     ui.note(&format!(
         "{} on {device}: {} test rows of {}",
         args.model.display(),

@@ -174,7 +174,7 @@ pub(crate) fn activations(args: &InspectActivations, ui: &Ui) -> Result<(), Fail
             let name = image.file_name().unwrap_or_default().to_string_lossy();
             (file_item(&trainer, args, image)?, name.into_owned())
         }
-        None => test_item(&model, args)?,
+        None => test_item(&model, args, ui)?,
     };
     let mut layers =
         inspect::activations(&trainer, item.features().clone()).map_err(of_file(&args.of.model))?;
@@ -241,8 +241,8 @@ fn file_item(trainer: &Trainer, args: &InspectActivations, image: &Path) -> Resu
 }
 
 /// A row of the model's test set, and what it is called.
-fn test_item(model: &Model, args: &InspectActivations) -> Result<(Split, String), Failure> {
-    let data = model.dataset(&args.data)?;
+fn test_item(model: &Model, args: &InspectActivations, ui: &Ui) -> Result<(Split, String), Failure> {
+    let data = model.dataset(&args.data, ui)?;
     let item = data.test.select(&[args.index])?;
     let what = match item.targets() {
         Targets::Classes { labels, .. } => {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench_matmul;
 pub(crate) mod bench_step;
+pub(crate) mod data_fetch;
 pub(crate) mod data_show;
 pub(crate) mod devices;
 pub(crate) mod doctor;

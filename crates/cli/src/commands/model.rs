@@ -6,7 +6,8 @@ use kiln_data::Dataset;
 use kiln_device::Device;
 use kiln_nn::{DataSpec, ModelFile, NnError, Recipe, Trainer};
 
-use crate::{Failure, arguments::FromData};
+use super::data_fetch::on_first_use;
+use crate::{Failure, arguments::FromData, output::Ui};
 
 /// A model file, and the recipe that was named for it if any.
 pub(crate) struct Model {
@@ -58,7 +59,11 @@ impl Model {
     ///
     /// # Errors
     /// Where the file does not say, or the data cannot be read.
-    pub(crate) fn dataset(&self, from: &FromData) -> Result<Dataset, Failure> {
+    pub(crate) fn dataset(&self, from: &FromData, ui: &Ui) -> Result<Dataset, Failure> {
+        on_first_use(from, &from.dir(), ui, || self.read_dataset(from))
+    }
+
+    fn read_dataset(&self, from: &FromData) -> Result<Dataset, Failure> {
         let dir = from.dir();
         if let Some(recipe) = &self.recipe {
             return self.read(recipe.clone(), from);

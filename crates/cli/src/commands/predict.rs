@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
         )));
     }
     let asked = match &args.index {
-        Some(rows) => test_rows(&model, &trainer, &rows.0, args)?,
+        Some(rows) => test_rows(&model, &trainer, &rows.0, args, ui)?,
         None => {
             let form = ImageForm { channels, height, width, invert: args.invert };
             image_files(&trainer, &form, outputs.max(classes), args)?
@@ -140,8 +140,14 @@ fn image_files(
 }
 
 /// Rows of the model's test set.
-fn test_rows(model: &Model, trainer: &Trainer, rows: &[usize], args: &Predict) -> Result<Asked, Failure> {
-    let data = model.dataset(&args.data)?;
+fn test_rows(
+    model: &Model,
+    trainer: &Trainer,
+    rows: &[usize],
+    args: &Predict,
+    ui: &Ui,
+) -> Result<Asked, Failure> {
+    let data = model.dataset(&args.data, ui)?;
     // an index beyond 32 bits is none of any row
     let rows: Vec<u32> = rows.iter().map(|&row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
     let split = data.test.select(&rows)?;

@@ -14,6 +14,7 @@ use kiln_nn::{
 };
 use serde::Serialize;
 
+use super::data_fetch::on_first_use;
 use crate::{
     Failure,
     arguments::{LogFormat, Train},
@@ -135,7 +136,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         recipe,
     };
     let device = Device::open(&asked.asked_device)?;
-    let data = dataset(&mut asked, &args.data.dir(), ui)?;
+    let data = dataset(&mut asked, args, &args.data.dir(), ui)?;
     for pattern in &args.freeze {
         asked.recipe.freeze(pattern)?;
     }
@@ -161,7 +162,7 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
         _ => args.data.dir(),
     };
     asked.recipe.data = args.data.spec(&asked.recipe.data);
-    let data = dataset(asked, &dir, ui)?;
+    let data = dataset(asked, args, &dir, ui)?;
     let hashes = Hashes::of(&data)?;
     recorded.check(&data, &hashes)?;
     let (newest, damaged) = Checkpoints::newest(&folder.file("checkpoints"))?;
@@ -209,11 +210,11 @@ fn tell_resumed(checkpoint: &Checkpoint, device: &Device, asked: &Asked, ui: &Ui
 }
 
 /// The run's data; the recipe learns what they are like.
-fn dataset(asked: &mut Asked, dir: &DataDir, ui: &Ui) -> Result<Dataset, Failure> {
-    let data = {
+fn dataset(asked: &mut Asked, args: &Train, dir: &DataDir, ui: &Ui) -> Result<Dataset, Failure> {
+    let data = on_first_use(&args.data, dir, ui, || {
         let _spinner = asked.recipe.is_guessed().then(|| Spinner::new(ui, "reading data"));
-        asked.recipe.dataset(dir)?
-    };
+        asked.recipe.dataset(dir)
+    })?;
     data.remarks.iter().for_each(|remark| ui.warn(remark));
     asked.recipe.resolve(&data)?;
     Ok(match asked.limit {

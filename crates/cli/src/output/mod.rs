@@ -1,5 +1,6 @@
 //! What the program prints: results on standard output, everything else on standard error.
 
+mod arrivals;
 pub(crate) mod course;
 mod dashboard;
 mod format;
@@ -11,6 +12,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+pub(crate) use arrivals::Arrivals;
 pub(crate) use dashboard::{Dashboard, screen::give_back as give_back_screen};
 pub(crate) use format::{bytes, count, duration, percent};
 pub(crate) use progress::{Progress, Spinner};
@@ -86,6 +88,12 @@ impl Ui {
 /// Says that the first Ctrl-C was heard.
 pub(crate) fn interrupted() {
     complain("finishing this step, then saving; Ctrl-C again stops at once");
+}
+
+/// What is said when a signal ends the program, on a line of its own: a bar may stand on the last one.
+pub(crate) fn last_words(text: &str) {
+    let line_end = if io::stderr().is_terminal() { "\n" } else { "" };
+    complain(&format!("{line_end}{text}"));
 }
 
 /// One text and a line end to standard output.

@@ -18,7 +18,7 @@ use self::{
     page::{Page, Section},
     record::{Record, Trained},
 };
-use super::model::Model;
+use super::{data_fetch::on_first_use, model::Model};
 use crate::{
     Failure,
     arguments::Report as Arguments,
@@ -216,7 +216,7 @@ fn within_epochs(record: &Record) -> Option<Chart> {
 }
 
 /// The data set of the run: as its recipe says, where the run tells it, in the folder that it was read from.
-fn dataset(record: &Record, args: &Arguments, model: &Model) -> Result<Dataset, Failure> {
+fn dataset(record: &Record, args: &Arguments, model: &Model, ui: &Ui) -> Result<Dataset, Failure> {
     match serde_json::from_value::<Asked>(record.run.clone()) {
         Ok(asked) if args.recipe.is_none() => {
             let dir = match (&args.data.data, &asked.data_dir) {
@@ -225,9 +225,9 @@ fn dataset(record: &Record, args: &Arguments, model: &Model) -> Result<Dataset, 
             };
             let mut recipe = asked.recipe;
             recipe.data = args.data.spec(&recipe.data);
-            Ok(recipe.dataset(&dir)?)
+            on_first_use(&args.data, &dir, ui, || recipe.dataset(&dir))
         }
-        _ => model.dataset(&args.data),
+        _ => model.dataset(&args.data, ui),
     }
 }
 
@@ -252,7 +252,7 @@ fn look_inside(
     let device = Device::open(&args.device.device)?;
     let trainer = model.trainer(&device)?;
     let layers = settings::layers(trainer.model())?;
-    let data = match dataset(record, args, &model) {
+    let data = match dataset(record, args, &model, ui) {
         Ok(data) => data,
         Err(why) => {
             page.missing(

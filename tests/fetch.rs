@@ -701,9 +701,16 @@ fn proxies_are_asked_but_for_what_is_near() {
 /// The program, without the environment's proxies and folders.
 fn kiln(data: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    for name in
-        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "KILN_OFFLINE", "KILN_MIRROR", "KILN_DATA"]
-    {
+    for name in [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "KILN_OFFLINE",
+        "KILN_MIRROR",
+        "KILN_DATA",
+        "SSL_CERT_FILE",
+    ] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
     command.envs(variables.iter().copied()).args(arguments).arg("--data").arg(data);
@@ -771,6 +778,22 @@ fn the_program_heeds_proxies() {
     let asked: Vec<String> = proxy.asked().into_iter().map(|request| request.target).collect();
     assert!(asked.contains(&"storage.googleapis.com:443".into()), "{asked:?}");
     assert!(asked.contains(&"yann.lecun.com:80".into()), "{asked:?}");
+}
+
+/// A file of certificates that is none is told of before anything is asked.
+#[test]
+fn certificates_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::new(|_, _, stream| send(stream, "404 Not Found", "Content-Length: 0\r\n", b""));
+    fs::write(folder.path().join("rubbish.pem"), b"no certificate").unwrap();
+    for (file, want) in [("rubbish.pem", "holds no certificate in PEM"), ("missing.pem", "cannot be read")] {
+        let arguments = ["data", "fetch", "mnist", "--mirror", &server.url("")];
+        let output = kiln(folder.path(), &[("SSL_CERT_FILE", file)], &arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let line = last_line(&output);
+        assert!(line.contains(file) && line.contains(want) && line.contains("SSL_CERT_FILE"), "{line}");
+    }
+    assert!(server.asked().is_empty());
 }
 
 /// Interrupted in mid-body: status 130, what came is kept.

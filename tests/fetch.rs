@@ -604,8 +604,8 @@ fn archives_give_only_what_is_known() {
     let good = tar(&[
         (b'5', "set/", b""),
         (b'0', "set/readme.html", b"<html>"),
-        (b'0', "../outside", b"bad"),
-        (b'0', "/tmp/kiln-outside", b"bad"),
+        (b'0', "../kiln-outside", b"bad"),
+        (b'0', "/kiln-outside", b"bad"),
         (b'2', "set/a.bin", b""),
         (b'0', "set/a.bin", b"first"),
         (b'0', "./set/b.bin", b"second"),
@@ -639,6 +639,7 @@ fn archives_give_only_what_is_known() {
     let done = fetching.run(&quick(), &source).unwrap();
     assert_eq!(done.files.iter().map(|f| f.state).collect::<Vec<_>>(), [FileState::Downloaded; 2]);
     assert_eq!(fs::read(fetching.folder().join("b.bin")).unwrap(), b"second");
+    assert!(!fetching.folder().join("../kiln-outside").exists() && !Path::new("/kiln-outside").exists());
     let mut left: Vec<_> = fs::read_dir(fetching.folder()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, [".fetch.lock", "a.bin", "b.bin"]);
@@ -701,9 +702,16 @@ fn proxies_are_asked_but_for_what_is_near() {
 /// The program, without the environment's proxies and folders.
 fn kiln(data: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    for name in
-        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "KILN_OFFLINE", "KILN_MIRROR", "KILN_DATA"]
-    {
+    for name in [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "KILN_OFFLINE",
+        "KILN_MIRROR",
+        "KILN_DATA",
+        "SSL_CERT_FILE",
+    ] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
     command.envs(variables.iter().copied()).args(arguments).arg("--data").arg(data);
@@ -771,6 +779,22 @@ fn the_program_heeds_proxies() {
     let asked: Vec<String> = proxy.asked().into_iter().map(|request| request.target).collect();
     assert!(asked.contains(&"storage.googleapis.com:443".into()), "{asked:?}");
     assert!(asked.contains(&"yann.lecun.com:80".into()), "{asked:?}");
+}
+
+/// A file of certificates that is none is told of before anything is asked.
+#[test]
+fn certificates_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::new(|_, _, stream| send(stream, "404 Not Found", "Content-Length: 0\r\n", b""));
+    fs::write(folder.path().join("rubbish.pem"), b"no certificate").unwrap();
+    for (file, want) in [("rubbish.pem", "holds no certificate in PEM"), ("missing.pem", "cannot be read")] {
+        let arguments = ["data", "fetch", "mnist", "--mirror", &server.url("")];
+        let output = kiln(folder.path(), &[("SSL_CERT_FILE", file)], &arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let line = last_line(&output);
+        assert!(line.contains(file) && line.contains(want) && line.contains("SSL_CERT_FILE"), "{line}");
+    }
+    assert!(server.asked().is_empty());
 }
 
 /// Interrupted in mid-body: status 130, what came is kept.

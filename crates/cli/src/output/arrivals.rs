@@ -73,7 +73,7 @@ impl<'a> Arrivals<'a> {
                 let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
                 // The template is fixed, so it either always parses or never; the plain style is the fallback.
                 let template = match total {
-                    Some(_) => "  {prefix} [{bar:28}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+                    Some(_) => "  {prefix} [{wide_bar}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
                     None => "  {prefix} {spinner} {bytes}  {bytes_per_sec}",
                 };
                 if let Ok(style) = ProgressStyle::with_template(template) {

@@ -260,14 +260,22 @@ fn describe(error: &Error) -> (String, bool) {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
                 ("closes the connection without an answer".into(), true)
             }
-            ErrorKind::InvalidData => (format!("cannot be trusted ({error})"), false),
+            ErrorKind::InvalidData => (untrusted(error.to_string()), false),
             _ => (format!("cannot be reached ({error})"), true),
         },
-        Error::Rustls(error) => (format!("cannot be trusted ({error})"), false),
-        Error::Tls(error) => (format!("cannot be trusted ({error})"), false),
+        Error::Rustls(error) => (untrusted(error.to_string()), false),
+        Error::Tls(error) => (untrusted((*error).to_owned()), false),
         Error::ConnectProxyFailed(why) => (format!("is not let through: {why}"), false),
         Error::Protocol(error) => (format!("does not speak HTTP ({error})"), false),
         other => (format!("gives no sound answer ({other})"), false),
+    }
+}
+
+/// What is said of a server that is not who it should be, as behind a proxy that reads along.
+fn untrusted(why: String) -> String {
+    match why.contains("UnknownIssuer") {
+        true => "has a certificate of an unknown issuer (SSL_CERT_FILE names those to trust)".into(),
+        false => format!("cannot be trusted ({why})"),
     }
 }
 
@@ -322,12 +330,15 @@ fn joined(from: &Uri, target: &str) -> Option<String> {
 
 /// The certificates of a PEM file.
 fn certificates(path: &Path) -> Result<RootCerts, DataError> {
-    let io = |source| DataError::Io { path: path.into(), source };
-    let meta = std::fs::metadata(path).map_err(io)?;
+    let wrong = |why: String| DataError::Shape {
+        origin: path.display().to_string(),
+        message: format!("{why}, but is to hold the certificates to trust (SSL_CERT_FILE names it)"),
+    };
+    let meta = std::fs::metadata(path).map_err(|error| wrong(format!("cannot be read ({error})")))?;
     if !meta.is_file() || meta.len() > MOST_CERTIFICATES {
-        return Err(DataError::NotAFile { path: path.into() });
+        return Err(wrong("is no regular file, or too large".into()));
     }
-    let pem = std::fs::read(path).map_err(io)?;
+    let pem = std::fs::read(path).map_err(|error| wrong(format!("cannot be read ({error})")))?;
     let found: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -335,10 +346,7 @@ fn certificates(path: &Path) -> Result<RootCerts, DataError> {
         })
         .collect();
     if found.is_empty() {
-        return Err(DataError::Shape {
-            origin: path.display().to_string(),
-            message: "holds no certificates in PEM, but SSL_CERT_FILE names it as their file".into(),
-        });
+        return Err(wrong("holds no certificate in PEM".into()));
     }
     Ok(RootCerts::from(found.into_iter()))
 }

@@ -19,7 +19,8 @@ use kiln::kernel::random::Stream;
 /// Kills that must hit a running training, on each device.
 const KILLS: usize = 25;
 
-/// Moments, running statistics, dropout, a schedule, rows held out: everything that a checkpoint must hold.
+/// Moments, running statistics, dropout, a schedule, rows held out: everything that a checkpoint must hold; and pictures that
+/// are changed by chance, from measured statistics, which a resumed training must see again.
 const RECIPE: &str = r#"
 name = "small"
 data = { name = "digits", train = 1500, test = 60 }
@@ -30,7 +31,8 @@ validation_split = 0.2
 optimizer = { type = "adam", learning_rate = 0.01 }
 schedule = { type = "warmup", steps = 20, then = { type = "cosine" } }
 early_stopping = { patience = 3 }
-preprocess = { scale = 0.00392156862745098 }
+preprocess = { normalize = "standardize" }
+augment = { rotation = 20, zoom = 0.2, crop = 2, cutout = 6, mixup = 0.3 }
 
 [[layers]]
 type = "conv2d"

@@ -4,7 +4,7 @@
 
 use kiln::{
     data::{Features, fetch},
-    nn::Reach,
+    nn::{Reach, Scores},
     plot::{Cell, Figure, Grid, Picture, Pixels},
     prelude::*,
 };

@@ -125,8 +125,19 @@ const MAX_BYTES: u64 = 16 << 20;
 
 impl Recipe {
     /// Names of the data sets that recipes may ask for.
-    pub const DATASETS: [&'static str; 10] =
-        ["digits", "mnist", "fashion-mnist", "linear", "xor", "and", "or", "nor", "body-size", "folder"];
+    pub const DATASETS: [&'static str; 11] = [
+        "digits",
+        "mnist",
+        "fashion-mnist",
+        "linear",
+        "xor",
+        "and",
+        "or",
+        "nor",
+        "body-size",
+        "folder",
+        "table",
+    ];
 
     /// Most epochs that a recipe may have.
     pub const MAX_EPOCHS: u32 = 1_000_000;
@@ -278,8 +289,8 @@ impl Recipe {
         Ok(())
     }
 
-    /// The recipe's data, read from `dir` or made. For `folder`, `dir` is the folder of images itself, unless the recipe
-    /// names another. Where [`DataSpec::is_open`], [`Recipe::resolve`] comes next.
+    /// The recipe's data, read from `dir` or made. For `folder` and `table`, `dir` is the folder or file itself,
+    /// unless the recipe names another. Where [`DataSpec::is_open`], [`Recipe::resolve`] comes next.
     ///
     /// # Errors
     /// If files are missing or damaged.
@@ -317,7 +328,7 @@ impl Recipe {
     }
 
     /// What the data are like: as [`Recipe::resolve`] was told, else as far as it is known without reading any. Images of
-    /// a folder are then taken for 100x100 of ten classes.
+    /// a folder are then taken for 100x100, rows of a table for four numbers, of ten classes.
     pub fn form(&self) -> DataForm {
         self.form.clone().unwrap_or_else(|| self.data.assumed_form())
     }
@@ -442,7 +453,7 @@ fn find_key(text: &str, within: Range<usize>, key: &str) -> Option<Range<usize>>
         if i > 0 && trimmed.starts_with('[') && at >= within.end {
             return None;
         }
-        if line.contains(key) {
+        if line.contains(key) && !trimmed.starts_with('#') {
             return Some(at..at + line.len());
         }
         at += line.len();

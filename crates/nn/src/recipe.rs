@@ -195,8 +195,8 @@ impl Recipe {
         file.preprocess.check().map_err(|m| fail(find_key(text, 0..text.len(), "preprocess"), m))?;
         let line_of_key = |key: &str| find_key(text, 0..text.len(), key);
         file.data.check().map_err(|(key, message)| {
-            let at = line_of_key(&format!("{key} =")).filter(|_| key != "[data]");
-            fail(at.or_else(|| line_of_key("[data]")), message)
+            let header = line_of_key("[data]");
+            fail(header.clone().and_then(|from| key_after(text, from, key)).or(header), message)
         })?;
         for (what, value, most) in [
             ("epochs", &file.epochs, Self::MAX_EPOCHS),
@@ -459,6 +459,17 @@ fn find_key(text: &str, within: Range<usize>, key: &str) -> Option<Range<usize>>
         at += line.len();
     }
     None
+}
+
+/// The line behind a place that sets a key.
+fn key_after(text: &str, from: Range<usize>, key: &str) -> Option<Range<usize>> {
+    let mut at = from.end;
+    text[at..].split_inclusive('\n').find_map(|line| {
+        let range = at..at + line.len();
+        at = range.end;
+        let value = line.trim_start().strip_prefix(key)?;
+        value.trim_start().starts_with('=').then_some(range)
+    })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -130,8 +130,8 @@ pub(crate) struct OnDevice {
 /// Which data.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FromData {
-    /// Folder that holds the data sets' folders; for folder-cnn the folder of images itself [default: KILN_DATA, else the
-    /// user's cache folder]
+    /// Folder that holds the data sets' folders; for a folder of images or a table that itself [default: KILN_DATA, else
+    /// the user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Never use the network: a data set that is not there is an error [also: KILN_OFFLINE=1]

@@ -129,6 +129,29 @@ pub enum DataError {
         /// What does not fit, both sides named.
         message: String,
     },
+    /// A file that is not what it must be.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A table that cannot be read.
+    #[error(
+        "{}{}{}: {message}", path.display(), line.map(|l| format!(", line {l}")).unwrap_or_default(),
+        column.as_ref().map(|c| format!(", column \"{c}\"")).unwrap_or_default()
+    )]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: Option<u64>,
+        /// The name of the column.
+        column: Option<String>,
+        /// What is wrong there.
+        message: String,
+    },
     /// A folder that is not laid out as it must be.
     #[error("{}: {message}", path.display())]
     Folder {
@@ -231,8 +254,8 @@ pub enum IdxProblem {
     /// The first two bytes are not zero.
     #[error("not an IDX file: it starts with {0:02x?}, expected 00 00")]
     Magic([u8; 2]),
-    /// Elements that are not unsigned bytes.
-    #[error("elements are {0}, but only unsigned bytes (type 08) are read")]
+    /// Elements of a type that is not wanted or unknown.
+    #[error("elements are {0}, but only unsigned bytes (type 08) are read here")]
     ElementType(String),
     /// Another number of dimensions than the data set has.
     #[error("{found} dimensions {shape:?}, expected {expected}")]

@@ -1,4 +1,4 @@
-//! IDX: the file format of MNIST.
+//! IDX: the file format of MNIST, of all its types.
 //!
 //! Two zero bytes, the element type, the rank, the dimensions as big-endian `u32`, then the elements in
 //! row-major order. Source: <http://yann.lecun.com/exdb/mnist>, "The IDX file format".
@@ -11,7 +11,7 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::{DataError, IdxProblem};
+use crate::{Array, DataError, IdxProblem, array::ElementType};
 
 /// Deflate cannot shrink data more than this many times (258 bytes in two bits), so a compressed file of
 /// `n` bytes holds at most `n` times as much.
@@ -37,13 +37,59 @@ pub struct Idx {
 /// # Errors
 /// [`DataError::Io`], [`DataError::NotAFile`], or [`DataError::Idx`] with what is wrong.
 pub fn read_idx(path: &Path) -> Result<Idx, DataError> {
+    let (_, shape, bytes) = read_file(path, Accepts::Bytes)?;
+    Ok(Idx { shape, bytes })
+}
+
+/// Reads an IDX file of any of the format's types: unsigned or signed bytes, 16- or 32-bit integers, 32- or 64-bit floats.
+/// Otherwise as [`read_idx`].
+///
+/// # Errors
+/// As [`read_idx`].
+pub fn read_idx_array(path: &Path) -> Result<Array, DataError> {
+    let (kind, shape, bytes) = read_file(path, Accepts::All)?;
+    array(kind, shape, bytes).map_err(|problem| DataError::Idx { path: path.into(), problem })
+}
+
+/// Reads an IDX array of any of the format's types from memory, plain or gzip. See [`read_idx_array`].
+///
+/// ```
+/// let array = kiln_data::parse_idx_array(&[0, 0, 0x0B, 1, 0, 0, 0, 2, 0, 7, 255, 255])?;
+/// assert_eq!((array.shape, array.elements), (vec![2], kiln_data::Elements::Integers(vec![7, -1])));
+/// # Ok::<(), kiln_data::IdxProblem>(())
+/// ```
+///
+/// # Errors
+/// What is wrong with the data.
+pub fn parse_idx_array(data: &[u8]) -> Result<Array, IdxProblem> {
+    let (kind, shape, bytes) = parse(data, Accepts::All)?;
+    array(kind, shape, bytes)
+}
+
+fn array(kind: ElementType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Array, IdxProblem> {
+    // none of the types has elements that are refused
+    let elements = kind.read(bytes, true).map_err(IdxProblem::ElementType)?;
+    Ok(Array { shape, elements })
+}
+
+/// Which types of elements are read.
+#[derive(Clone, Copy, PartialEq)]
+enum Accepts {
+    Bytes,
+    All,
+}
+
+/// Type, dimensions and bytes of the elements.
+type Raw = (ElementType, Vec<usize>, Vec<u8>);
+
+fn read_file(path: &Path, accepts: Accepts) -> Result<Raw, DataError> {
     let io = |source| DataError::Io { path: path.into(), source };
     let meta = std::fs::metadata(path).map_err(io)?;
     if !meta.is_file() {
         return Err(DataError::NotAFile { path: path.into() });
     }
     let file = File::open(path).map_err(io)?;
-    read(BufReader::with_capacity(1 << 16, file), meta.len()).map_err(|failure| match failure {
+    read(BufReader::with_capacity(1 << 16, file), meta.len(), accepts).map_err(|failure| match failure {
         Failure::Io(source) => DataError::Io { path: path.into(), source },
         Failure::Problem(problem) => DataError::Idx { path: path.into(), problem },
     })
@@ -60,7 +106,12 @@ pub fn read_idx(path: &Path) -> Result<Idx, DataError> {
 /// # Errors
 /// What is wrong with the data.
 pub fn parse_idx(data: &[u8]) -> Result<Idx, IdxProblem> {
-    read(Cursor::new(data), data.len() as u64).map_err(|failure| match failure {
+    let (_, shape, bytes) = parse(data, Accepts::Bytes)?;
+    Ok(Idx { shape, bytes })
+}
+
+fn parse(data: &[u8], accepts: Accepts) -> Result<Raw, IdxProblem> {
+    read(Cursor::new(data), data.len() as u64, accepts).map_err(|failure| match failure {
         Failure::Problem(problem) => problem,
         // Reading from memory does not fail otherwise; say what it says if it ever does.
         Failure::Io(error) => IdxProblem::GzipCorrupt(error.to_string()),
@@ -79,17 +130,17 @@ impl From<IdxProblem> for Failure {
 }
 
 /// `len` is the length of the file as it lies there.
-fn read(mut file: impl io::BufRead, len: u64) -> Result<Idx, Failure> {
+fn read(mut file: impl io::BufRead, len: u64, accepts: Accepts) -> Result<Raw, Failure> {
     let start = file.fill_buf().map_err(Failure::Io)?;
     if start.starts_with(&[0x1f, 0x8b]) {
-        read_elements(MultiGzDecoder::new(file), len.saturating_mul(DEFLATE_RATIO), true)
+        read_elements(MultiGzDecoder::new(file), len.saturating_mul(DEFLATE_RATIO), true, accepts)
     } else {
-        read_elements(file, len, false)
+        read_elements(file, len, false, accepts)
     }
 }
 
 /// `at_most` bounds what `data` can hold, header included.
-fn read_elements(mut data: impl Read, at_most: u64, gzip: bool) -> Result<Idx, Failure> {
+fn read_elements(mut data: impl Read, at_most: u64, gzip: bool, accepts: Accepts) -> Result<Raw, Failure> {
     let fail = |error: io::Error| match error.kind() {
         ErrorKind::UnexpectedEof if gzip => IdxProblem::GzipTruncated.into(),
         ErrorKind::InvalidData | ErrorKind::InvalidInput if gzip => {
@@ -109,9 +160,15 @@ fn read_elements(mut data: impl Read, at_most: u64, gzip: bool) -> Result<Idx, F
         return Err(IdxProblem::Magic([header[0], header[1]]).into());
     }
     first?;
-    if header[2] != 8 {
-        return Err(IdxProblem::ElementType(type_name(header[2])).into());
-    }
+    let kind = match (header[2], accepts) {
+        (0x08, _) => ElementType::U8,
+        (0x09, Accepts::All) => ElementType::I8,
+        (0x0B, Accepts::All) => ElementType::I16,
+        (0x0C, Accepts::All) => ElementType::I32,
+        (0x0D, Accepts::All) => ElementType::F32,
+        (0x0E, Accepts::All) => ElementType::F64,
+        (other, _) => return Err(IdxProblem::ElementType(type_name(other)).into()),
+    };
     let rank = usize::from(header[3]);
     header_bytes(&mut header, 4 * rank, &mut data)?;
     let shape: Vec<usize> =
@@ -119,7 +176,7 @@ fn read_elements(mut data: impl Read, at_most: u64, gzip: bool) -> Result<Idx, F
 
     let promised = shape
         .iter()
-        .try_fold(1u64, |product, &size| product.checked_mul(size as u64))
+        .try_fold(kind.size() as u64, |product, &size| product.checked_mul(size as u64))
         .filter(|&product| isize::try_from(product).is_ok())
         .ok_or_else(|| IdxProblem::Overflow(shape.clone()))?;
     let available = at_most.saturating_sub(4 + 4 * rank as u64);
@@ -136,7 +193,7 @@ fn read_elements(mut data: impl Read, at_most: u64, gzip: bool) -> Result<Idx, F
     data.take(promised + 1).read_to_end(&mut bytes).map_err(fail)?;
     match (bytes.len() as u64).cmp(&promised) {
         std::cmp::Ordering::Less => Err(IdxProblem::Truncated { promised, found: bytes.len() as u64 }.into()),
-        std::cmp::Ordering::Equal => Ok(Idx { shape, bytes }),
+        std::cmp::Ordering::Equal => Ok((kind, shape, bytes)),
         std::cmp::Ordering::Greater => Err(IdxProblem::Trailing { promised }.into()),
     }
 }
@@ -267,6 +324,31 @@ mod tests {
                 assert_eq!(read.bytes, [1, 2, 3, 4, 5, 6], "bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn every_type_is_read() {
+        use crate::Elements as E;
+        let cases: [(u8, &[u8], E); 6] = [
+            (0x08, &[0, 200], E::Bytes(vec![0, 200])),
+            (0x09, &[1, 0xff], E::Integers(vec![1, -1])),
+            (0x0B, &[1, 2, 0xff, 0xfe], E::Integers(vec![258, -2])),
+            (0x0C, &[0, 0, 1, 0, 0xff, 0xff, 0xff, 0xfd], E::Integers(vec![256, -3])),
+            (0x0D, &[0x3f, 0xc0, 0, 0, 0xc0, 0, 0, 0], E::Real(vec![1.5, -2.0])),
+            (0x0E, &[0x3f, 0xf8, 0, 0, 0, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0], E::Real(vec![1.5, -2.0])),
+        ];
+        for (kind, bytes, want) in cases {
+            for file in [idx(kind, &[1, 2], bytes), gzip(&idx(kind, &[1, 2], bytes))] {
+                let array = parse_idx_array(&file).unwrap();
+                assert_eq!((array.shape, array.elements), (vec![1, 2], want.clone()), "{kind:x}");
+            }
+            let cut = parse_idx_array(&idx(kind, &[1, 3], bytes)).unwrap_err();
+            assert!(matches!(cut, IdxProblem::Truncated { .. }), "{cut}");
+        }
+        assert!(matches!(parse_idx_array(&idx(0x0A, &[1], &[0])), Err(IdxProblem::ElementType(_))));
+        // as large in bytes as can be, and eight times as large
+        let large = parse_idx_array(&idx(0x0E, &[1 << 31, 1 << 30], &[])).unwrap_err();
+        assert!(matches!(large, IdxProblem::Overflow(_)), "{large}");
     }
 
     #[test]

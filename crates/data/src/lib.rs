@@ -13,7 +13,9 @@
 //! # Ok::<(), kiln_data::DataError>(())
 //! ```
 
+mod array;
 mod cifar;
+mod csv_table;
 mod dataset;
 mod digits;
 mod dir;
@@ -22,18 +24,23 @@ mod fetch;
 mod folder;
 mod idx;
 mod mnist;
+mod npy;
 mod order;
 mod picture;
 mod rows;
 mod splits;
 mod tables;
+mod transform;
 
+pub use array::{Array, Elements, Number};
+pub use csv_table::{Csv, Table, Task};
 pub use dataset::{Dataset, Features, Split, Targets};
 pub use dir::DataDir;
 pub use error::{DataError, IdxProblem, NoMirror};
 pub use fetch::{Content, Digest, Fetch, Fetched, FetchedFile, FileState, Progress, Proxies, Source, fetch};
 pub use folder::{ImageFolder, Unreadable};
-pub use idx::{Idx, parse_idx, read_idx};
+pub use idx::{Idx, parse_idx, parse_idx_array, read_idx, read_idx_array};
+pub use npy::{Npz, parse_npy, read_npy};
 pub use order::order;
 pub use picture::{ImageForm, read_image};
 pub use rows::{OnDemand, RowKind, RowMut, Rows};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kiln_data::{DataDir, Dataset, Gate, ImageFolder, RowKind, Unreadable};
+use kiln_data::{Csv, DataDir, Dataset, Gate, ImageFolder, RowKind, Task, Unreadable};
 use serde::{Deserialize, Serialize};
 
 use crate::{NnError, Recipe, TargetKind};
@@ -22,7 +22,8 @@ pub struct DataSpec {
     /// What the network is to answer for a row.
     #[serde(default, skip_serializing_if = "Target::is_given")]
     pub target: Target,
-    /// Of `folder`: the folder of images. Left out: the one that [`Recipe::dataset`] is given.
+    /// Of `folder`: the folder of images; of `table`: the file of comma-separated values. Left out: what [`Recipe::dataset`]
+    /// is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Of `folder`: the height and width that images are brought to. Left out: those that they all have.
@@ -34,13 +35,41 @@ pub struct DataSpec {
     /// Of `folder`: what becomes of images that cannot be read.
     #[serde(default, skip_serializing_if = "OnUnreadable::is_refuse")]
     pub unreadable: OnUnreadable,
-    /// Of `folder` without test images: the part of the rows to test on.
+    /// Of `folder` without test images, and of `table` without `test_path`: the part of the rows to test on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_split: Option<f64>,
+    /// Of `table`: the file of rows to test on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_path: Option<PathBuf>,
+    /// Of `table`: the column to be learned, by name or number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Of `table`: columns to leave out, by name or number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    /// Of `table`: whether the first line names the columns; it does if this is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+    /// Of `table`: what stands between fields; a comma if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
+    /// Of `table`: what the labels are, whatever they look like. Left out: classes if they are texts, else numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TableTask>,
 }
 
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+/// What the labels of a table are; see [`Task`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableTask {
+    /// Names of classes.
+    Classification,
+    /// Real numbers.
+    Regression,
 }
 
 /// What becomes of images that cannot be read; see [`Unreadable`].
@@ -117,6 +146,8 @@ const DATA_SEED: u64 = 1;
 /// What images and classes are taken for before a folder of them was read: those of the text on fruit.
 const ASSUMED_SIZE: [usize; 2] = [100, 100];
 const ASSUMED_CLASSES: usize = 10;
+/// What a row of a table is taken for.
+const ASSUMED_COLUMNS: usize = 4;
 
 impl DataSpec {
     /// Data by name, without settings.
@@ -126,7 +157,7 @@ impl DataSpec {
 
     /// Whether only reading them shows what the rows are like.
     pub fn is_open(&self) -> bool {
-        self.name == "folder"
+        matches!(self.name.as_str(), "folder" | "table")
     }
 
     /// What is wrong, and the key that it stands at.
@@ -152,17 +183,33 @@ impl DataSpec {
                 }
             }
         }
-        let is_folder = name == "folder";
+        let (is_folder, is_table) = (name == "folder", name == "table");
         for (key, is_given, sets, fits) in [
-            ("path", self.path.is_some(), "folder", is_folder),
+            ("path", self.path.is_some(), "folder and table", self.is_open()),
             ("size", self.size.is_some(), "folder", is_folder),
             ("grey", self.grey, "folder", is_folder),
             ("unreadable", self.unreadable != OnUnreadable::Refuse, "folder", is_folder),
-            ("test_split", self.test_split.is_some(), "folder", is_folder),
+            ("test_split", self.test_split.is_some(), "folder and table", self.is_open()),
+            ("test_path", self.test_path.is_some(), "table", is_table),
+            ("label", self.label.is_some(), "table", is_table),
+            ("ignore", !self.ignore.is_empty(), "table", is_table),
+            ("header", self.header.is_some(), "table", is_table),
+            ("delimiter", self.delimiter.is_some(), "table", is_table),
+            ("task", self.task.is_some(), "table", is_table),
         ] {
             if is_given && !fits {
                 return Err((key, format!("data set \"{name}\" takes no {key}; it is for {sets}")));
             }
+        }
+        if is_table && self.label.is_none() {
+            return Err(("[data]", "a table needs label, the name of the column to be learned".into()));
+        }
+        if is_table && self.test_path.is_some() == self.test_split.is_some() {
+            let message = "a table needs either test_split, the part of its rows to test on, or test_path, a file of them";
+            return Err(("[data]", message.into()));
+        }
+        if self.delimiter.is_some_and(|delimiter| !delimiter.is_ascii()) {
+            return Err(("delimiter", "delimiter is one character of ASCII, as \";\" or \"\\t\"".into()));
         }
         if let Some(size) = self.size
             && size.contains(&0)
@@ -177,7 +224,7 @@ impl DataSpec {
         Ok(())
     }
 
-    /// The data, read from `dir` or made. For `folder`, `dir` is the folder of images itself.
+    /// The data, read from `dir` or made. For `folder` and `table`, `dir` is the folder or file itself.
     pub(crate) fn dataset(&self, dir: &DataDir) -> Result<Dataset, NnError> {
         let (train, test) = (self.train.unwrap_or(12_000), self.test.unwrap_or(2_000));
         let data = match self.name.as_str() {
@@ -191,6 +238,13 @@ impl DataSpec {
             "nor" => Dataset::gate(Gate::Nor)?,
             "body-size" => Dataset::body_size()?,
             "folder" => self.folder(dir).read()?,
+            "table" => {
+                let table = self.table(dir);
+                match (&self.test_path, self.test_split) {
+                    (Some(test), _) => table.dataset_with(test)?,
+                    (None, part) => table.dataset(part.unwrap_or(0.2), DATA_SEED)?,
+                }
+            }
             _ => Dataset::digits(DATA_SEED, train, test)?,
         };
         Ok(match self.target {
@@ -217,8 +271,26 @@ impl DataSpec {
         folder
     }
 
-    /// What rows and targets are like, as far as it is known without reading any; images of a folder are taken for 100x100
-    /// of ten classes.
+    fn table(&self, dir: &DataDir) -> Csv {
+        let path = self.path.as_deref().unwrap_or(dir.path());
+        let mut table = Csv::new(path, self.label.clone().unwrap_or_default()).ignore(self.ignore.clone());
+        if self.header == Some(false) {
+            table = table.without_header();
+        }
+        if let Some(delimiter) = self.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()) {
+            table = table.delimiter(delimiter);
+        }
+        if let Some(task) = self.task {
+            table = table.task(match task {
+                TableTask::Classification => Task::Classification,
+                TableTask::Regression => Task::Regression,
+            });
+        }
+        table
+    }
+
+    /// What rows and targets are like, as far as it is known without reading any; images of a folder are taken for 100x100,
+    /// rows of a table for four numbers, of ten classes.
     pub(crate) fn assumed_form(&self) -> DataForm {
         let (item, kind, targets) = match self.name.as_str() {
             "cifar10" => (vec![3, 32, 32], RowKind::Bytes, TargetKind::Classes(10)),
@@ -230,6 +302,10 @@ impl DataSpec {
                 let channels = if self.grey { 1 } else { 3 };
                 (vec![channels, height, width], RowKind::Bytes, TargetKind::Classes(ASSUMED_CLASSES))
             }
+            "table" if self.task == Some(TableTask::Regression) => {
+                (vec![ASSUMED_COLUMNS], RowKind::Real, TargetKind::Real([1].into()))
+            }
+            "table" => (vec![ASSUMED_COLUMNS], RowKind::Real, TargetKind::Classes(ASSUMED_CLASSES)),
             _ => (vec![1, 28, 28], RowKind::Bytes, TargetKind::Classes(10)),
         };
         match self.target {

@@ -63,10 +63,17 @@ impl ModelFile {
     /// # Errors
     /// If the file cannot be read, is not safetensors, or its description is damaged or of a later version.
     pub fn read(path: &Path) -> Result<Self, NnError> {
-        let bytes = read_regular(path, MAX_BYTES, "a model file")?;
+        Self::from_bytes(&read_regular(path, MAX_BYTES, "a model file")?, path)
+    }
+
+    /// The model of a safetensors file in memory; `path` names it in errors.
+    ///
+    /// # Errors
+    /// As [`ModelFile::read`].
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, NnError> {
         let not = |e: &dyn std::fmt::Display| NnError::file(path, format!("not a safetensors file ({e})"));
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| not(&e))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| not(&e))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| not(&e))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| not(&e))?;
         if header.metadata().as_ref().is_some_and(|m| m.contains_key(crate::checkpoint::KEY)) {
             let message =
                 "a checkpoint, which `kiln train --resume` goes on from; the model is model.safetensors";

@@ -59,7 +59,7 @@ pub use augment::{Augment, Fill, Reach, Sampling};
 pub use bench::{BenchReport, bench_step, training_plan};
 pub use callbacks::{Callback, Flow, Prepared, StepReport};
 pub use checkpoint::{Checkpoint, Checkpoints};
-pub use data_spec::{DataForm, DataSpec, OnUnreadable, Target};
+pub use data_spec::{DataForm, DataSpec, OnUnreadable, TableTask, Target};
 pub use error::NnError;
 pub use evaluation::{Scored, Scores};
 pub use feed::Residency;

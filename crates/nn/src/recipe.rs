@@ -129,7 +129,7 @@ const MAX_BYTES: u64 = 16 << 20;
 
 impl Recipe {
     /// Names of the data sets that recipes may ask for.
-    pub const DATASETS: [&'static str; 11] = [
+    pub const DATASETS: [&'static str; 12] = [
         "digits",
         "mnist",
         "fashion-mnist",
@@ -141,6 +141,7 @@ impl Recipe {
         "nor",
         "body-size",
         "folder",
+        "table",
     ];
 
     /// Most epochs that a recipe may have.
@@ -199,8 +200,8 @@ impl Recipe {
         file.preprocess.check().map_err(|m| fail(find_key(text, 0..text.len(), "preprocess"), m))?;
         let line_of_key = |key: &str| find_key(text, 0..text.len(), key);
         file.data.check().map_err(|(key, message)| {
-            let at = line_of_key(&format!("{key} =")).filter(|_| key != "[data]");
-            fail(at.or_else(|| line_of_key("[data]")), message)
+            let header = line_of_key("[data]");
+            fail(header.clone().and_then(|from| key_after(text, from, key)).or(header), message)
         })?;
         for (what, value, most) in [
             ("epochs", &file.epochs, Self::MAX_EPOCHS),
@@ -299,8 +300,8 @@ impl Recipe {
         Ok(())
     }
 
-    /// The recipe's data, read from `dir` or made. For `folder`, `dir` is the folder of images itself, unless the recipe
-    /// names another. Where [`DataSpec::is_open`], [`Recipe::resolve`] comes next.
+    /// The recipe's data, read from `dir` or made. For `folder` and `table`, `dir` is the folder or file itself,
+    /// unless the recipe names another. Where [`DataSpec::is_open`], [`Recipe::resolve`] comes next.
     ///
     /// # Errors
     /// If files are missing or damaged.
@@ -338,7 +339,7 @@ impl Recipe {
     }
 
     /// What the data are like: as [`Recipe::resolve`] was told, else as far as it is known without reading any. Images of
-    /// a folder are then taken for 100x100 of ten classes.
+    /// a folder are then taken for 100x100, rows of a table for four numbers, of ten classes.
     pub fn form(&self) -> DataForm {
         self.form.clone().unwrap_or_else(|| self.data.assumed_form())
     }
@@ -471,12 +472,23 @@ fn find_key(text: &str, within: Range<usize>, key: &str) -> Option<Range<usize>>
         if i > 0 && trimmed.starts_with('[') && at >= within.end {
             return None;
         }
-        if line.contains(key) {
+        if line.contains(key) && !trimmed.starts_with('#') {
             return Some(at..at + line.len());
         }
         at += line.len();
     }
     None
+}
+
+/// The line behind a place that sets a key.
+fn key_after(text: &str, from: Range<usize>, key: &str) -> Option<Range<usize>> {
+    let mut at = from.end;
+    text[at..].split_inclusive('\n').find_map(|line| {
+        let range = at..at + line.len();
+        at = range.end;
+        let value = line.trim_start().strip_prefix(key)?;
+        value.trim_start().starts_with('=').then_some(range)
+    })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

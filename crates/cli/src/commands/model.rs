@@ -132,6 +132,10 @@ pub(crate) fn named_dataset(name: &str, from: &FromData) -> Result<Dataset, Fail
             "there is no data set \"{name}\"; there are {known}, and those of recipes"
         )));
     }
+    if name == "table" {
+        let message = "a table is described by the [data] of a recipe: name the recipe's file instead";
+        return Err(Failure::Message(message.into()));
+    }
     // any recipe can be told other data
     let mut recipe = Recipe::open(match name {
         _ if !is_known => name,

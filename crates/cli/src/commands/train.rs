@@ -122,6 +122,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     recipe.data = args.data.spec(&recipe.data);
     recipe.data.path = recipe.data.path.as_deref().map(absolute);
+    recipe.data.test_path = recipe.data.test_path.as_deref().map(absolute);
     let mut asked = Asked {
         seed: args.seed,
         limit: args.limit,

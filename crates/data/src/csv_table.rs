@@ -1,0 +1,472 @@
+//! Tables of comma-separated values.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use csv::{ErrorKind, Position, ReaderBuilder, StringRecord, Trim};
+
+use crate::{DataError, Dataset, Features, Split, Targets, array::MAX_CLASSES};
+
+/// Most different texts in a column of features: each becomes a column of its own.
+const MAX_CATEGORIES: usize = 1_000;
+
+/// Most numbers of all rows together, after texts have become numbers: 8 GiB.
+const MAX_NUMBERS: usize = 1 << 31;
+
+/// What the label column of a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Names of classes, whether they are texts or numbers.
+    Classification,
+    /// Real numbers.
+    Regression,
+}
+
+/// A file of comma-separated values (RFC 4180) with a row for each item: numbers and texts to learn from, and a label.
+/// pandas' `read_csv` and scikit-learn's `OneHotEncoder`.
+///
+/// A column of numbers is taken as it is; one of texts becomes as many columns as there are different texts, 1 where the
+/// row has that text and 0 elsewhere (at most 1,000). Labels that are texts are classes, sorted by name; labels that are
+/// numbers are numbers, unless [`Csv::task`] says otherwise. Empty fields, numbers that are not finite, and texts among
+/// numbers are errors that name line and column. Spaces around fields do not count.
+///
+/// ```
+/// use kiln_data::{Csv, Features};
+/// let text = "size,colour,fruit\n7.5,red,apple\n9,green,pear\n8,green,apple\n";
+/// let table = Csv::new("fruit.csv", "fruit").parse(text.as_bytes())?;
+/// assert_eq!(table.columns, ["size", "colour=green", "colour=red"]);
+/// assert_eq!(table.classes, ["apple", "pear"]);
+/// assert_eq!(table.split.features(), &Features::Real(vec![7.5, 0., 1., 9., 1., 0., 8., 1., 0.]));
+/// # Ok::<(), kiln_data::DataError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Csv {
+    path: PathBuf,
+    label: String,
+    header: bool,
+    delimiter: u8,
+    ignored: Vec<String>,
+    task: Option<Task>,
+    classes: Option<Vec<String>>,
+}
+
+/// The rows of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// Rows, and a label for each.
+    pub split: Split,
+    /// Names of the classes; empty in regression.
+    pub classes: Vec<String>,
+    /// What each number of a row is: `size`, `colour=red`.
+    pub columns: Vec<String>,
+    texts: Texts,
+}
+
+/// The different texts of columns, by the columns' numbers, sorted.
+type Texts = Vec<Option<Vec<String>>>;
+
+impl Csv {
+    /// The file `path`, whose first line names the columns. `label` is the name of the column to be learned, or its number,
+    /// counted from 0.
+    pub fn new(path: impl Into<PathBuf>, label: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            label: label.into(),
+            header: true,
+            delimiter: b',',
+            ignored: Vec::new(),
+            task: None,
+            classes: None,
+        }
+    }
+
+    /// A file whose first line is a row already; its columns are called by their numbers, counted from 0.
+    pub fn without_header(mut self) -> Self {
+        self.header = false;
+        self
+    }
+
+    /// Another byte between fields than a comma: `b';'`, `b'\t'`.
+    pub fn delimiter(mut self, delimiter: u8) -> Self {
+        self.delimiter = delimiter;
+        self
+    }
+
+    /// Leaves columns out, by name or number.
+    pub fn ignore(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.ignored.extend(columns.into_iter().map(Into::into));
+        self
+    }
+
+    /// What the labels are, whatever they look like.
+    pub fn task(mut self, task: Task) -> Self {
+        self.task = Some(task);
+        self
+    }
+
+    /// The classes, in this order; other labels are an error.
+    pub fn classes(mut self, classes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        (self.classes, self.task) =
+            (Some(classes.into_iter().map(Into::into).collect()), Some(Task::Classification));
+        self
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], [`DataError::NotAFile`], or [`DataError::Table`] with what is wrong in which line and column.
+    pub fn read(&self) -> Result<Table, DataError> {
+        self.take(&open(&self.path)?, None)
+    }
+
+    /// Reads a table from memory; the path names it in errors.
+    ///
+    /// # Errors
+    /// As [`Csv::read`].
+    pub fn parse(&self, text: &[u8]) -> Result<Table, DataError> {
+        self.take(text, None)
+    }
+
+    /// Reads another file of the same columns, with the classes and texts of a table: to be tested on.
+    ///
+    /// # Errors
+    /// As [`Csv::read`], and where the columns are others or a text is none of the table's.
+    pub fn read_like(&self, path: impl Into<PathBuf>, table: &Table) -> Result<Table, DataError> {
+        let path = path.into();
+        let like = Self {
+            classes: (!table.classes.is_empty()).then(|| table.classes.clone()),
+            task: Some(if table.classes.is_empty() { Task::Regression } else { Task::Classification }),
+            path,
+            ..self.clone()
+        };
+        let other = like.take(&open(&like.path)?, Some(&table.texts))?;
+        if other.columns != table.columns {
+            return Err(like.about(
+                None,
+                None,
+                format!(
+                    "has other columns than {}: {} instead of {}",
+                    self.path.display(),
+                    other.columns.join(", "),
+                    table.columns.join(", ")
+                ),
+            ));
+        }
+        Ok(other)
+    }
+
+    /// Reads the file, and deals out a part of its rows to be tested on, of each class the same.
+    ///
+    /// # Errors
+    /// As [`Csv::read`], and where one side would be empty.
+    pub fn dataset(&self, test_split: f64, seed: u64) -> Result<Dataset, DataError> {
+        let table = self.read()?;
+        let (train, test) = table.split.split_stratified(1.0 - test_split, seed)?;
+        Dataset::new(self.name(), train, test, table.classes)
+    }
+
+    /// Reads the file to learn from and another to be tested on.
+    ///
+    /// # Errors
+    /// As [`Csv::read_like`].
+    pub fn dataset_with(&self, test: impl Into<PathBuf>) -> Result<Dataset, DataError> {
+        let table = self.read()?;
+        let test = self.read_like(test, &table)?.split;
+        Dataset::new(self.name(), table.split, test, table.classes)
+    }
+
+    fn name(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn about(&self, line: Option<u64>, column: Option<&str>, message: impl Into<String>) -> DataError {
+        let (path, column) = (self.path.clone(), column.map(String::from));
+        DataError::Table { path, line, column, message: message.into() }
+    }
+
+    /// What the parser says, as this module says it.
+    fn unsound(&self, error: csv::Error, data: &[u8]) -> DataError {
+        let line = error.position().map(|position| line_at(position, data));
+        match error.into_kind() {
+            ErrorKind::Io(source) => DataError::Io { path: self.path.clone(), source },
+            ErrorKind::Utf8 { err, .. } => {
+                self.about(line, None, format!("field {} is not UTF-8", err.field() + 1))
+            }
+            ErrorKind::UnequalLengths { expected_len, len, .. } => self.about(
+                line,
+                None,
+                format!("{len} fields, where the lines above have {expected_len}; is the separator right?"),
+            ),
+            _ => self.about(line, None, "not a table of separated values"),
+        }
+    }
+
+    fn take(&self, data: &[u8], texts: Option<&Texts>) -> Result<Table, DataError> {
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .delimiter(self.delimiter)
+            .trim(Trim::All)
+            .from_reader(data);
+        let mut record = StringRecord::new();
+        if !reader.read_record(&mut record).map_err(|e| self.unsound(e, data))? {
+            return Err(self.about(None, None, "is empty"));
+        }
+        let names = self.names(&record)?;
+        let label = self.column(&names, &self.label)?;
+        let ignored =
+            self.ignored.iter().map(|name| self.column(&names, name)).collect::<Result<Vec<_>, _>>()?;
+        let features: Vec<usize> = (0..names.len()).filter(|i| *i != label && !ignored.contains(i)).collect();
+        if features.is_empty() {
+            return Err(self.about(None, None, "has no column but the label's: is the separator right?"));
+        }
+        let mut columns: Vec<Column> = features.iter().map(|_| Column::Unknown).collect();
+        let mut labels = match (&self.task, texts.is_some()) {
+            (Some(Task::Classification), _) => Column::Texts(Distinct::default()),
+            _ => Column::Unknown,
+        };
+        let mut rows = 0usize;
+        let mut is_row =
+            !self.header || reader.read_record(&mut record).map_err(|e| self.unsound(e, data))?;
+        while is_row {
+            let line = record.position().map(|position| line_at(position, data));
+            let field = |i: usize| record.get(i).unwrap_or_default().trim_start_matches('\u{feff}');
+            for (column, &i) in columns.iter_mut().zip(&features) {
+                let most = MAX_CATEGORIES;
+                column.push(field(i), most, line).map_err(|m| self.about(line, Some(&names[i]), m))?;
+            }
+            let about = |message: String| self.about(line, Some(&names[label]), message);
+            labels.push(field(label), MAX_CLASSES, line).map_err(about)?;
+            if self.task == Some(Task::Regression) && matches!(labels, Column::Texts(_)) {
+                return Err(about(format!("\"{}\" is no number", field(label))));
+            }
+            rows += 1;
+            is_row = reader.read_record(&mut record).map_err(|e| self.unsound(e, data))?;
+        }
+        if rows == 0 {
+            return Err(self.about(None, None, "has no rows below its header"));
+        }
+
+        let mut known: Texts = Vec::with_capacity(columns.len());
+        for (n, column) in columns.iter_mut().enumerate() {
+            let given = texts.and_then(|texts| texts.get(n)).and_then(Option::as_ref);
+            known.push(match column {
+                Column::Texts(distinct) => {
+                    let name = &names[features[n]];
+                    Some(distinct.sorted(given).map_err(|(line, text, known)| {
+                        let message = format!("\"{text}\" is none of the texts to choose from: {known}");
+                        self.about(line, Some(name), message)
+                    })?)
+                }
+                Column::Numbers { .. } | Column::Unknown => None,
+            });
+        }
+        let (targets, classes) = self.targets(labels, &names[label])?;
+        let mut titles = Vec::new();
+        for (&i, texts) in features.iter().zip(&known) {
+            match texts {
+                None => titles.push(names[i].clone()),
+                Some(texts) => titles.extend(texts.iter().map(|text| format!("{}={text}", names[i]))),
+            }
+        }
+        let split = Split::new(self.rows(&columns, &known, rows)?, [titles.len()], targets)?;
+        Ok(Table { split, classes, columns: titles, texts: known })
+    }
+
+    /// What the columns are called.
+    fn names(&self, first: &StringRecord) -> Result<Vec<String>, DataError> {
+        if !self.header {
+            return Ok((0..first.len()).map(|i| i.to_string()).collect());
+        }
+        let mut seen = HashMap::new();
+        let mut names = Vec::with_capacity(first.len());
+        for (i, name) in first.iter().enumerate() {
+            let name = name.trim_start_matches('\u{feff}').trim();
+            let name = if name.is_empty() { i.to_string() } else { name.to_string() };
+            if seen.insert(name.clone(), i).is_some() {
+                return Err(self.about(Some(1), Some(&name), "two columns have this name"));
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// The number of a column, by name or number.
+    fn column(&self, names: &[String], wanted: &str) -> Result<usize, DataError> {
+        let by_name = names.iter().position(|name| name == wanted);
+        let by_number = || wanted.parse::<usize>().ok().filter(|&i| i < names.len());
+        by_name.or_else(by_number).ok_or_else(|| {
+            let some: Vec<&str> = names.iter().take(20).map(String::as_str).collect();
+            let more = if names.len() > 20 { ", ..." } else { "" };
+            self.about(None, None, format!("has no column \"{wanted}\"; there are {}{more}", some.join(", ")))
+        })
+    }
+
+    fn targets(&self, labels: Column, name: &str) -> Result<(Targets, Vec<String>), DataError> {
+        match labels {
+            Column::Texts(mut distinct) => {
+                let classes = distinct.sorted(self.classes.as_ref()).map_err(|(line, text, known)| {
+                    self.about(line, Some(name), format!("\"{text}\" is none of the classes: {known}"))
+                })?;
+                Ok((Targets::Classes { labels: distinct.rows, classes: classes.len() }, classes))
+            }
+            Column::Numbers { values, .. } => Ok((Targets::Real { values, shape: [1].into() }, Vec::new())),
+            Column::Unknown => Err(self.about(None, Some(name), "has no values")),
+        }
+    }
+
+    /// All numbers, row by row.
+    fn rows(&self, columns: &[Column], texts: &Texts, rows: usize) -> Result<Features, DataError> {
+        let width: usize = texts.iter().map(|texts| texts.as_ref().map_or(1, Vec::len)).sum();
+        let too_many =
+            || self.about(None, None, format!("has {rows} rows of {width} numbers, which are too many"));
+        let numbers = rows.checked_mul(width).filter(|&n| n <= MAX_NUMBERS).ok_or_else(too_many)?;
+        let mut values: Vec<f32> = Vec::new();
+        values.try_reserve_exact(numbers).map_err(|_| too_many())?;
+        values.resize(numbers, 0.0);
+        let mut first = 0;
+        for (column, texts) in columns.iter().zip(texts) {
+            match column {
+                Column::Numbers { values: column, .. } => {
+                    for (row, &value) in values.chunks_exact_mut(width).zip(column) {
+                        row[first] = value;
+                    }
+                }
+                Column::Texts(distinct) => {
+                    for (row, &text) in values.chunks_exact_mut(width).zip(&distinct.rows) {
+                        row[first + text as usize] = 1.0;
+                    }
+                }
+                Column::Unknown => {}
+            }
+            first += texts.as_ref().map_or(1, Vec::len);
+        }
+        Ok(Features::Real(values))
+    }
+}
+
+/// The bytes of a regular file: a pipe might never end.
+fn open(path: &Path) -> Result<Vec<u8>, DataError> {
+    let io = |source| DataError::Io { path: path.into(), source };
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(DataError::NotAFile { path: path.into() });
+    }
+    std::fs::read(path).map_err(io)
+}
+
+/// The line that a record begins in. The parser takes empty lines for the beginning of the next record.
+fn line_at(position: &Position, data: &[u8]) -> u64 {
+    let from = data.get(position.byte() as usize..).unwrap_or_default();
+    let empty = from.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() + empty.filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// A column, as its first row shows it.
+enum Column {
+    Unknown,
+    Numbers { values: Vec<f32>, first: Option<u64> },
+    Texts(Distinct),
+}
+
+impl Column {
+    /// Takes the field of the next row.
+    fn push(&mut self, field: &str, most: usize, line: Option<u64>) -> Result<(), String> {
+        if field.is_empty() {
+            return Err("the field is empty; fill it, or leave the row or the column out".into());
+        }
+        let number = field.parse::<f32>().ok();
+        if let Column::Unknown = self {
+            *self = match number {
+                Some(_) => Column::Numbers { values: Vec::new(), first: line },
+                None => Column::Texts(Distinct { is_strict: true, ..Distinct::default() }),
+            };
+        }
+        let at = |line: Option<u64>| line.map_or("above".into(), |line| format!("in line {line}"));
+        match (self, number) {
+            (Column::Numbers { values, .. }, Some(number)) if number.is_finite() => values.push(number),
+            (Column::Numbers { .. }, Some(_)) => return Err(format!("\"{field}\" is not a finite number")),
+            (Column::Numbers { first, .. }, None) => {
+                return Err(format!("\"{field}\" is no number, but there is one {}", at(*first)));
+            }
+            (Column::Texts(distinct), Some(_)) if distinct.is_strict => {
+                let first = distinct.lines.first().copied().flatten();
+                return Err(format!("\"{field}\" is a number, but there is a text {}", at(first)));
+            }
+            (Column::Texts(distinct), _) => distinct.push(field, most, line)?,
+            (Column::Unknown, _) => unreachable!("it was made known above"),
+        }
+        Ok(())
+    }
+}
+
+/// Different texts, and which of them each row has.
+#[derive(Default)]
+struct Distinct {
+    /// Whether there is a text that is a number.
+    is_strict: bool,
+    numbers: HashMap<String, u32>,
+    texts: Vec<String>,
+    /// Where each was first.
+    lines: Vec<Option<u64>>,
+    rows: Vec<u32>,
+}
+
+impl Distinct {
+    fn push(&mut self, text: &str, most: usize, line: Option<u64>) -> Result<(), String> {
+        let known = self.numbers.get(text).copied();
+        let number = match known {
+            Some(number) => number,
+            None if self.texts.len() == most => {
+                return Err(format!(
+                    "more than {most} different texts; leave the column out, or make numbers of them"
+                ));
+            }
+            None => {
+                let number = self.texts.len() as u32;
+                self.numbers.insert(text.into(), number);
+                self.texts.push(text.into());
+                self.lines.push(line);
+                number
+            }
+        };
+        self.rows.push(number);
+        Ok(())
+    }
+
+    /// Numbers the texts in their order, which is that of `given` if there is one. Or the first that is none of those, with
+    /// its line and a list of them.
+    fn sorted(&mut self, given: Option<&Vec<String>>) -> Result<Vec<String>, (Option<u64>, String, String)> {
+        let order = match given {
+            Some(given) => given.clone(),
+            None => {
+                let mut order = self.texts.clone();
+                // 2 before 10, where all are numbers
+                let number = |text: &String| text.parse::<f64>().ok().filter(|number| number.is_finite());
+                match order.iter().map(number).collect::<Option<Vec<f64>>>() {
+                    Some(_) => order.sort_by(|a, b| {
+                        let (x, y) = (number(a).unwrap_or(0.0), number(b).unwrap_or(0.0));
+                        x.total_cmp(&y).then_with(|| a.cmp(b))
+                    }),
+                    None => order.sort(),
+                }
+                order
+            }
+        };
+        let places: HashMap<&str, u32> = order.iter().map(String::as_str).zip(0..).collect();
+        let mut new = Vec::with_capacity(self.texts.len());
+        for (text, line) in self.texts.iter().zip(&self.lines) {
+            let Some(&place) = places.get(text.as_str()) else {
+                let some: Vec<&str> = order.iter().take(20).map(String::as_str).collect();
+                return Err((*line, text.clone(), some.join(", ")));
+            };
+            new.push(place);
+        }
+        self.rows.iter_mut().for_each(|row| *row = new[*row as usize]);
+        Ok(order)
+    }
+}
+
+#[cfg(test)]
+#[path = "csv_table_tests.rs"]
+mod tests;

@@ -1,0 +1,110 @@
+use super::*;
+
+fn csv(label: &str) -> Csv {
+    Csv::new("my.csv", label)
+}
+
+fn error(csv: &Csv, text: &str) -> String {
+    let message = csv.parse(text.as_bytes()).expect_err(text).to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+#[test]
+fn columns_are_numbers_or_texts() {
+    let text = "\u{feff}id,\"a, b\" ,kind,y\n1, 2.5 ,x,0.5\n2,-1e3,y,7\n\n3,4,x,8\n";
+    let table = csv("y").ignore(["id"]).parse(text.as_bytes()).unwrap();
+    assert_eq!(table.columns, ["a, b", "kind=x", "kind=y"]);
+    assert_eq!(table.split.features(), &Features::Real(vec![2.5, 1., 0., -1000., 0., 1., 4., 1., 0.]));
+    assert_eq!(table.split.targets(), &Targets::Real { values: vec![0.5, 7.0, 8.0], shape: [1].into() });
+    assert!(table.classes.is_empty());
+    // by number, without a header, with another separator
+    let table = csv("0").without_header().delimiter(b';').parse(b"b;1\na;2\nb;3\n").unwrap();
+    assert_eq!((table.classes, table.columns), (vec!["a".to_string(), "b".into()], vec!["1".to_string()]));
+    assert_eq!(table.split.targets(), &Targets::Classes { labels: vec![1, 0, 1], classes: 2 });
+    // numbers as classes sort as numbers
+    let classes = csv("y").task(Task::Classification).parse(b"x,y\n1,10\n1,2\n1,10\n").unwrap();
+    assert_eq!(classes.classes, ["2", "10"]);
+    let given = csv("y").classes(["10", "2", "5"]).parse(b"x,y\n1,10\n1,2\n").unwrap();
+    assert_eq!(given.split.targets(), &Targets::Classes { labels: vec![0, 1], classes: 3 });
+    // labels may mix once they are texts
+    let mixed = csv("y").task(Task::Classification).parse(b"x,y\n1,a\n1,2\n").unwrap();
+    assert_eq!(mixed.classes, ["2", "a"]);
+}
+
+#[test]
+fn bad_tables_name_line_and_column() {
+    let label = csv("y");
+    for (text, want) in [
+        ("", "my.csv: is empty"),
+        ("x,y\n", "my.csv: has no rows below its header"),
+        ("x,y\n1,2\n1,2,3\n", "my.csv, line 3: 3 fields, where the lines above have 2"),
+        ("x,y\n1,2\n1\n", "my.csv, line 3: 1 fields, where"),
+        (
+            "x,y\n1,2\n\n\nthree,4\n",
+            "my.csv, line 5, column \"x\": \"three\" is no number, but there is one in line 2",
+        ),
+        (
+            "x,y\nred,2\n7,4\n",
+            "my.csv, line 3, column \"x\": \"7\" is a number, but there is a text in line 2",
+        ),
+        ("x,y\n1,2\n1,two\n", "my.csv, line 3, column \"y\": \"two\" is no number"),
+        ("x,y\n1,2\n,3\n", "my.csv, line 3, column \"x\": the field is empty"),
+        ("x,y\n1,\n", "line 2, column \"y\": the field is empty"),
+        ("x,y\nnan,1\n", "line 2, column \"x\": \"nan\" is not a finite number"),
+        ("x,y\n1,-inf\n", "column \"y\": \"-inf\" is not a finite number"),
+        ("x,y\n1e99,1\n", "\"1e99\" is not a finite number"),
+        ("x,z\n1,2\n", "my.csv: has no column \"y\"; there are x, z"),
+        ("y\n1\n", "has no column but the label's"),
+        ("x;y\n1;2\n", "has no column \"y\"; there are x;y"),
+        ("x,x,y\n1,2,3\n", "line 1, column \"x\": two columns have this name"),
+    ] {
+        let message = error(&label, text);
+        assert!(message.contains(want), "{text:?}: {message:?} lacks {want:?}");
+    }
+    let bytes = csv("y").parse(b"x,y\n1,2\n\xff,3\n").unwrap_err().to_string();
+    assert!(bytes.contains("line 3") && bytes.contains("field 1 is not UTF-8"), "{bytes}");
+    assert!(
+        error(&csv("y").classes(["a"]), "x,y\n1,a\n1,b\n")
+            .contains("line 3, column \"y\": \"b\" is none of the classes: a")
+    );
+    assert!(
+        error(&csv("y").task(Task::Regression), "x,y\n1,a\n")
+            .contains("line 2, column \"y\": \"a\" is no number")
+    );
+    // a column of names would become as many columns as there are rows
+    let names: String = (0..1_001).map(|i| format!("n{i},1\n")).collect();
+    let message = error(&label, &format!("name,y\n{names}"));
+    assert!(message.contains("line 1002, column \"name\": more than 1000 different texts"), "{message}");
+}
+
+#[test]
+fn files_are_dealt_out_or_tested_on_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (train, test) = (dir.path().join("iris.csv"), dir.path().join("iris-test.csv"));
+    let rows: String =
+        (0..50).map(|i| format!("{i},{},{}\n", ["r", "g"][i % 2], ["a", "b"][i / 25])).collect();
+    std::fs::write(&train, format!("x,c,y\n{rows}")).unwrap();
+    let data = Csv::new(&train, "y").dataset(0.2, 1).unwrap();
+    assert_eq!((data.name.as_str(), data.train.len(), data.test.len()), ("iris", 40, 10));
+    let Targets::Classes { labels, .. } = data.test.targets() else { panic!("classes expected") };
+    assert_eq!(labels.iter().sum::<u32>(), 5, "half of each class");
+
+    // only one of two texts and classes
+    std::fs::write(&test, "x,c,y\n3,r,b\n").unwrap();
+    let data = Csv::new(&train, "y").dataset_with(&test).unwrap();
+    assert_eq!(data.test.features(), &Features::Real(vec![3.0, 0.0, 1.0]));
+    assert_eq!(data.test.targets(), &Targets::Classes { labels: vec![1], classes: 2 });
+    for (text, want) in [
+        ("x,c,y\n3,blue,b\n", "line 2, column \"c\": \"blue\" is none of the texts to choose from: g, r"),
+        ("x,c,y\n3,r,c\n", "line 2, column \"y\": \"c\" is none of the classes: a, b"),
+        ("x,d,y\n3,r,b\n", "has other columns than"),
+        ("x,c,y\n3,4,b\n", "has other columns than"),
+    ] {
+        std::fs::write(&test, text).unwrap();
+        let message = Csv::new(&train, "y").dataset_with(&test).unwrap_err().to_string();
+        assert!(message.contains(want) && message.contains("iris-test.csv"), "{message}");
+    }
+    assert!(matches!(Csv::new(dir.path(), "y").read(), Err(DataError::NotAFile { .. })));
+    assert!(matches!(Csv::new(dir.path().join("no"), "y").read(), Err(DataError::Io { .. })));
+}

@@ -1,5 +1,3 @@
-use std::path::{Path, PathBuf};
-
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use super::*;
@@ -234,20 +232,4 @@ fn names_that_are_no_text_are_told() {
     fs::create_dir(dir.path().join("train").join(OsStr::from_bytes(b"gr\xfcn"))).unwrap();
     let message = message(&ImageFolder::new(dir.path()));
     assert!(message.contains("gr\u{fffd}n") && message.contains("not UTF-8; rename it"), "{message}");
-}
-
-#[test]
-fn the_real_folder() {
-    let Some(dir) = std::env::var_os("KILN_DATA") else {
-        println!("skipped: KILN_DATA is not set");
-        return;
-    };
-    let path = PathBuf::from(dir).join("cifar10-folder");
-    if !Path::new(&path).is_dir() {
-        println!("skipped: {} is not there", path.display());
-        return;
-    }
-    let data = Dataset::image_folder(path).unwrap();
-    assert_eq!((data.train.len(), data.test.len(), data.classes.len()), (5000, 1000, 10));
-    assert_eq!(data.train.item_shape().dims(), [3, 32, 32]);
 }

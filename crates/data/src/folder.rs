@@ -178,8 +178,8 @@ impl ImageFolder {
         data.remarks.extend(remark(
             &scan.others,
             "left out",
-            "that is no .png, .jpg or .jpeg file",
-            "that are no .png, .jpg or .jpeg files",
+            "file that is no .png, .jpg or .jpeg",
+            "files that are no .png, .jpg or .jpeg",
         ));
         let unreadable: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
         data.remarks.extend(remark(

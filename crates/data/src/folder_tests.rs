@@ -155,8 +155,13 @@ fn unreadable_images_are_refused_or_skipped_and_named() {
     fs::write(root.join("test/a/.DS_Store"), "").unwrap();
 
     let refused = message(&ImageFolder::new(root));
-    for part in ["3 of 44 images", "text.png: not an image", "lying.png: too large", "empty.jpeg", "\"skip\""]
-    {
+    for part in [
+        "3 of 44 images",
+        "text.png: not an image",
+        "lying.png: too large",
+        "empty.jpeg",
+        "without them by unreadable = \"skip\"",
+    ] {
         assert!(refused.contains(part), "{refused:?} lacks {part:?}");
     }
     let mut memories = Vec::new();
@@ -164,7 +169,7 @@ fn unreadable_images_are_refused_or_skipped_and_named() {
         let data = ImageFolder::new(root).unreadable(Unreadable::Skip).memory(memory).read().unwrap();
         assert_eq!((data.train.len(), data.test.len()), (20, 20));
         let [left_out, skipped] = &data.remarks[..] else { panic!("{:?}", data.remarks) };
-        assert!(left_out.starts_with("left out 2 that are no .png"), "{left_out}");
+        assert!(left_out.starts_with("left out 2 files that are no .png"), "{left_out}");
         assert!(left_out.contains("notes.txt") && left_out.contains("readme.md"), "{left_out}");
         assert!(skipped.starts_with("skipped 4 images that cannot be read"), "{skipped}");
         assert!(skipped.contains("cut.png"), "{skipped}");

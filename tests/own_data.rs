@@ -241,6 +241,7 @@ fn folder_cnn_learns_photographs() {
         let data = recipe.dataset(&DataDir::new(&dir)).unwrap();
         recipe.resolve(&data).unwrap();
         assert_eq!(recipe.data_form(), (vec![3, 32, 32], 10));
+        assert_eq!((data.train.len(), data.test.len(), data.remarks.len()), (5_000, 1_000, 0));
         let mut trainer = recipe.trainer(device, &data.classes, 1).unwrap();
         let train = data.train.limit(320).unwrap();
         let history = trainer.fit(&train, Fit { epochs: 3, batch_size: 32, ..Fit::default() }).unwrap();

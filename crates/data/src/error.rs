@@ -162,7 +162,7 @@ pub enum DataError {
     },
     /// Images of a folder that cannot be read.
     #[error(
-        "{count} of {all} images cannot be read: {}{}; repair or remove them, or go on without them by          unreadable = \"skip\"", first.join("; "), if *count > first.len() { "; ..." } else { "" }
+        "{count} of {all} images cannot be read: {}{}; repair or remove them, or go on without them by unreadable = \"skip\"", first.join("; "), if *count > first.len() { "; ..." } else { "" }
     )]
     Unreadable {
         /// How many.

@@ -178,8 +178,8 @@ impl ImageFolder {
         data.remarks.extend(remark(
             &scan.others,
             "left out",
-            "that is no .png, .jpg or .jpeg file",
-            "that are no .png, .jpg or .jpeg files",
+            "file that is no .png, .jpg or .jpeg",
+            "files that are no .png, .jpg or .jpeg",
         ));
         let unreadable: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
         data.remarks.extend(remark(
@@ -230,7 +230,10 @@ impl ImageFolder {
                 return Err(self.fail(root, format!("holds no folders of classes; {LAYOUT}")));
             }
             if let Some(class) = classes.iter().find(|class| class.files.is_empty()) {
-                let message = format!("the class \"{}\" has no .png, .jpg or .jpeg file", class.name);
+                let message = format!(
+                    "the class \"{}\" has no .png, .jpg or .jpeg file (which folder is read says --data DIR)",
+                    class.name
+                );
                 return Err(self.fail(&class.path, message));
             }
             parts.push(classes);

@@ -327,3 +327,16 @@ fn sample_weights_are_factors_of_the_rows_losses() {
         assert!(message.contains(want), "{message}");
     }
 }
+
+/// The whole recipe, at its own seed, on the CPU.
+#[test]
+fn mnist_fast_reaches_99_percent() {
+    let Some(folder) = data_dir() else { return };
+    let recipe = Recipe::open("mnist-fast").unwrap();
+    let data = Dataset::mnist(folder).unwrap();
+    let mut trainer = recipe.trainer(&Device::cpu(), &data.classes, 42).unwrap();
+    let fit = Fit { epochs: recipe.epochs, batch_size: recipe.batch_size, ..Fit::default() };
+    trainer.fit(&data.train, fit).unwrap();
+    let accuracy = trainer.evaluate(&data.test).unwrap().accuracy.unwrap();
+    assert!(accuracy >= 0.99, "{accuracy}");
+}

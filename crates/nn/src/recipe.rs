@@ -119,7 +119,9 @@ const BUILTIN: &[(&str, &str)] = builtin![
     "mnist-cnn",
     "mnist-cnn-dropout",
     "fashion-mlp",
+    "mnist-fast",
     "fashion-resnet",
+    "fashion-cnn",
     "autoencoder",
     "folder-cnn",
 ];

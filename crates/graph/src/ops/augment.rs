@@ -311,7 +311,8 @@ impl Graph {
             dtype: options.dtype,
             scale: reals(&options.scale),
             shift: reals(&options.shift),
-            bilinear: augment.bilinear,
+            // on a pixel its neighbours have no part
+            bilinear: augment.bilinear && ranges.falls_between_pixels(),
             border: augment.border,
             colour: ranges.changes_colour(),
             hue: ranges.changes_hue(),

@@ -60,19 +60,9 @@ impl AugmentRanges {
         self.saturation > 0 || self.hue > 0
     }
 
-    /// Whether pixels are looked for where they are not.
-    pub fn moves(&self) -> bool {
-        let still = Self { zoom: [1 << 14; 2], ..Self::default() };
-        let moved = Self {
-            brightness: 0,
-            contrast: 0,
-            saturation: 0,
-            hue: 0,
-            cutout: 0,
-            mixup: Vec::new(),
-            ..self.clone()
-        };
-        moved != still
+    /// Whether what is seen may lie between pixels: flips and crops move by whole ones.
+    pub fn falls_between_pixels(&self) -> bool {
+        self.rotation > 0 || self.shift != [0; 2] || self.shear > 0 || self.zoom != [1 << 14; 2]
     }
 
     /// What is drawn for row `row` of a batch of pictures of a height and width. `key` is the seed, low word first.
@@ -436,7 +426,7 @@ mod tests {
         assert_eq!(drawn[..6], [one, 0, 0, one, middle(31), middle(28)]);
         assert_eq!(drawn[6..11], [one, one, one, one, 0]);
         assert_eq!(drawn[13], 1 << 16);
-        assert!(!still.moves() && !still.changes_colour());
+        assert!(!still.falls_between_pixels() && !still.changes_colour());
     }
 
     #[test]

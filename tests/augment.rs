@@ -394,6 +394,23 @@ fn only_training_sees_changed_pictures_and_the_loss_of_mixed_rows_is_mixed() {
     }
 }
 
+/// Rows of numbers as targets are mixed with those of the same rows as labels are.
+#[test]
+fn targets_of_numbers_are_mixed_as_labels_are() {
+    let labels = Dataset::digits(1, 64, 1).unwrap().train;
+    let hot = labels.targets().one_hot().unwrap();
+    let numbers = labels.clone().with_targets(hot).unwrap();
+    for device in devices() {
+        let mixed = |rows: &Split| {
+            let augment = Augment { mixup: 1.0, ..Augment::default() };
+            let mut trainer = trainer(device, Residency::Auto).with_augment(augment).unwrap();
+            (0..3).map(|_| trainer.train_on_batch(rows).unwrap().loss).collect::<Vec<_>>()
+        };
+        let (a, b) = (mixed(&labels), mixed(&numbers));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "{device}: {a:?} {b:?}");
+    }
+}
+
 #[test]
 fn training_steps_on_changed_pictures_pass_verification() {
     let text = Recipe::builtin_text("digits-cnn").unwrap();

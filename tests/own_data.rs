@@ -380,3 +380,76 @@ fn tables_are_learned() {
     let error = numbers.resolve(&data).unwrap_err().to_string();
     assert!(error.contains("the data have no classes"), "{error}");
 }
+
+/// Runs the program in a folder; its status and what it says.
+fn kiln(here: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command.current_dir(here).args(arguments).env_remove("KILN_DATA").env("KILN_OFFLINE", "1");
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_model_knows_the_columns_and_classes_that_it_was_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let table = |colours: [&str; 2], names: [&str; 2]| {
+        let row = |i: usize| format!("{},{},{}\n", 150 + i % 40, colours[i % 2], names[i % 2]);
+        (0..40).fold("height,colour,kind\n".to_owned(), |text, i| text + &row(i))
+    };
+    std::fs::write(here.join("a.csv"), table(["green", "red"], ["apple", "pear"])).unwrap();
+    std::fs::write(here.join("b.csv"), table(["blue", "red"], ["apple", "pear"])).unwrap();
+    std::fs::write(here.join("c.csv"), table(["green", "red"], ["yak", "zebra"])).unwrap();
+    let recipe = "name = \"fruit\"\nepochs = 3\nbatch_size = 8\nloss = \"cross_entropy\"\n\
+                  [data]\nname = \"table\"\nlabel = \"kind\"\ntest_split = 0.25\n\
+                  [preprocess]\nnormalize = \"standardize\"\n\
+                  [optimizer]\ntype = \"adam\"\nlearning_rate = 0.1\n\
+                  [[layers]]\ntype = \"dense\"\nunits = \"classes\"\n";
+    std::fs::write(here.join("fruit.toml"), recipe).unwrap();
+    let train = ["train", "fruit.toml", "--device", "cpu", "--quiet", "--out", "run"];
+    let (status, said) = kiln(here, &train);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("a table of your own: name its file with --data FILE"), "{said}");
+    let (status, said) = kiln(here, &[&train[..], &["--data", "a.csv"]].concat());
+    assert_eq!(status, Some(0), "{said}");
+    let eval = |data: &str| {
+        kiln(
+            here,
+            &["eval", "run/model.safetensors", "--recipe", "fruit.toml", "--device", "cpu", "--data", data],
+        )
+    };
+    let (status, said) = eval("a.csv");
+    assert_eq!(status, Some(0), "{said}");
+    for (data, want) in [
+        (
+            "b.csv",
+            "other columns than the model: height, colour=blue, colour=red instead of height, colour=green",
+        ),
+        ("c.csv", "other classes than the model: yak, zebra instead of apple, pear"),
+    ] {
+        let (status, said) = eval(data);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(want), "{said}");
+        let (_, said) = kiln(here, &["report", "run", "--data", data]);
+        let page = std::fs::read_to_string(here.join("run/report.html")).unwrap_or_default();
+        assert!(said.contains(want) || page.contains(&want[..24]), "{said}");
+    }
+}
+
+#[test]
+fn what_was_measured_is_taken_from_the_model_also_with_its_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let text = Recipe::builtin_text("digits-cnn").unwrap();
+    let text = text.replace("scale = \"1/255\"", "normalize = \"standardize\"");
+    let text = text.replace("name = \"digits\"", "name = \"digits\"\ntrain = 100\ntest = 40");
+    assert!(text.contains("normalize") && text.contains("train = 100"));
+    std::fs::write(here.join("d.toml"), text).unwrap();
+    let (status, said) =
+        kiln(here, &["train", "d.toml", "--epochs", "1", "--device", "cpu", "--quiet", "--out", "run"]);
+    assert_eq!(status, Some(0), "{said}");
+    let (status, said) =
+        kiln(here, &["eval", "run/model.safetensors", "--recipe", "d.toml", "--device", "cpu"]);
+    assert_eq!(status, Some(0), "{said}");
+}

@@ -146,6 +146,22 @@ impl FromData {
         DataSpec { path, ..spec.clone() }
     }
 
+    /// Refuses to take the user's cache for a folder or table of the user's own.
+    ///
+    /// # Errors
+    /// Where the data are the user's own, and nothing says where they are.
+    pub(crate) fn check(&self, spec: &DataSpec) -> Result<(), Failure> {
+        let named = self.data.is_some() || spec.path.is_some() || std::env::var_os("KILN_DATA").is_some();
+        if named || !spec.is_open() {
+            return Ok(());
+        }
+        let message = match spec.name.as_str() {
+            "folder" => "these data are a folder of images of your own: name it with --data DIR",
+            _ => "these data are a table of your own: name its file with --data FILE",
+        };
+        Err(Failure::Message(message.into()))
+    }
+
     /// A recipe by name or file that knows what its data are like: where only reading them shows it and `--data` names
     /// them, they are read; else that they are guessed is said.
     pub(crate) fn recipe(&self, name: &str, ui: &Ui) -> Result<Recipe, Failure> {

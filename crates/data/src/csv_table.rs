@@ -164,7 +164,7 @@ impl Csv {
     pub fn dataset(&self, test_split: f64, seed: u64) -> Result<Dataset, DataError> {
         let table = self.read()?;
         let (train, test) = table.split.split_stratified(1.0 - test_split, seed)?;
-        Dataset::new(self.name(), train, test, table.classes)
+        Ok(Dataset { columns: table.columns, ..Dataset::new(self.name(), train, test, table.classes)? })
     }
 
     /// Reads the file to learn from and another to be tested on.
@@ -174,7 +174,7 @@ impl Csv {
     pub fn dataset_with(&self, test: impl Into<PathBuf>) -> Result<Dataset, DataError> {
         let table = self.read()?;
         let test = self.read_like(test, &table)?.split;
-        Dataset::new(self.name(), table.split, test, table.classes)
+        Ok(Dataset { columns: table.columns, ..Dataset::new(self.name(), table.split, test, table.classes)? })
     }
 
     fn name(&self) -> String {

@@ -353,6 +353,8 @@ pub struct Dataset {
     pub test: Split,
     /// Names of the classes by index; empty for regression.
     pub classes: Vec<String>,
+    /// What each number of a row is, where rows are those of a table: `size`, `colour=red`.
+    pub columns: Vec<String>,
     /// What who reads the data should be told: files that were passed over.
     pub remarks: Vec<String>,
 }
@@ -391,7 +393,7 @@ impl Dataset {
         if classes.len() != expected {
             return fail(format!("{} class names for {expected} classes", classes.len()));
         }
-        Ok(Self { name, train, test, classes, remarks: Vec::new() })
+        Ok(Self { name, train, test, classes, columns: Vec::new(), remarks: Vec::new() })
     }
 
     /// With each row as its own target, for autoencoders; the classes are forgotten. Copies nothing.

@@ -60,7 +60,11 @@ impl Dataset {
             split.with_targets(Targets::Classes { labels, classes: classes.len() })
         };
         let (train, test) = (map(self.train)?, map(self.test)?);
-        Ok(Self { remarks: self.remarks, ..Self::new(self.name, train, test, classes)? })
+        Ok(Self {
+            remarks: self.remarks,
+            columns: self.columns,
+            ..Self::new(self.name, train, test, classes)?
+        })
     }
 
     /// With grey images; see [`Split::grey`].

@@ -101,15 +101,13 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
             k.rows > 0
                 && (1..=AugmentRanges::MAX_SIDE).contains(&k.height)
                 && (1..=AugmentRanges::MAX_SIDE).contains(&k.width)
-                && (1 << 13..=1 << 16).contains(&k.ranges.zoom[0])
-                && (k.ranges.zoom[0]..=1 << 16).contains(&k.ranges.zoom[1])
-                && [0, AugmentRanges::QUANTILES].contains(&k.ranges.mixup.len()),
+                && k.ranges.out_of_bounds().is_none(),
             "a size is zero or above 4,096, or a range is out of bounds",
         ),
         Kernel::GatherAugmented(k) => need(
             k.rows > 0
                 && k.items > 0
-                && k.channels > 0
+                && (1..=AugmentRanges::MAX_CHANNELS).contains(&k.channels)
                 && (1..=AugmentRanges::MAX_SIDE).contains(&k.height)
                 && (1..=AugmentRanges::MAX_SIDE).contains(&k.width)
                 && [k.rows, k.items].into_iter().all(|n| {

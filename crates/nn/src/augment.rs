@@ -173,6 +173,12 @@ impl Augment {
                     () if height > most || width > most => {
                         format!("sides of pictures may be up to {most} pixels, these are {item}")
                     }
+                    () if channels > AugmentRanges::MAX_CHANNELS as usize => {
+                        format!(
+                            "pictures may have up to {} channels, these are {item}",
+                            AugmentRanges::MAX_CHANNELS
+                        )
+                    }
                     () if channels != 3 && (self.saturation > 0.0 || self.hue > 0.0) => format!(
                         "saturation and hue are of red, green and blue; these pictures have {channels} channel{}",
                         if channels == 1 { "" } else { "s" }
@@ -215,7 +221,8 @@ impl Augment {
         if self.mixup != 0.0 && !(0.01..=100.0).contains(&self.mixup) {
             return Some(format!("mixup must be 0, or alpha from 0.01 to 100, is {}", self.mixup));
         }
-        (!self.fill_value.is_finite()).then(|| format!("fill_value must be finite, is {}", self.fill_value))
+        (!(self.fill_value as f32).is_finite())
+            .then(|| format!("fill_value must be finite, is {}", self.fill_value))
     }
 
     fn shifts(&self) -> [f64; 2] {
@@ -316,8 +323,12 @@ impl std::str::FromStr for Augment {
     /// Settings as recipes have them, in one line: `rotation = 10, zoom = [0.9, 1.2], horizontal_flip = true`.
     fn from_str(text: &str) -> Result<Self, NnError> {
         #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
         struct Line {
             augment: Augment,
+        }
+        if text.contains(['\n', '\r']) {
+            return Err(NnError::Settings("augment: settings are one line".into()));
         }
         let line: Line = toml::from_str(&format!("augment = {{ {text} }}")).map_err(|error| {
             let message = in_plain_words(error.message());

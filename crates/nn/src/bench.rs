@@ -137,6 +137,9 @@ pub(crate) fn check(recipe: &Recipe, rows: usize) -> Result<(), NnError> {
     let bytes = kind == RowKind::Bytes;
     let form = Form { items: rows, bytes, item: item.into(), targets, weighted: false };
     let model = recipe.model()?;
+    if let Some(augment) = &recipe.augment {
+        augment.check_for(&form.item)?;
+    }
     step::check_targets(&model, &recipe.loss, &form)?;
     step::record_training(
         &model,

@@ -32,6 +32,9 @@ struct Description {
     loss: Loss,
     preprocess: Preprocess,
     classes: Vec<String>,
+    /// What each number of a row is, of a table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<String>,
 }
 
 impl Description {
@@ -147,6 +150,22 @@ impl ModelFile {
         Ok(&self.described()?.classes)
     }
 
+    /// What each number of a row is, where the network was trained on a table: `size`, `colour=red`; else empty.
+    ///
+    /// # Errors
+    /// If the file does not say.
+    pub fn columns(&self) -> Result<&[String], NnError> {
+        Ok(&self.described()?.columns)
+    }
+
+    /// How what goes in is prepared, what was measured included.
+    ///
+    /// # Errors
+    /// If the file does not say.
+    pub fn preprocess(&self) -> Result<&Preprocess, NnError> {
+        Ok(&self.described()?.preprocess)
+    }
+
     fn described(&self) -> Result<&Description, NnError> {
         self.description.as_ref().ok_or_else(|| {
             let message = "does not say which network it belongs to; it was not written by Kiln";
@@ -164,7 +183,8 @@ impl ModelFile {
         self.matched(d.model.parameters()?.iter().map(|p| (p.name.as_str(), &p.shape)))?;
         let trainer = Trainer::new(device, d.model, Optimizer::default(), d.loss)?
             .with_preprocess(d.preprocess)
-            .with_classes(d.classes);
+            .with_classes(d.classes)
+            .with_columns(d.columns);
         self.load_into(&trainer)?;
         Ok(trainer)
     }
@@ -294,6 +314,7 @@ impl Trainer {
             loss: self.loss().clone(),
             preprocess: self.preprocess().clone(),
             classes: self.classes().to_vec(),
+            columns: self.columns().to_vec(),
         };
         // a module of the user's own has no description; its parameters load into a model that is built beside them
         let json = match self.model().has_own_modules() {

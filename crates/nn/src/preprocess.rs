@@ -189,8 +189,9 @@ impl Preprocess {
         g.div(x, length)
     }
 
-    /// Refuses what is yet to be measured.
+    /// Refuses settings that contradict each other, and what is yet to be measured.
     pub(crate) fn check_measured(&self) -> Result<(), NnError> {
+        self.check().map_err(|message| NnError::Settings(format!("preprocess: {message}")))?;
         match self.normalize {
             None => Ok(()),
             Some(_) => Err(NnError::Settings(
@@ -222,6 +223,14 @@ impl Preprocess {
                     return Err(format!("{name} must be one finite number, or one for each channel"));
                 }
                 lens.push(list.len());
+            }
+        }
+        for bytes in [true, false] {
+            let (scale, shift) = self.factors(bytes);
+            if scale.iter().chain(&shift).any(|x| !x.is_finite()) {
+                return Err(
+                    "scale and shift, or what follows from mean and std, are too large for 32 bits".into()
+                );
             }
         }
         match lens[..] {
@@ -275,7 +284,10 @@ impl Measured {
             Normalize::Mean => (self.mean, self.most - self.least),
             Normalize::MinMax => (self.least, self.most - self.least),
         };
-        let scale = if width > 0.0 { 1.0 / width } else { 1.0 };
+        // what hardly differs is only shifted: its differences would be rounding errors
+        let scale = 1.0 / width;
+        let fits = |x: f64| (x as f32).is_finite();
+        let scale = if fits(scale) && fits(centre * scale) { scale } else { 1.0 };
         (scale, -centre * scale)
     }
 }

@@ -287,7 +287,10 @@ impl Recipe {
             class_layers,
             form: None,
         };
-        recipe.check_channels().map_err(|m| fail(line_of_key("preprocess"), m))?;
+        // how many columns a table has is not known before it was read
+        if !(recipe.is_guessed() && recipe.data.name == "table") {
+            recipe.check_channels().map_err(|m| fail(line_of_key("preprocess"), m))?;
+        }
         Ok(recipe)
     }
 
@@ -296,7 +299,12 @@ impl Recipe {
         let (numbers, item) = (self.preprocess.factors(true).0.len(), self.data_form().0);
         if numbers > 1 && item.first() != Some(&numbers) {
             return Err(format!(
-                "scale and shift take one number, or one for each channel: {numbers} numbers for items of {item:?}"
+                "{} take one number, or one for each channel: {numbers} numbers for items of {item:?}",
+                if self.preprocess.scale.is_some() || self.preprocess.shift.is_some() {
+                    "scale and shift"
+                } else {
+                    "mean and std"
+                }
             ));
         }
         Ok(())

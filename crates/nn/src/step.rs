@@ -133,15 +133,7 @@ impl Form {
                 g.gather(
                     data,
                     order,
-                    GatherOptions {
-                        rows,
-                        items,
-                        item,
-                        dtype,
-                        reversed: false,
-                        scale: vec![1.0],
-                        shift: vec![0.0],
-                    },
+                    GatherOptions { rows, items, item, dtype, reversed, scale: vec![1.0], shift: vec![0.0] },
                 )
             }
             TargetKind::Input(_) => Ok(x),

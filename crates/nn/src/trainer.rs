@@ -34,6 +34,7 @@ pub struct Trainer {
     preprocess: Preprocess,
     augment: Option<Augment>,
     classes: Vec<String>,
+    columns: Vec<String>,
     pub(crate) residency: Residency,
     pub(crate) state: State,
     pub(crate) seed: u64,
@@ -88,6 +89,7 @@ impl Trainer {
             preprocess: Preprocess::default(),
             augment: None,
             classes: Vec::new(),
+            columns: Vec::new(),
             residency: Residency::Auto,
             state,
             seed: 42,
@@ -180,6 +182,7 @@ impl Trainer {
     /// Measures what the preparation wants measured; see [`Preprocess::measured`].
     pub(crate) fn measure(&mut self, train: &Split) -> Result<(), NnError> {
         if self.preprocess.normalize.is_some() {
+            self.preprocess.check().map_err(|message| NnError::Settings(format!("preprocess: {message}")))?;
             self.preprocess = self.preprocess.measured(train)?;
             self.batches.clear();
         }
@@ -209,6 +212,13 @@ impl Trainer {
     /// With these names of the classes, which are saved with the model.
     pub fn with_classes(mut self, classes: Vec<String>) -> Self {
         self.classes = classes;
+        self
+    }
+
+    /// With the names of a table's columns, as [`kiln_data::Dataset`] has them, which are saved with the model: rows in
+    /// which the same numbers mean something else can then be told from those that it was trained on.
+    pub fn with_columns(mut self, columns: Vec<String>) -> Self {
+        self.columns = columns;
         self
     }
 
@@ -252,6 +262,11 @@ impl Trainer {
     /// Names of the classes, by index.
     pub fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    /// What each number of a row is, where they are those of a table.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
     }
 
     /// Optimizer steps since the parameters were drawn.

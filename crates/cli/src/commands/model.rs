@@ -48,7 +48,11 @@ impl Model {
                 recipe.name
             ))),
             Some(recipe) => {
-                let trainer = recipe.trainer(device, &[], 0)?;
+                let mut trainer = recipe.trainer(device, &[], 0)?;
+                if recipe.preprocess.normalize.is_some() && self.file.is_self_contained() {
+                    // what was measured is in the file
+                    trainer = trainer.with_preprocess(self.file.preprocess()?.clone());
+                }
                 self.file.load_into(&trainer)?;
                 Ok(trainer)
             }
@@ -60,7 +64,34 @@ impl Model {
     /// # Errors
     /// Where the file does not say, or the data cannot be read.
     pub(crate) fn dataset(&self, from: &FromData, ui: &Ui) -> Result<Dataset, Failure> {
-        on_first_use(from, &from.dir(), ui, || self.read_dataset(from))
+        let data = on_first_use(from, &from.dir(), ui, || self.read_dataset(from))?;
+        data.remarks.iter().for_each(|remark| ui.warn(remark));
+        Ok(data)
+    }
+
+    /// Refuses data whose rows or classes mean something else than those that the network was trained on.
+    ///
+    /// # Errors
+    /// Where columns or classes have other names.
+    pub(crate) fn check_like(&self, data: &Dataset) -> Result<(), Failure> {
+        if !self.file.is_self_contained() {
+            return Ok(());
+        }
+        let list = |names: &[String]| names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+        for (what, found, own) in [
+            ("classes", &data.classes, self.file.classes()?),
+            ("columns", &data.columns, self.file.columns()?),
+        ] {
+            if !own.is_empty() && found != own {
+                return Err(Failure::Message(format!(
+                    "the data have other {what} than the model: {} instead of {}; name those that it was trained on with \
+                     --data",
+                    list(found),
+                    list(own)
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn read_dataset(&self, from: &FromData) -> Result<Dataset, Failure> {
@@ -107,14 +138,10 @@ impl Model {
         {
             (recipe.data.size, recipe.data.grey) = (Some([height, width]), channels == 1);
         }
+        from.check(&recipe.data)?;
         let data = recipe.dataset(&from.dir())?;
-        if is_described && data.classes != self.file.classes()? {
-            let list = |names: &[String]| names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
-            return Err(Failure::Message(format!(
-                "the data have other classes than the model: {} instead of {}; name those that it was trained on with --data",
-                list(&data.classes),
-                list(self.file.classes()?)
-            )));
+        if is_described {
+            self.check_like(&data)?;
         }
         Ok(data)
     }
@@ -146,5 +173,6 @@ pub(crate) fn named_dataset(name: &str, from: &FromData) -> Result<Dataset, Fail
         recipe.data = DataSpec::named(name);
     }
     recipe.data = from.spec(&recipe.data);
+    from.check(&recipe.data)?;
     Ok(recipe.dataset(&from.dir())?)
 }

@@ -212,6 +212,10 @@ fn tell_resumed(checkpoint: &Checkpoint, device: &Device, asked: &Asked, ui: &Ui
 
 /// The run's data; the recipe learns what they are like.
 fn dataset(asked: &mut Asked, args: &Train, dir: &DataDir, ui: &Ui) -> Result<Dataset, Failure> {
+    // a resumed run knows where its data were
+    if args.resume.is_none() {
+        args.data.check(&asked.recipe.data)?;
+    }
     let data = on_first_use(&args.data, dir, ui, || {
         let _spinner = asked.recipe.is_guessed().then(|| Spinner::new(ui, "reading data"));
         asked.recipe.dataset(dir)
@@ -237,7 +241,7 @@ fn hash_of(path: &Path) -> Result<String, Failure> {
 
 /// The recipe's trainer, with what another model has learned if one was named.
 fn trainer(asked: &Asked, device: &Device, data: &Dataset, ui: &Ui) -> Result<Trainer, Failure> {
-    let trainer = asked.recipe.trainer(device, &data.classes, asked.seed)?;
+    let trainer = asked.recipe.trainer(device, &data.classes, asked.seed)?.with_columns(data.columns.clone());
     if let Some(path) = &asked.init_from {
         if Some(hash_of(path)?) != asked.init_from_sha256 {
             return Err(Failure::Message(format!("{}: is not what the run began with", path.display())));

@@ -283,13 +283,12 @@ impl Graph {
                 format!("saturation and hue are of red, green and blue; pictures have {channels} channels"),
             );
         }
-        if ![0, AugmentRanges::QUANTILES].contains(&ranges.mixup.len()) {
-            let message =
-                format!("mixup needs {} quantiles, got {}", AugmentRanges::QUANTILES, ranges.mixup.len());
-            return fail(self, message);
+        if channels > AugmentRanges::MAX_CHANNELS as usize {
+            let most = AugmentRanges::MAX_CHANNELS;
+            return fail(self, format!("needs pictures of at most {most} channels, got {}", options.item));
         }
-        if ranges.zoom[0] < 1 << 13 || ranges.zoom[1] < ranges.zoom[0] || ranges.zoom[1] > 1 << 16 {
-            return fail(self, format!("zoom {:?} must lie between 2^13 and 2^16", ranges.zoom));
+        if let Some(name) = ranges.out_of_bounds() {
+            return fail(self, format!("{name} is out of bounds: {ranges:?}"));
         }
         let clock = self.clock()?;
         let size = |n: usize| n as u32;

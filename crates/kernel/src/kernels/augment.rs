@@ -49,6 +49,30 @@ impl AugmentRanges {
     pub const QUANTILES: usize = 65;
     /// Largest height or width.
     pub const MAX_SIDE: u32 = 4096;
+    /// Most channels: an invocation keeps all of a pixel.
+    pub const MAX_CHANNELS: u32 = 256;
+
+    /// What is out of bounds, if anything: beyond them the arithmetic of [`AugmentRanges::draw`] would overflow.
+    pub fn out_of_bounds(&self) -> Option<&'static str> {
+        let most = Self::MAX_SIDE << 15;
+        let fits = [
+            ("rotation", self.rotation <= 1 << 30),
+            ("shift", self.shift.iter().all(|&shift| shift <= most)),
+            ("shear", self.shear <= 1 << 14),
+            ("zoom", 1 << 13 <= self.zoom[0] && self.zoom[0] <= self.zoom[1] && self.zoom[1] <= 1 << 16),
+            ("crop", self.crop <= Self::MAX_SIDE),
+            ("brightness", self.brightness <= 1 << 14),
+            ("contrast", self.contrast <= 1 << 14),
+            ("saturation", self.saturation <= 1 << 14),
+            ("hue", self.hue <= 1 << 30),
+            ("cutout", self.cutout <= Self::MAX_SIDE),
+            (
+                "mixup",
+                [0, Self::QUANTILES].contains(&self.mixup.len()) && self.mixup.iter().all(|&q| q <= 1 << 16),
+            ),
+        ];
+        fits.iter().find(|(_, fits)| !fits).map(|(name, _)| *name)
+    }
 
     /// Whether colours change.
     pub fn changes_colour(&self) -> bool {

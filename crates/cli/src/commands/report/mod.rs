@@ -225,7 +225,13 @@ fn dataset(record: &Record, args: &Arguments, model: &Model, ui: &Ui) -> Result<
             };
             let mut recipe = asked.recipe;
             recipe.data = args.data.spec(&recipe.data);
-            on_first_use(&args.data, &dir, ui, || recipe.dataset(&dir))
+            let data = on_first_use(&args.data, &dir, ui, || recipe.dataset(&dir))?;
+            data.remarks.iter().for_each(|remark| ui.warn(remark));
+            // an autoencoder's rows have no classes
+            if !data.classes.is_empty() {
+                model.check_like(&data)?;
+            }
+            Ok(data)
         }
         _ => model.dataset(&args.data, ui),
     }

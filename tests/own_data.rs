@@ -443,7 +443,7 @@ fn what_was_measured_is_taken_from_the_model_also_with_its_recipe() {
     let here = folder.path();
     let text = Recipe::builtin_text("digits-cnn").unwrap();
     let text = text.replace("scale = \"1/255\"", "normalize = \"standardize\"");
-    let text = text.replace("name = \"digits\"", "name = \"digits\"\ntrain = 100\ntest = 40");
+    let text = text.replace("train = 12000", "train = 100").replace("test = 2000", "test = 40");
     assert!(text.contains("normalize") && text.contains("train = 100"));
     std::fs::write(here.join("d.toml"), text).unwrap();
     let (status, said) =

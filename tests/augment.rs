@@ -398,7 +398,7 @@ fn only_training_sees_changed_pictures_and_the_loss_of_mixed_rows_is_mixed() {
 #[test]
 fn targets_of_numbers_are_mixed_as_labels_are() {
     let labels = Dataset::digits(1, 64, 1).unwrap().train;
-    let hot = labels.targets().one_hot();
+    let hot = labels.targets().clone().one_hot();
     let numbers = labels.clone().with_targets(hot).unwrap();
     for device in devices() {
         let mixed = |rows: &Split| {

@@ -356,6 +356,7 @@ mod program {
         } else {
             command.args(words)
         }
+        .env("KILN_OFFLINE", "1")
         .current_dir(here)
         .output()
         .unwrap()

@@ -227,8 +227,8 @@ fn dataset(record: &Record, args: &Arguments, model: &Model, ui: &Ui) -> Result<
             recipe.data = args.data.spec(&recipe.data);
             let data = on_first_use(&args.data, &dir, ui, || recipe.dataset(&dir))?;
             data.remarks.iter().for_each(|remark| ui.warn(remark));
-            // an autoencoder's rows have no classes
-            if !data.classes.is_empty() {
+            // what a folder or table of the user's own holds may have changed; an autoencoder's rows have no classes
+            if recipe.data.is_open() && !data.classes.is_empty() {
                 model.check_like(&data)?;
             }
             Ok(data)

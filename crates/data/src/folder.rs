@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::{
     DataError, Dataset, Features, ImageForm, RowKind, RowMut, Rows, Split, Targets,
-    picture::{MAX_SIDE, image_size},
+    picture::image_size,
     read_image,
     splits::{deal_classes, permutation},
 };
@@ -125,12 +125,10 @@ impl ImageFolder {
     /// [`DataError::Folder`] where the folder is not laid out so, a class has no images or a name that is not UTF-8, or the
     /// images have several sizes and none was said; [`DataError::Unreadable`]; [`DataError::Io`].
     pub fn read(&self) -> Result<Dataset, DataError> {
-        if let Some([height, width]) = self.size
-            && ![height, width].iter().all(|side| (1..=MAX_SIDE as usize).contains(side))
-        {
-            let message = format!("a size is from 1 to {MAX_SIDE} pixels a side, is [{height}, {width}]");
-            return Err(self.fail(&self.path, message));
-        }
+        let channels = if self.grey { 1 } else { 3 };
+        let form = |[height, width]: [usize; 2]| ImageForm { channels, height, width, invert: false };
+        let bytes = |size| form(size).bytes().map_err(|message| self.fail(&self.path, message));
+        self.size.map(bytes).transpose()?;
         let mut scan = Scan::default();
         let parts = self.parts(&mut scan)?;
         let classes: Vec<String> = parts[0].iter().map(|class| class.name.clone()).collect();
@@ -144,11 +142,9 @@ impl ImageFolder {
         }
         let all = parts.iter().flatten().map(|class| class.files.len()).sum();
         self.check_unreadable(&unreadable, all)?;
-        let [height, width] = self.common_size(&files)?;
-        let channels = if self.grey { 1 } else { 3 };
-        let form = ImageForm { channels, height, width, invert: false };
+        let size = self.common_size(&files)?;
+        let (row, form) = (bytes(size)? as u64, form(size));
 
-        let row = (channels * height * width) as u64;
         let in_memory = (files.iter().map(Vec::len).sum::<usize>() as u64).saturating_mul(row) <= self.memory;
         // those that turn out to be damaged would change what is dealt to whom: they are looked for first
         if !in_memory && self.unreadable == Unreadable::Skip {

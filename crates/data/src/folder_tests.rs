@@ -99,6 +99,8 @@ fn sizes_and_colours_are_as_asked() {
     for size in [[0, 5], [5, 1 << 20]] {
         assert!(message(&ImageFolder::new(dir.path()).size(size)).contains("from 1 to 16384 pixels"));
     }
+    let huge = message(&ImageFolder::new(dir.path()).size([16_384, 16_384]));
+    assert!(huge.contains("in 3 channels are 805306368 bytes each"), "{huge}");
 }
 
 #[test]

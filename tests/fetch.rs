@@ -404,6 +404,26 @@ fn broken_transfers_are_gone_on_with() {
     assert_eq!(asked[1].header("if-range"), Some("\"v1\""));
 }
 
+/// A whole answer that breaks off after more than a mebibyte, then a part that was not asked for, and so on: the same first
+/// bytes again and again are no progress.
+#[test]
+fn the_same_bytes_again_are_no_progress() {
+    const WHOLE: usize = 3 << 20;
+    let server = Server::new(|n, request, stream| match request.from() {
+        // so that the test ends where the fetch would not
+        _ if n >= 20 => send(stream, "404 Not Found", "Content-Length: 0\r\n", b""),
+        Some(_) => {
+            let headers = format!("Content-Length: 9\r\nContent-Range: bytes 7-15/{WHOLE}\r\n");
+            send(stream, "206 Partial Content", &headers, &[0; 9]);
+        }
+        None => send(stream, "200 OK", &format!("Content-Length: {WHOLE}\r\n"), &[0; 2 << 20]),
+    });
+    let content = Content::File(Digest { bytes: WHOLE as u64, sha256: "0".repeat(64) });
+    let wanted = Source { file: "data.gz".into(), urls: vec![server.url("data.gz")], content };
+    Fetching::new().fails(&quick(), &wanted, "(3 attempts)");
+    assert!(server.asked().len() <= 4, "{}", server.asked().len());
+}
+
 /// What lies on the disk is of another version than what the server has now: never both in one file.
 #[test]
 fn two_versions_are_never_joined() {

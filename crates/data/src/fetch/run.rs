@@ -344,10 +344,13 @@ impl<'a, 'o> Run<'a, 'o> {
     ) -> Result<(), Stop> {
         let file = source.file.as_str();
         let mut attempt = 0;
+        // the most that was ever here of this mirror's: what is thrown away and comes again is no progress
+        let mut most = 0;
         loop {
             attempt += 1;
             self.tell(&Progress::Asking { file, url });
             let before = part.origin().filter(|origin| origin.url == url).map_or(0, |_| part.len());
+            most = most.max(before);
             let observer = &mut *self.observer;
             let result = client.transfer(url, part, source.longest(), &mut |bytes, total| {
                 observer(&Progress::Received { file, bytes, total });
@@ -372,9 +375,10 @@ impl<'a, 'o> Run<'a, 'o> {
                 Err(Stop::Passing { why, after }) => (why, after),
                 Err(stop) => return Err(stop),
             };
-            if part.len() >= before + PROGRESS {
+            if part.len() >= most + PROGRESS {
                 attempt = 1;
             }
+            most = most.max(part.len());
             if attempt >= self.fetch.attempts {
                 return Err(Stop::Mirror(format!("{why} ({attempt} attempts)")));
             }

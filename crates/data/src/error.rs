@@ -278,8 +278,28 @@ pub enum IdxProblem {
     Truncated {
         /// Bytes that the dimensions multiply to.
         promised: u64,
-        /// Bytes that are there, or, compressed, the most that can be.
+        /// Bytes that are there.
         found: u64,
+    },
+    /// A compressed file that is too short for what its header says.
+    #[error(
+        "truncated: the header promises {promised} bytes, a compressed file of this length can hold at most {at_most}"
+    )]
+    GzipPromise {
+        /// Bytes that the dimensions multiply to.
+        promised: u64,
+        /// The most that can be there.
+        at_most: u64,
+    },
+    /// A compressed file of more than is unpacked in memory.
+    #[error(
+        "the header promises {promised} bytes, and of compressed files at most {most} are read; unpack it with gunzip"
+    )]
+    GzipLarge {
+        /// Bytes that the dimensions multiply to.
+        promised: u64,
+        /// Those that are read at most: [`crate::Idx::MAX_UNPACKED`].
+        most: u64,
     },
     /// Bytes behind the last element.
     #[error("trailing bytes: the header promises {promised} bytes, the file holds more")]

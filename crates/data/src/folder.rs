@@ -1,7 +1,7 @@
 //! Folders of images: a folder for each class.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -122,9 +122,14 @@ impl ImageFolder {
     /// Finds the images, and reads them if memory holds them.
     ///
     /// # Errors
-    /// [`DataError::Folder`] where the folder is not laid out so, a class has no images or a name that is not UTF-8, or the
-    /// images have several sizes and none was said; [`DataError::Unreadable`]; [`DataError::Io`].
+    /// [`DataError::Folder`] where the folder is not laid out so, there is one class only, a class has no images or a name
+    /// that is not UTF-8, the images have several sizes and none was said, or they are larger than
+    /// [`ImageForm::MAX_BYTES`]; [`DataError::Unreadable`]; [`DataError::Io`].
     pub fn read(&self) -> Result<Dataset, DataError> {
+        if self.path.as_os_str().is_empty() {
+            let message = "path is empty; name the folder to read".into();
+            return Err(DataError::Shape { origin: "folder of images".into(), message });
+        }
         let channels = if self.grey { 1 } else { 3 };
         let form = |[height, width]: [usize; 2]| ImageForm { channels, height, width, invert: false };
         let bytes = |size| form(size).bytes().map_err(|message| self.fail(&self.path, message));
@@ -184,6 +189,12 @@ impl ImageFolder {
             "image that cannot be read",
             "images that cannot be read",
         ));
+        data.remarks.extend(remark(
+            &scan.twins,
+            "read more than once",
+            "folder of a class that is another's",
+            "folders of classes that are others'",
+        ));
         Ok(data)
     }
 
@@ -206,6 +217,17 @@ impl ImageFolder {
             (None, Some(_)) => return Err(self.fail(&self.path, "has a folder test, but no folder train")),
             (None, None) => vec![&self.path],
         };
+        let holds = |folder: &Path, name: &str| folder.join(name).is_dir();
+        if let [root] = roots[..]
+            && root == self.path
+            && let Some(inner) = folders.iter().find(|f| holds(f, "train") && holds(f, "test"))
+        {
+            let message = format!(
+                "its folder \"{}\" holds train and test itself: name that folder",
+                inner.file_name().unwrap_or_default().to_string_lossy()
+            );
+            return Err(self.fail(&self.path, message));
+        }
         match self.test_split {
             _ if roots.len() == 2 => {}
             Some(part) if part > 0.0 && part < 1.0 => {}
@@ -231,6 +253,13 @@ impl ImageFolder {
                     class.name
                 );
                 return Err(self.fail(&class.path, message));
+            }
+            if let [class] = &classes[..] {
+                let message = format!(
+                    "holds one class only, \"{}\": a network needs at least two to tell apart; {LAYOUT}",
+                    class.name
+                );
+                return Err(self.fail(root, message));
             }
             parts.push(classes);
         }
@@ -312,7 +341,7 @@ impl ImageFolder {
             let part = self.test_split.unwrap_or_default();
             let (train, test) = deal_classes(&labels, classes, 1.0 - part, self.seed).map_err(|_| {
                 let message = format!(
-                    "a test_split of {part} leaves no image to train or to test on, of {}",
+                    "a test_split of {part} leaves no image to train or to test on, of {}; each class keeps one to train on",
                     all.len()
                 );
                 self.fail(&self.path, message)
@@ -439,6 +468,10 @@ struct Class {
 #[derive(Debug, Default)]
 struct Scan {
     others: Vec<String>,
+    /// Folders of classes by where they really are.
+    real: HashMap<PathBuf, PathBuf>,
+    /// Those that are the same as another by a link.
+    twins: Vec<String>,
 }
 
 impl Scan {
@@ -477,6 +510,12 @@ impl Scan {
                     "a class is called as its folder is, and this name is not UTF-8; rename it".into();
                 return Err(DataError::Folder { path, message });
             };
+            let real =
+                fs::canonicalize(&path).map_err(|source| DataError::Io { path: path.clone(), source })?;
+            match self.real.get(&real) {
+                Some(first) => self.twins.push(format!("{} is {}", path.display(), first.display())),
+                None => _ = self.real.insert(real, path.clone()),
+            }
             let mut files = Vec::new();
             self.images(&path, &mut files)?;
             classes.push(Class { name, path, files });

@@ -585,6 +585,7 @@ fn places_that_cannot_be_written() {
     let error = quick().fetch_sources("set", &folder, &[source(&[server.url("data.gz")])], &mut |_| {});
     let message = error.unwrap_err().to_string();
     assert!(message.contains("file/set") && message.contains("--data DIR"), "{message}");
+    assert!(!message.contains("kept"), "nothing has come: {message}");
     assert!(server.asked().is_empty(), "nothing is asked for what cannot be kept");
 }
 
@@ -785,6 +786,46 @@ fn the_program_says_what_failed_and_what_to_do() {
     let output = kiln(folder.path(), &[("KILN_MIRROR", &mirror)], &["data", "fetch", "all"]);
     assert!(last_line(&output).contains("3 of 3 data sets"), "{}", last_line(&output));
     assert!(!folder.path().join("runs").exists());
+}
+
+/// What is no address is told before anything is done, and passwords are told to nobody.
+#[test]
+fn mirrors_are_checked_and_their_passwords_masked() {
+    let folder = tempfile::tempdir().unwrap();
+    for url in ["example.org/sets", "ftp://example.org", "", "/srv/sets"] {
+        let output = kiln(folder.path(), &[], &["data", "fetch", "mnist", "--mirror", url]);
+        assert_eq!(output.status.code(), Some(2), "{url}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains("--mirror") && (url.is_empty() || said.contains("http://HOST/PLACE")),
+            "{said}"
+        );
+    }
+    let body = gzip(&content());
+    let server = Server::new(move |n, request, stream| match n {
+        0 => {
+            let headers = format!("ETag: \"v\"\r\nContent-Length: {}\r\n", body.len());
+            send(stream, "200 OK", &headers, &body[..9_000]);
+        }
+        _ if request.target.contains("mnist") => send(stream, "404 Not Found", "Content-Length: 0\r\n", b""),
+        _ => serve(request, stream, &body, "\"v\""),
+    });
+    let secret = |url: String| url.replace("://", "://me:secret@");
+    let mut fetching = Fetching::new();
+    let wanted = source(&[secret(server.url("data.gz"))]);
+    let once = Fetch { attempts: 1, ..quick() };
+    let message = fetching.fails(&once, &wanted, "://***@127.0.0.1");
+    let note = fs::read_to_string(fetching.folder().join("data.gz.part.from")).unwrap();
+    let done = fetching.run(&once, &wanted).unwrap();
+    assert_eq!(server.asked()[1].from(), Some(9_000), "it is known again");
+    let from = done.files[0].from.clone().unwrap();
+    let told = fetching.told.join("\n");
+    let output =
+        kiln(folder.path(), &[], &["data", "fetch", "mnist", "--json", "--mirror", &secret(server.url(""))]);
+    let said = [&output.stdout[..], &output.stderr].concat();
+    for text in [message, note, from, told, String::from_utf8_lossy(&said).into_owned()] {
+        assert!(text.contains("://***@127.0.0.1") && !text.contains("secret"), "{text}");
+    }
 }
 
 #[test]

@@ -43,6 +43,16 @@ pub enum DataError {
         /// What is wrong with it.
         why: String,
     },
+    /// A folder that files are to come to cannot be written to. Nothing has come yet.
+    #[error(
+        "{}: cannot be written ({source}); --data DIR or the KILN_DATA variable names another folder", path.display()
+    )]
+    Unwritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// What is downloaded cannot be written. What has come so far is kept where that can be.
     #[error(
         "{}: cannot be written ({source}); what has come so far is kept, and the next fetch goes on from there; --data DIR \
@@ -222,7 +232,7 @@ pub struct NoMirror {
     pub folder: PathBuf,
     /// The files that would do instead.
     pub wanted: Vec<String>,
-    /// Each address, and why it did not give the file.
+    /// Each address, with `***` for a user and password, and why it did not give the file.
     pub failures: Vec<(String, String)>,
 }
 

@@ -404,6 +404,26 @@ fn broken_transfers_are_gone_on_with() {
     assert_eq!(asked[1].header("if-range"), Some("\"v1\""));
 }
 
+/// A whole answer that breaks off after more than a mebibyte, then a part that was not asked for, and so on: the same first
+/// bytes again and again are no progress.
+#[test]
+fn the_same_bytes_again_are_no_progress() {
+    const WHOLE: usize = 3 << 20;
+    let server = Server::new(|n, request, stream| match request.from() {
+        // so that the test ends where the fetch would not
+        _ if n >= 20 => send(stream, "404 Not Found", "Content-Length: 0\r\n", b""),
+        Some(_) => {
+            let headers = format!("Content-Length: 9\r\nContent-Range: bytes 7-15/{WHOLE}\r\n");
+            send(stream, "206 Partial Content", &headers, &[0; 9]);
+        }
+        None => send(stream, "200 OK", &format!("Content-Length: {WHOLE}\r\n"), &[0; 2 << 20]),
+    });
+    let content = Content::File(Digest { bytes: WHOLE as u64, sha256: "0".repeat(64) });
+    let wanted = Source { file: "data.gz".into(), urls: vec![server.url("data.gz")], content };
+    Fetching::new().fails(&quick(), &wanted, "(3 attempts)");
+    assert!(server.asked().len() <= 4, "{}", server.asked().len());
+}
+
 /// What lies on the disk is of another version than what the server has now: never both in one file.
 #[test]
 fn two_versions_are_never_joined() {
@@ -565,6 +585,7 @@ fn places_that_cannot_be_written() {
     let error = quick().fetch_sources("set", &folder, &[source(&[server.url("data.gz")])], &mut |_| {});
     let message = error.unwrap_err().to_string();
     assert!(message.contains("file/set") && message.contains("--data DIR"), "{message}");
+    assert!(!message.contains("kept"), "nothing has come: {message}");
     assert!(server.asked().is_empty(), "nothing is asked for what cannot be kept");
 }
 
@@ -765,6 +786,46 @@ fn the_program_says_what_failed_and_what_to_do() {
     let output = kiln(folder.path(), &[("KILN_MIRROR", &mirror)], &["data", "fetch", "all"]);
     assert!(last_line(&output).contains("3 of 3 data sets"), "{}", last_line(&output));
     assert!(!folder.path().join("runs").exists());
+}
+
+/// What is no address is told before anything is done, and passwords are told to nobody.
+#[test]
+fn mirrors_are_checked_and_their_passwords_masked() {
+    let folder = tempfile::tempdir().unwrap();
+    for url in ["example.org/sets", "ftp://example.org", "", "/srv/sets"] {
+        let output = kiln(folder.path(), &[], &["data", "fetch", "mnist", "--mirror", url]);
+        assert_eq!(output.status.code(), Some(2), "{url}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains("--mirror") && (url.is_empty() || said.contains("http://HOST/PLACE")),
+            "{said}"
+        );
+    }
+    let body = gzip(&content());
+    let server = Server::new(move |n, request, stream| match n {
+        0 => {
+            let headers = format!("ETag: \"v\"\r\nContent-Length: {}\r\n", body.len());
+            send(stream, "200 OK", &headers, &body[..9_000]);
+        }
+        _ if request.target.contains("mnist") => send(stream, "404 Not Found", "Content-Length: 0\r\n", b""),
+        _ => serve(request, stream, &body, "\"v\""),
+    });
+    let secret = |url: String| url.replace("://", "://me:secret@");
+    let mut fetching = Fetching::new();
+    let wanted = source(&[secret(server.url("data.gz"))]);
+    let once = Fetch { attempts: 1, ..quick() };
+    let message = fetching.fails(&once, &wanted, "://***@127.0.0.1");
+    let note = fs::read_to_string(fetching.folder().join("data.gz.part.from")).unwrap();
+    let done = fetching.run(&once, &wanted).unwrap();
+    assert_eq!(server.asked()[1].from(), Some(9_000), "it is known again");
+    let from = done.files[0].from.clone().unwrap();
+    let told = fetching.told.join("\n");
+    let output =
+        kiln(folder.path(), &[], &["data", "fetch", "mnist", "--json", "--mirror", &secret(server.url(""))]);
+    let said = [&output.stdout[..], &output.stderr].concat();
+    for text in [message, note, from, told, String::from_utf8_lossy(&said).into_owned()] {
+        assert!(text.contains("://***@127.0.0.1") && !text.contains("secret"), "{text}");
+    }
 }
 
 #[test]

@@ -150,12 +150,12 @@ impl Array {
         (features, item.into())
     }
 
-    /// Targets: class labels of whole numbers [rows] or [rows, 1], as many classes as `classes` or, without, as the labels
-    /// count to; real numbers as they are.
+    /// Targets: class labels of whole numbers, one a row (shape \[rows\] or \[rows, 1\]), as many classes as `classes` or,
+    /// without, as the labels count to; real numbers as they are, in rows of the shape behind the first axis, or of one.
     ///
     /// # Errors
-    /// [`DataError::Label`] where a label is negative or names no class, [`DataError::Shape`] where there are several to a
-    /// row; `origin` names the array.
+    /// [`DataError::Shape`] where a label is negative, or not below `classes` or, without, 65,536, or where there are several
+    /// whole numbers to a row; `origin` names the array.
     pub fn into_targets(self, classes: Option<usize>, origin: &str) -> Result<Targets, DataError> {
         let item = self.shape.get(1..).filter(|item| !item.is_empty()).unwrap_or(&[1]).to_vec();
         let labels: Vec<i64> = match self.elements {

@@ -15,6 +15,18 @@ const MAX_CATEGORIES: usize = 1_000;
 /// Most numbers of all rows together, after texts have become numbers: 8 GiB.
 const MAX_NUMBERS: usize = 1 << 31;
 
+/// Most bytes of the columns that texts become, 0 or 1 in each row: 1 GiB.
+const MAX_ONE_HOT: usize = 1 << 30;
+
+/// Longest field or name of a column: a quote that is not closed takes the rest of the file for one field.
+const MAX_FIELD: usize = 1_000;
+
+/// Characters of a text that a message quotes.
+const QUOTED: usize = 40;
+
+/// Names that a message lists.
+const LISTED: usize = 20;
+
 /// What the label column of a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -30,7 +42,8 @@ pub enum Task {
 /// A column of numbers is taken as it is; one of texts becomes as many columns as there are different texts, 1 where the
 /// row has that text and 0 elsewhere (at most 1,000). Labels that are texts are classes, sorted by name; labels that are
 /// numbers are numbers, unless [`Csv::task`] says otherwise. Empty fields, numbers that are not finite, and texts among
-/// numbers are errors that name line and column. Spaces around fields do not count.
+/// numbers are errors that name line and column. Spaces around fields do not count. Fields that are read, and names of
+/// columns, have at most 1,000 bytes; the columns of 0 and 1 together take at most 1 GiB.
 ///
 /// ```
 /// use kiln_data::{Csv, Features};
@@ -88,13 +101,14 @@ impl Csv {
         self
     }
 
-    /// Another byte between fields than a comma: `b';'`, `b'\t'`.
+    /// Another byte between fields than a comma: `b';'`, `b'\t'`. One that stands inside numbers or ends lines, a quote, or
+    /// one that is not ASCII is refused when the table is read.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.delimiter = delimiter;
         self
     }
 
-    /// Leaves columns out, by name or number.
+    /// Leaves columns out, by name or number; the label's is refused when the table is read.
     pub fn ignore(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.ignored.extend(columns.into_iter().map(Into::into));
         self
@@ -149,8 +163,8 @@ impl Csv {
                 format!(
                     "has other columns than {}: {} instead of {}",
                     self.path.display(),
-                    other.columns.join(", "),
-                    table.columns.join(", ")
+                    listed(&other.columns),
+                    listed(&table.columns)
                 ),
             ));
         }
@@ -160,10 +174,25 @@ impl Csv {
     /// Reads the file, and deals out a part of its rows to be tested on, of each class the same.
     ///
     /// # Errors
-    /// As [`Csv::read`], and where one side would be empty.
+    /// As [`Csv::read`], and where `test_split` is not between 0 and 1 or one side would be empty: each class keeps a row to
+    /// train on.
     pub fn dataset(&self, test_split: f64, seed: u64) -> Result<Dataset, DataError> {
+        if !(test_split > 0.0 && test_split < 1.0) {
+            let message = format!("test_split must be between 0 and 1, is {test_split}");
+            return Err(self.about(None, None, message));
+        }
         let table = self.read()?;
-        let (train, test) = table.split.split_stratified(1.0 - test_split, seed)?;
+        let (train, test) = table.split.split_stratified(1.0 - test_split, seed).map_err(|_| {
+            let keeps = match table.classes.len() {
+                0 => String::new(),
+                n => format!(" (classes: {n}; each keeps a row to train on)"),
+            };
+            let rows = table.split.len();
+            let message = format!(
+                "test_split = {test_split} leaves no row to train or to test on; rows: {rows}{keeps}"
+            );
+            self.about(None, None, message)
+        })?;
         Ok(Dataset { columns: table.columns, ..Dataset::new(self.name(), train, test, table.classes)? })
     }
 
@@ -182,7 +211,7 @@ impl Csv {
     }
 
     fn about(&self, line: Option<u64>, column: Option<&str>, message: impl Into<String>) -> DataError {
-        let (path, column) = (self.path.clone(), column.map(String::from));
+        let (path, column) = (self.path.clone(), column.map(cut));
         DataError::Table { path, line, column, message: message.into() }
     }
 
@@ -197,13 +226,14 @@ impl Csv {
             ErrorKind::UnequalLengths { expected_len, len, .. } => self.about(
                 line,
                 None,
-                format!("{len} fields, where the lines above have {expected_len}; is the separator right?"),
+                format!("{len} fields, where the lines above have {expected_len}; is the separator right, or a quote not closed?"),
             ),
             _ => self.about(line, None, "not a table of separated values"),
         }
     }
 
     fn take(&self, data: &[u8], texts: Option<&Texts>) -> Result<Table, DataError> {
+        self.check(data)?;
         let mut reader = ReaderBuilder::new()
             .has_headers(false)
             .delimiter(self.delimiter)
@@ -217,6 +247,12 @@ impl Csv {
         let label = self.column(&names, &self.label)?;
         let ignored =
             self.ignored.iter().map(|name| self.column(&names, name)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(name) =
+            self.ignored.iter().zip(&ignored).find(|(_, i)| **i == label).map(|(name, _)| name)
+        {
+            let message = format!("ignore names {}, which is the label's column", quoted(name));
+            return Err(self.about(None, None, message));
+        }
         let features: Vec<usize> = (0..names.len()).filter(|i| *i != label && !ignored.contains(i)).collect();
         if features.is_empty() {
             return Err(self.about(None, None, "has no column but the label's: is the separator right?"));
@@ -232,6 +268,9 @@ impl Csv {
         while is_row {
             let line = record.position().map(|position| line_at(position, data));
             let field = |i: usize| record.get(i).unwrap_or_default().trim_start_matches('\u{feff}');
+            for &i in features.iter().chain([&label]) {
+                check_length(field(i), "field").map_err(|m| self.about(line, Some(&names[i]), m))?;
+            }
             for (column, &i) in columns.iter_mut().zip(&features) {
                 let most = MAX_CATEGORIES;
                 column.push(field(i), most, line).map_err(|m| self.about(line, Some(&names[i]), m))?;
@@ -239,7 +278,7 @@ impl Csv {
             let about = |message: String| self.about(line, Some(&names[label]), message);
             labels.push(field(label), MAX_CLASSES, line).map_err(about)?;
             if self.task == Some(Task::Regression) && matches!(labels, Column::Texts(_)) {
-                return Err(about(format!("\"{}\" is no number", field(label))));
+                return Err(about(format!("{} is no number", quoted(field(label)))));
             }
             rows += 1;
             is_row = reader.read_record(&mut record).map_err(|e| self.unsound(e, data))?;
@@ -255,7 +294,8 @@ impl Csv {
                 Column::Texts(distinct) => {
                     let name = &names[features[n]];
                     Some(distinct.sorted(given).map_err(|(line, text, known)| {
-                        let message = format!("\"{text}\" is none of the texts to choose from: {known}");
+                        let message =
+                            format!("{} is none of the texts to choose from: {known}", quoted(&text));
                         self.about(line, Some(name), message)
                     })?)
                 }
@@ -270,8 +310,27 @@ impl Csv {
                 Some(texts) => titles.extend(texts.iter().map(|text| format!("{}={text}", names[i]))),
             }
         }
-        let split = Split::new(self.rows(&columns, &known, rows)?, [titles.len()], targets)?;
+        let named: Vec<&str> = features.iter().map(|&i| names[i].as_str()).collect();
+        let split = Split::new(self.rows(&columns, &known, rows, &named)?, [titles.len()], targets)?;
         Ok(Table { split, classes, columns: titles, texts: known })
+    }
+
+    /// Refuses what would only lead to errors that say something else.
+    fn check(&self, data: &[u8]) -> Result<(), DataError> {
+        let d = self.delimiter;
+        if !d.is_ascii() || d.is_ascii_digit() || b"\r\n\0\".-+".contains(&d) {
+            let message = format!(
+                "fields cannot be separated by {:?}: take a character of ASCII that is no digit, quote, sign, point or end of \
+                 line, as \";\" or \"\\t\"",
+                char::from(d).to_string()
+            );
+            return Err(self.about(None, None, message));
+        }
+        let start = &data[..data.len().min(100)];
+        if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
+            return Err(self.about(None, None, "is UTF-16, or no text at all: save it as UTF-8"));
+        }
+        Ok(())
     }
 
     /// What the columns are called.
@@ -283,6 +342,7 @@ impl Csv {
         let mut names = Vec::with_capacity(first.len());
         for (i, name) in first.iter().enumerate() {
             let name = name.trim_start_matches('\u{feff}').trim();
+            check_length(name, "name of a column").map_err(|m| self.about(Some(1), None, m))?;
             let name = if name.is_empty() { i.to_string() } else { name.to_string() };
             if seen.insert(name.clone(), i).is_some() {
                 return Err(self.about(Some(1), Some(&name), "two columns have this name"));
@@ -297,9 +357,7 @@ impl Csv {
         let by_name = names.iter().position(|name| name == wanted);
         let by_number = || wanted.parse::<usize>().ok().filter(|&i| i < names.len());
         by_name.or_else(by_number).ok_or_else(|| {
-            let some: Vec<&str> = names.iter().take(20).map(String::as_str).collect();
-            let more = if names.len() > 20 { ", ..." } else { "" };
-            self.about(None, None, format!("has no column \"{wanted}\"; there are {}{more}", some.join(", ")))
+            self.about(None, None, format!("has no column {}; there are {}", quoted(wanted), listed(names)))
         })
     }
 
@@ -307,7 +365,7 @@ impl Csv {
         match labels {
             Column::Texts(mut distinct) => {
                 let classes = distinct.sorted(self.classes.as_ref()).map_err(|(line, text, known)| {
-                    self.about(line, Some(name), format!("\"{text}\" is none of the classes: {known}"))
+                    self.about(line, Some(name), format!("{} is none of the classes: {known}", quoted(&text)))
                 })?;
                 Ok((Targets::Classes { labels: distinct.rows, classes: classes.len() }, classes))
             }
@@ -317,7 +375,30 @@ impl Csv {
     }
 
     /// All numbers, row by row.
-    fn rows(&self, columns: &[Column], texts: &Texts, rows: usize) -> Result<Features, DataError> {
+    fn rows(
+        &self,
+        columns: &[Column],
+        texts: &Texts,
+        rows: usize,
+        names: &[&str],
+    ) -> Result<Features, DataError> {
+        let categories = |texts: &Option<Vec<String>>| texts.as_ref().map_or(0, Vec::len);
+        let one_hot: usize = texts.iter().map(categories).sum();
+        if rows.saturating_mul(one_hot).saturating_mul(size_of::<f32>()) > MAX_ONE_HOT {
+            let mut most: Vec<(usize, &str)> =
+                texts.iter().map(categories).zip(names.iter().copied()).collect();
+            most.retain(|(categories, _)| *categories > 0);
+            most.sort_by_key(|(categories, _)| std::cmp::Reverse(*categories));
+            let each: Vec<String> =
+                most.iter().take(3).map(|(n, name)| format!("{} has {n}", quoted(name))).collect();
+            let more = if most.len() > 3 { ", ..." } else { "" };
+            let message = format!(
+                "its columns of texts ({}{more} different ones) would become {one_hot} columns of 0 and 1, in {rows} rows over \
+                 {MAX_ONE_HOT} bytes; leave some out with ignore, or make numbers of them",
+                each.join(", ")
+            );
+            return Err(self.about(None, None, message));
+        }
         let width: usize = texts.iter().map(|texts| texts.as_ref().map_or(1, Vec::len)).sum();
         let too_many =
             || self.about(None, None, format!("has {rows} rows of {width} numbers, which are too many"));
@@ -349,10 +430,49 @@ impl Csv {
 /// The bytes of a regular file: a pipe might never end.
 fn open(path: &Path) -> Result<Vec<u8>, DataError> {
     let io = |source| DataError::Io { path: path.into(), source };
+    if path.as_os_str().is_empty() {
+        return Err(DataError::Shape {
+            origin: "table".into(),
+            message: "path is empty; name the file to read".into(),
+        });
+    }
     if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(DataError::NotAFile { path: path.into() });
     }
     std::fs::read(path).map_err(io)
+}
+
+/// The beginning of a text as a message shows it, in one line.
+fn cut(text: &str) -> String {
+    let mut start = String::new();
+    for c in text.chars().take(QUOTED) {
+        match c.is_control() {
+            true => start.extend(c.escape_default()),
+            false => start.push(c),
+        }
+    }
+    start + if text.chars().nth(QUOTED).is_some() { "..." } else { "" }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", cut(text))
+}
+
+/// The first few names of a list.
+fn listed(names: &[String]) -> String {
+    let some: Vec<String> = names.iter().take(LISTED).map(|name| cut(name)).collect();
+    some.join(", ") + if names.len() > LISTED { ", ..." } else { "" }
+}
+
+/// Refuses a text that is longer than any that is meant.
+fn check_length(text: &str, what: &str) -> Result<(), String> {
+    match text.len() {
+        0..=MAX_FIELD => Ok(()),
+        n => Err(format!(
+            "{} is a {what} of {n} bytes, at most {MAX_FIELD} are read; is a quote not closed?",
+            quoted(text)
+        )),
+    }
 }
 
 /// The line that a record begins in. The parser takes empty lines for the beginning of the next record.
@@ -385,13 +505,15 @@ impl Column {
         let at = |line: Option<u64>| line.map_or("above".into(), |line| format!("in line {line}"));
         match (self, number) {
             (Column::Numbers { values, .. }, Some(number)) if number.is_finite() => values.push(number),
-            (Column::Numbers { .. }, Some(_)) => return Err(format!("\"{field}\" is not a finite number")),
+            (Column::Numbers { .. }, Some(_)) => {
+                return Err(format!("{} is not a finite number", quoted(field)));
+            }
             (Column::Numbers { first, .. }, None) => {
-                return Err(format!("\"{field}\" is no number, but there is one {}", at(*first)));
+                return Err(format!("{} is no number, but there is one {}", quoted(field), at(*first)));
             }
             (Column::Texts(distinct), Some(_)) if distinct.is_strict => {
                 let first = distinct.lines.first().copied().flatten();
-                return Err(format!("\"{field}\" is a number, but there is a text {}", at(first)));
+                return Err(format!("{} is a number, but there is a text {}", quoted(field), at(first)));
             }
             (Column::Texts(distinct), _) => distinct.push(field, most, line)?,
             (Column::Unknown, _) => unreachable!("it was made known above"),
@@ -457,8 +579,7 @@ impl Distinct {
         let mut new = Vec::with_capacity(self.texts.len());
         for (text, line) in self.texts.iter().zip(&self.lines) {
             let Some(&place) = places.get(text.as_str()) else {
-                let some: Vec<&str> = order.iter().take(20).map(String::as_str).collect();
-                return Err((*line, text.clone(), some.join(", ")));
+                return Err((*line, text.clone(), listed(&order)));
             };
             new.push(place);
         }

@@ -79,6 +79,81 @@ fn bad_tables_name_line_and_column() {
 }
 
 #[test]
+fn what_is_quoted_is_cut_and_what_is_too_long_refused() {
+    let long = "abc\n".repeat(5_000);
+    for (text, want) in [
+        (format!("x,y\n1,2\n\"{long}\",4\n"), ["line 3, column \"x\"", "field of 19999 bytes"]),
+        (format!("x,y\n1,\"{long}"), ["line 2, column \"y\"", "field of 19999 bytes"]),
+        (format!("\"{long}\",y\n1,2\n"), ["line 1", "name of a column of 19999 bytes"]),
+    ] {
+        let message = error(&csv("y"), &text);
+        for part in want.iter().chain(&["\"abc\\nabc\\n", "is a quote not closed?"]) {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+        assert!(message.len() < 250, "{message}");
+    }
+    // what is short enough to be read, too
+    let long = "z".repeat(900);
+    for (csv, text) in [
+        (csv("y"), format!("x,y\n1,2\n{long},2\n")),
+        (csv("y").classes(["a"]), format!("x,y\n1,{long}\n")),
+        (csv("y").task(Task::Regression), format!("x,y\n1,{long}\n")),
+        (csv(&long), format!("{long}1,y\n1,2\n")),
+        (csv("y"), format!("{long},y\nnan,2\n")),
+    ] {
+        let message = error(&csv, &text);
+        assert!(message.contains(&("z".repeat(40) + "...")) && message.len() < 200, "{message}");
+    }
+    // a column that is left out may be of long texts
+    assert!(csv("y").ignore(["x"]).parse(format!("x,a,y\n{},1,2\n", "z".repeat(2_000)).as_bytes()).is_ok());
+}
+
+#[test]
+fn settings_that_cannot_be_meant_are_refused() {
+    for delimiter in *b"\n\r\"\x000129.-+\xe9" {
+        let message = error(&csv("y").delimiter(delimiter), "x,y\n1,2\n");
+        assert!(message.contains("fields cannot be separated by"), "{delimiter}: {message}");
+    }
+    for name in ["y", "1"] {
+        let message = error(&csv("y").ignore(["x", name]), "x,y,z\n1,2,3\n");
+        assert!(message.contains(&format!("ignore names \"{name}\", which is the label's")), "{message}");
+    }
+    let wide = |start: &[u8]| [start, &"x,y".bytes().flat_map(|b| [b, 0]).collect::<Vec<_>>()].concat();
+    for text in [wide(&[0xff, 0xfe]), wide(&[0xfe, 0xff]), wide(&[])] {
+        let message = csv("y").parse(&text).unwrap_err().to_string();
+        assert!(message.contains("my.csv: is UTF-16") && message.contains("save it as UTF-8"), "{message}");
+    }
+    let message = Csv::new("", "y").read().unwrap_err().to_string();
+    assert!(message.contains("path is empty"), "{message}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("one.csv");
+    std::fs::write(&file, "x,y\n1,a\n").unwrap();
+    let message = Csv::new(&file, "y").dataset(0.3, 1).unwrap_err().to_string();
+    for part in ["one.csv", "test_split = 0.3", "rows: 1", "each keeps a row to train on"] {
+        assert!(message.contains(part), "{message:?} lacks {part:?}");
+    }
+    for part in [0.0, 1.0, f64::NAN] {
+        let message = Csv::new(&file, "y").dataset(part, 1).unwrap_err().to_string();
+        assert!(message.contains("one.csv") && message.contains("between 0 and 1"), "{message}");
+    }
+}
+
+#[test]
+fn texts_that_become_too_many_columns_are_refused() {
+    let rows: String =
+        (0..140_000).map(|i| format!("{},{},1\n", letters(i % 1_000), letters(i % 999))).collect();
+    let message = error(&csv("y"), &format!("city,street,y\n{rows}"));
+    for part in ["\"city\" has 1000, \"street\" has 999", "1999 columns", "140000 rows", "ignore"] {
+        assert!(message.contains(part), "{message:?} lacks {part:?}");
+    }
+}
+
+/// Numbers as texts that are none.
+fn letters(n: usize) -> String {
+    n.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
+}
+
+#[test]
 fn files_are_dealt_out_or_tested_on_others() {
     let dir = tempfile::tempdir().unwrap();
     let (train, test) = (dir.path().join("iris.csv"), dir.path().join("iris-test.csv"));

@@ -43,6 +43,16 @@ pub enum DataError {
         /// What is wrong with it.
         why: String,
     },
+    /// A folder that files are to come to cannot be written to. Nothing has come yet.
+    #[error(
+        "{}: cannot be written ({source}); --data DIR or the KILN_DATA variable names another folder", path.display()
+    )]
+    Unwritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// What is downloaded cannot be written. What has come so far is kept where that can be.
     #[error(
         "{}: cannot be written ({source}); what has come so far is kept, and the next fetch goes on from there; --data DIR \
@@ -222,7 +232,7 @@ pub struct NoMirror {
     pub folder: PathBuf,
     /// The files that would do instead.
     pub wanted: Vec<String>,
-    /// Each address, and why it did not give the file.
+    /// Each address, with `***` for a user and password, and why it did not give the file.
     pub failures: Vec<(String, String)>,
 }
 
@@ -278,8 +288,28 @@ pub enum IdxProblem {
     Truncated {
         /// Bytes that the dimensions multiply to.
         promised: u64,
-        /// Bytes that are there, or, compressed, the most that can be.
+        /// Bytes that are there.
         found: u64,
+    },
+    /// A compressed file that is too short for what its header says.
+    #[error(
+        "truncated: the header promises {promised} bytes, a compressed file of this length can hold at most {at_most}"
+    )]
+    GzipPromise {
+        /// Bytes that the dimensions multiply to.
+        promised: u64,
+        /// The most that can be there.
+        at_most: u64,
+    },
+    /// A compressed file of more than is unpacked in memory.
+    #[error(
+        "the header promises {promised} bytes, and of compressed files at most {most} are read; unpack it with gunzip"
+    )]
+    GzipLarge {
+        /// Bytes that the dimensions multiply to.
+        promised: u64,
+        /// Those that are read at most: [`crate::Idx::MAX_UNPACKED`].
+        most: u64,
     },
     /// Bytes behind the last element.
     #[error("trailing bytes: the header promises {promised} bytes, the file holds more")]

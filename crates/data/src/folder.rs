@@ -1,7 +1,7 @@
 //! Folders of images: a folder for each class.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::{
     DataError, Dataset, Features, ImageForm, RowKind, RowMut, Rows, Split, Targets,
-    picture::{MAX_SIDE, image_size},
+    picture::image_size,
     read_image,
     splits::{deal_classes, permutation},
 };
@@ -122,15 +122,18 @@ impl ImageFolder {
     /// Finds the images, and reads them if memory holds them.
     ///
     /// # Errors
-    /// [`DataError::Folder`] where the folder is not laid out so, a class has no images or a name that is not UTF-8, or the
-    /// images have several sizes and none was said; [`DataError::Unreadable`]; [`DataError::Io`].
+    /// [`DataError::Folder`] where the folder is not laid out so, there is one class only, a class has no images or a name
+    /// that is not UTF-8, the images have several sizes and none was said, or they are larger than
+    /// [`ImageForm::MAX_BYTES`]; [`DataError::Unreadable`]; [`DataError::Io`].
     pub fn read(&self) -> Result<Dataset, DataError> {
-        if let Some([height, width]) = self.size
-            && ![height, width].iter().all(|side| (1..=MAX_SIDE as usize).contains(side))
-        {
-            let message = format!("a size is from 1 to {MAX_SIDE} pixels a side, is [{height}, {width}]");
-            return Err(self.fail(&self.path, message));
+        if self.path.as_os_str().is_empty() {
+            let message = "path is empty; name the folder to read".into();
+            return Err(DataError::Shape { origin: "folder of images".into(), message });
         }
+        let channels = if self.grey { 1 } else { 3 };
+        let form = |[height, width]: [usize; 2]| ImageForm { channels, height, width, invert: false };
+        let bytes = |size| form(size).bytes().map_err(|message| self.fail(&self.path, message));
+        self.size.map(bytes).transpose()?;
         let mut scan = Scan::default();
         let parts = self.parts(&mut scan)?;
         let classes: Vec<String> = parts[0].iter().map(|class| class.name.clone()).collect();
@@ -144,11 +147,9 @@ impl ImageFolder {
         }
         let all = parts.iter().flatten().map(|class| class.files.len()).sum();
         self.check_unreadable(&unreadable, all)?;
-        let [height, width] = self.common_size(&files)?;
-        let channels = if self.grey { 1 } else { 3 };
-        let form = ImageForm { channels, height, width, invert: false };
+        let size = self.common_size(&files)?;
+        let (row, form) = (bytes(size)? as u64, form(size));
 
-        let row = (channels * height * width) as u64;
         let in_memory = (files.iter().map(Vec::len).sum::<usize>() as u64).saturating_mul(row) <= self.memory;
         // those that turn out to be damaged would change what is dealt to whom: they are looked for first
         if !in_memory && self.unreadable == Unreadable::Skip {
@@ -188,6 +189,12 @@ impl ImageFolder {
             "image that cannot be read",
             "images that cannot be read",
         ));
+        data.remarks.extend(remark(
+            &scan.twins,
+            "read more than once",
+            "folder of a class that is another's",
+            "folders of classes that are others'",
+        ));
         Ok(data)
     }
 
@@ -210,6 +217,17 @@ impl ImageFolder {
             (None, Some(_)) => return Err(self.fail(&self.path, "has a folder test, but no folder train")),
             (None, None) => vec![&self.path],
         };
+        let holds = |folder: &Path, name: &str| folder.join(name).is_dir();
+        if let [root] = roots[..]
+            && root == self.path
+            && let Some(inner) = folders.iter().find(|f| holds(f, "train") && holds(f, "test"))
+        {
+            let message = format!(
+                "its folder \"{}\" holds train and test itself: name that folder",
+                inner.file_name().unwrap_or_default().to_string_lossy()
+            );
+            return Err(self.fail(&self.path, message));
+        }
         match self.test_split {
             _ if roots.len() == 2 => {}
             Some(part) if part > 0.0 && part < 1.0 => {}
@@ -235,6 +253,13 @@ impl ImageFolder {
                     class.name
                 );
                 return Err(self.fail(&class.path, message));
+            }
+            if let [class] = &classes[..] {
+                let message = format!(
+                    "holds one class only, \"{}\": a network needs at least two to tell apart; {LAYOUT}",
+                    class.name
+                );
+                return Err(self.fail(root, message));
             }
             parts.push(classes);
         }
@@ -316,7 +341,7 @@ impl ImageFolder {
             let part = self.test_split.unwrap_or_default();
             let (train, test) = deal_classes(&labels, classes, 1.0 - part, self.seed).map_err(|_| {
                 let message = format!(
-                    "a test_split of {part} leaves no image to train or to test on, of {}",
+                    "a test_split of {part} leaves no image to train or to test on, of {}; each class keeps one to train on",
                     all.len()
                 );
                 self.fail(&self.path, message)
@@ -443,6 +468,10 @@ struct Class {
 #[derive(Debug, Default)]
 struct Scan {
     others: Vec<String>,
+    /// Folders of classes by where they really are.
+    real: HashMap<PathBuf, PathBuf>,
+    /// Those that are the same as another by a link.
+    twins: Vec<String>,
 }
 
 impl Scan {
@@ -481,6 +510,12 @@ impl Scan {
                     "a class is called as its folder is, and this name is not UTF-8; rename it".into();
                 return Err(DataError::Folder { path, message });
             };
+            let real =
+                fs::canonicalize(&path).map_err(|source| DataError::Io { path: path.clone(), source })?;
+            match self.real.get(&real) {
+                Some(first) => self.twins.push(format!("{} is {}", path.display(), first.display())),
+                None => _ = self.real.insert(real, path.clone()),
+            }
             let mut files = Vec::new();
             self.images(&path, &mut files)?;
             classes.push(Class { name, path, files });

@@ -99,6 +99,8 @@ fn sizes_and_colours_are_as_asked() {
     for size in [[0, 5], [5, 1 << 20]] {
         assert!(message(&ImageFolder::new(dir.path()).size(size)).contains("from 1 to 16384 pixels"));
     }
+    let huge = message(&ImageFolder::new(dir.path()).size([16_384, 16_384]));
+    assert!(huge.contains("in 3 channels are 805306368 bytes each"), "{huge}");
 }
 
 #[test]
@@ -123,6 +125,23 @@ fn folders_of_another_layout_are_refused() {
     is(&["cats: the class \"cats\" has no .png"]);
     fs::create_dir(root.join("test")).unwrap();
     is(&["has a folder test, but no folder train"]);
+
+    let one = folder(&["train", "test"], &["a"], 1);
+    let refused = message(&ImageFolder::new(one.path()));
+    assert!(
+        refused.contains("train: holds one class only, \"a\"") && refused.contains("at least two"),
+        "{refused}"
+    );
+    let outer = folder(&["fruit/train", "fruit/test"], &["a", "b"], 1);
+    for folder in [ImageFolder::new(outer.path()), ImageFolder::new(outer.path()).test_split(0.5)] {
+        let refused = message(&folder);
+        assert!(
+            refused.contains("its folder \"fruit\" holds train and test itself: name that folder"),
+            "{refused}"
+        );
+    }
+    assert!(ImageFolder::new(outer.path().join("fruit")).read().is_ok());
+    assert!(message(&ImageFolder::new("")).contains("path is empty"));
 
     let dir = folder(&["train"], &["a", "b", "c"], 1);
     for class in ["a", "d"] {
@@ -216,6 +235,18 @@ fn links_are_followed_and_their_loops_end() {
     assert_eq!((data.train.len(), data.test.len()), (7, 6));
     assert!(data.remarks[0].contains("a link upward"), "{:?}", data.remarks);
 
+    assert_eq!(data.remarks.len(), 1, "{:?}", data.remarks);
+
+    // one folder under two names, as two classes and as rows to learn from and to be tested on
+    symlink("a", root.join("train/c")).unwrap();
+    symlink("../train/b", root.join("test/c")).unwrap();
+    let twins = ImageFolder::new(root).read().unwrap().remarks;
+    let twins = twins.iter().find(|remark| remark.starts_with("read more than once 2 folders")).unwrap();
+    assert!(twins.contains("train/c is ") && twins.contains("train/a, "), "{twins}");
+    assert!(twins.contains("test/c is ") && twins.ends_with("train/b"), "{twins}");
+    fs::remove_file(root.join("train/c")).unwrap();
+    fs::remove_file(root.join("test/c")).unwrap();
+
     // a link to nowhere is an image that cannot be read
     symlink("nowhere.png", root.join("train/b/gone.png")).unwrap();
     let refused = message(&ImageFolder::new(root));
@@ -226,11 +257,11 @@ fn links_are_followed_and_their_loops_end() {
 #[cfg(all(unix, not(target_os = "macos")))]
 fn names_that_are_no_text_are_told() {
     use std::os::unix::ffi::OsStrExt;
-    let dir = folder(&["train", "test"], &["a"], 1);
+    let dir = folder(&["train", "test"], &["a", "b"], 1);
     // of files they are taken
     let file = dir.path().join("train/a").join(OsStr::from_bytes(b"\xff\xfe.png"));
     RgbImage::from_pixel(6, 5, Rgb([0, 1, 7])).save_with_format(&file, image::ImageFormat::Png).unwrap();
-    assert_eq!(ImageFolder::new(dir.path()).read().unwrap().train.len(), 2);
+    assert_eq!(ImageFolder::new(dir.path()).read().unwrap().train.len(), 3);
     fs::write(&file, "broken").unwrap();
     assert!(message(&ImageFolder::new(dir.path())).contains("\u{fffd}"));
     fs::remove_file(file).unwrap();

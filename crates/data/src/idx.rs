@@ -17,8 +17,8 @@ use crate::{Array, DataError, IdxProblem, array::ElementType};
 /// `n` bytes holds at most `n` times as much.
 const DEFLATE_RATIO: u64 = 1032;
 
-/// Memory that is reserved before the first byte is decompressed.
-const FIRST_RESERVE: u64 = 1 << 20;
+/// Memory that is reserved before the first byte is decompressed; it doubles with each step.
+const FIRST_STEP: u64 = 1 << 20;
 
 /// An array of bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +29,17 @@ pub struct Idx {
     pub bytes: Vec<u8>,
 }
 
+impl Idx {
+    /// Most bytes of elements that are read of a compressed file: 4 GiB. Files that are not compressed are bounded by what
+    /// they hold.
+    pub const MAX_UNPACKED: u64 = 4 << 30;
+}
+
 /// Reads an IDX file of unsigned bytes, plain or gzip (told by the content, not the name), of any rank.
 ///
 /// Memory and time are bounded by the file: the header's promise is compared with what a file of this
-/// length can hold before anything is reserved, and at most one byte more than promised is read.
+/// length can hold before anything is reserved, and at most one byte more than promised is read. Of a compressed file,
+/// which can hold 1,032 times its length, at most [`Idx::MAX_UNPACKED`], and memory is taken as it comes.
 ///
 /// # Errors
 /// [`DataError::Io`], [`DataError::NotAFile`], or [`DataError::Idx`] with what is wrong.
@@ -83,13 +90,29 @@ enum Accepts {
 type Raw = (ElementType, Vec<usize>, Vec<u8>);
 
 fn read_file(path: &Path, accepts: Accepts) -> Result<Raw, DataError> {
+    read_with(path, |file, len| read(file, len, accepts))
+}
+
+/// The dimensions of a file of unsigned bytes: what its header says, compared with what a file of its length can hold. No
+/// element is read.
+pub(crate) fn read_idx_shape(path: &Path) -> Result<Vec<usize>, DataError> {
+    read_with(path, |file, len| {
+        let (mut data, bounds) = open(file, len)?;
+        Ok(read_header(&mut data, &bounds, Accepts::Bytes)?.shape)
+    })
+}
+
+fn read_with<T>(
+    path: &Path,
+    read: impl FnOnce(BufReader<File>, u64) -> Result<T, Failure>,
+) -> Result<T, DataError> {
     let io = |source| DataError::Io { path: path.into(), source };
     let meta = std::fs::metadata(path).map_err(io)?;
     if !meta.is_file() {
         return Err(DataError::NotAFile { path: path.into() });
     }
     let file = File::open(path).map_err(io)?;
-    read(BufReader::with_capacity(1 << 16, file), meta.len(), accepts).map_err(|failure| match failure {
+    read(BufReader::with_capacity(1 << 16, file), meta.len()).map_err(|failure| match failure {
         Failure::Io(source) => DataError::Io { path: path.into(), source },
         Failure::Problem(problem) => DataError::Idx { path: path.into(), problem },
     })
@@ -129,33 +152,53 @@ impl From<IdxProblem> for Failure {
     }
 }
 
-/// `len` is the length of the file as it lies there.
-fn read(mut file: impl io::BufRead, len: u64, accepts: Accepts) -> Result<Raw, Failure> {
-    let start = file.fill_buf().map_err(Failure::Io)?;
-    if start.starts_with(&[0x1f, 0x8b]) {
-        read_elements(MultiGzDecoder::new(file), len.saturating_mul(DEFLATE_RATIO), true, accepts)
-    } else {
-        read_elements(file, len, false, accepts)
+/// What a file can hold, header included, and whether it is compressed.
+struct Bounds {
+    at_most: u64,
+    gzip: bool,
+}
+
+impl Bounds {
+    /// What an error of reading says about the file, or that it is the system's.
+    fn fail(&self, error: io::Error) -> Failure {
+        match error.kind() {
+            ErrorKind::UnexpectedEof if self.gzip => IdxProblem::GzipTruncated.into(),
+            ErrorKind::InvalidData | ErrorKind::InvalidInput if self.gzip => {
+                IdxProblem::GzipCorrupt(error.to_string()).into()
+            }
+            _ => Failure::Io(error),
+        }
     }
 }
 
-/// `at_most` bounds what `data` can hold, header included.
-fn read_elements(mut data: impl Read, at_most: u64, gzip: bool, accepts: Accepts) -> Result<Raw, Failure> {
-    let fail = |error: io::Error| match error.kind() {
-        ErrorKind::UnexpectedEof if gzip => IdxProblem::GzipTruncated.into(),
-        ErrorKind::InvalidData | ErrorKind::InvalidInput if gzip => {
-            IdxProblem::GzipCorrupt(error.to_string()).into()
-        }
-        _ => Failure::Io(error),
-    };
+/// What a header says.
+struct Header {
+    kind: ElementType,
+    shape: Vec<usize>,
+    /// Bytes of all elements.
+    promised: u64,
+}
+
+/// The content, unpacked; `len` is the length of the file as it lies there.
+fn open<'a>(mut file: impl io::BufRead + 'a, len: u64) -> Result<(Box<dyn Read + 'a>, Bounds), Failure> {
+    let start = file.fill_buf().map_err(Failure::Io)?;
+    Ok(if start.starts_with(&[0x1f, 0x8b]) {
+        let bounds = Bounds { at_most: len.saturating_mul(DEFLATE_RATIO), gzip: true };
+        (Box::new(MultiGzDecoder::new(file)), bounds)
+    } else {
+        (Box::new(file), Bounds { at_most: len, gzip: false })
+    })
+}
+
+fn read_header(data: &mut dyn Read, bounds: &Bounds, accepts: Accepts) -> Result<Header, Failure> {
     let mut header = Vec::with_capacity(4);
     let header_bytes = |header: &mut Vec<u8>, n: usize, data: &mut dyn Read| {
         header.clear();
-        data.take(n as u64).read_to_end(header).map_err(fail)?;
+        data.take(n as u64).read_to_end(header).map_err(|error| bounds.fail(error))?;
         if header.len() < n { Err(Failure::from(IdxProblem::HeaderTruncated)) } else { Ok(()) }
     };
 
-    let first = header_bytes(&mut header, 4, &mut data);
+    let first = header_bytes(&mut header, 4, data);
     if header.len() >= 2 && header[..2] != [0, 0] {
         return Err(IdxProblem::Magic([header[0], header[1]]).into());
     }
@@ -170,7 +213,7 @@ fn read_elements(mut data: impl Read, at_most: u64, gzip: bool, accepts: Accepts
         (other, _) => return Err(IdxProblem::ElementType(type_name(other)).into()),
     };
     let rank = usize::from(header[3]);
-    header_bytes(&mut header, 4 * rank, &mut data)?;
+    header_bytes(&mut header, 4 * rank, data)?;
     let shape: Vec<usize> =
         header.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
 
@@ -179,18 +222,41 @@ fn read_elements(mut data: impl Read, at_most: u64, gzip: bool, accepts: Accepts
         .try_fold(kind.size() as u64, |product, &size| product.checked_mul(size as u64))
         .filter(|&product| isize::try_from(product).is_ok())
         .ok_or_else(|| IdxProblem::Overflow(shape.clone()))?;
-    let available = at_most.saturating_sub(4 + 4 * rank as u64);
-    if promised > available {
-        return Err(IdxProblem::Truncated { promised, found: available }.into());
+    let available = bounds.at_most.saturating_sub(4 + 4 * rank as u64);
+    Err(match bounds.gzip {
+        _ if promised <= available && (!bounds.gzip || promised <= Idx::MAX_UNPACKED) => {
+            return Ok(Header { kind, shape, promised });
+        }
+        true if promised > available => IdxProblem::GzipPromise { promised, at_most: available },
+        true => IdxProblem::GzipLarge { promised, most: Idx::MAX_UNPACKED },
+        false => IdxProblem::Truncated { promised, found: available },
     }
+    .into())
+}
 
+/// `len` is the length of the file as it lies there.
+fn read(file: impl io::BufRead, len: u64, accepts: Accepts) -> Result<Raw, Failure> {
+    let (mut data, bounds) = open(file, len)?;
+    let Header { kind, shape, promised } = read_header(&mut data, &bounds, accepts)?;
+    // One byte more than promised: it shows trailing data, and makes the decoder check the gzip trailer.
+    let wanted = promised + 1;
     let mut bytes = Vec::new();
     // A plain file has been shown to be long enough. A compressed one has not: its memory grows with what
     // really comes out.
-    let reserve = if gzip { (promised + 1).min(FIRST_RESERVE) } else { promised + 1 };
-    bytes.try_reserve_exact(reserve as usize).map_err(|_| IdxProblem::Memory(reserve))?;
-    // One byte more than promised: it shows trailing data, and makes the decoder check the gzip trailer.
-    data.take(promised + 1).read_to_end(&mut bytes).map_err(fail)?;
+    let mut step = if bounds.gzip { wanted.min(FIRST_STEP) } else { wanted };
+    loop {
+        let before = bytes.len() as u64;
+        bytes.try_reserve_exact(step as usize).map_err(|_| IdxProblem::Memory(before + step))?;
+        data.by_ref().take(step).read_to_end(&mut bytes).map_err(|error| match error.kind() {
+            ErrorKind::OutOfMemory => IdxProblem::Memory(before + step).into(),
+            _ => bounds.fail(error),
+        })?;
+        let now = bytes.len() as u64;
+        if now == wanted || now < before + step {
+            break;
+        }
+        step = now.min(wanted - now);
+    }
     match (bytes.len() as u64).cmp(&promised) {
         std::cmp::Ordering::Less => Err(IdxProblem::Truncated { promised, found: bytes.len() as u64 }.into()),
         std::cmp::Ordering::Equal => Ok((kind, shape, bytes)),
@@ -272,6 +338,8 @@ mod tests {
             data
         });
         let promise = gzip(&idx(8, &[1 << 16, 1 << 15], &[0; 100]));
+        // 6 MB, which could hold 6 GB
+        let large = [gzip(&idx(8, &[5 << 10, 1 << 20], &[])), vec![0; 6 << 20]].concat();
         type Check = fn(&P) -> bool;
         let cases: Vec<(&str, Vec<u8>, Check)> = vec![
             ("empty", vec![], |p| *p == P::HeaderTruncated),
@@ -299,7 +367,11 @@ mod tests {
             ("gzip then garbage", garbage_behind, |p| matches!(p, P::GzipCorrupt(_))),
             ("gzip bomb", bomb, |p| *p == P::Trailing { promised: 4 }),
             ("gzip trailing", gzip(&[&good[..], &[0]].concat()), |p| *p == P::Trailing { promised: 4 }),
-            ("gzip promise", promise, |p| matches!(p, P::Truncated { promised: 2_147_483_648, .. })),
+            ("gzip promise", promise, |p| {
+                matches!(p, P::GzipPromise { promised: 2_147_483_648, .. })
+                    && p.to_string().contains("can hold at most ")
+            }),
+            ("gzip of too much", large, |p| *p == P::GzipLarge { promised: 5 << 30, most: 4 << 30 }),
             ("gzip of text", gzip(b"hello there"), |p| *p == P::Magic(*b"he")),
             ("gzip of nothing", gzip(b""), |p| *p == P::HeaderTruncated),
         ];

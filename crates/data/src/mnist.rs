@@ -5,7 +5,8 @@ use std::path::Path;
 use kiln_kernel::Shape;
 
 use crate::{
-    DataDir, DataError, Dataset, Features, IdxProblem, Split, Targets, dataset::check_labels, read_idx,
+    DataDir, DataError, Dataset, Features, IdxProblem, Split, Targets, dataset::check_labels,
+    idx::read_idx_shape, read_idx,
 };
 
 const FASHION: [&str; 10] = [
@@ -73,12 +74,25 @@ fn idx_dataset(name: &str, dir: &DataDir, classes: Vec<String>) -> Result<Datase
     };
     let train = idx_split(train_images, train_labels, classes.len())?;
     let test = idx_split(test_images, test_labels, classes.len())?;
+    if train.item_shape() != test.item_shape() {
+        return Err(DataError::Shape {
+            origin: format!("data set \"{name}\""),
+            message: format!(
+                "images of {} are {}, those of {} are {}",
+                train_images.display(),
+                train.item_shape(),
+                test_images.display(),
+                test.item_shape()
+            ),
+        });
+    }
     Dataset::new(name, train, test, classes)
 }
 
 fn idx_split(images_file: &Path, labels_file: &Path, classes: usize) -> Result<Split, DataError> {
-    let (shape, pixels) = read_rank(images_file, 3)?;
-    let (count, labels) = read_rank(labels_file, 1)?;
+    // Both headers before any element: what one file says of its length is compared with the other, and the short file of
+    // labels is read whole before the long one.
+    let (shape, count) = (shape_of(images_file, 3)?, shape_of(labels_file, 1)?);
     if shape[0] != count[0] {
         return Err(DataError::Counts {
             images_file: images_file.into(),
@@ -87,6 +101,8 @@ fn idx_split(images_file: &Path, labels_file: &Path, classes: usize) -> Result<S
             labels: count[0],
         });
     }
+    let labels = read_idx(labels_file)?.bytes;
+    let pixels = read_idx(images_file)?.bytes;
     let labels: Vec<u32> = labels.into_iter().map(u32::from).collect();
     check_labels(&labels_file.display().to_string(), &labels, classes)?;
     let item = Shape::image(1, shape[1], shape[2]);
@@ -100,18 +116,18 @@ fn idx_split(images_file: &Path, labels_file: &Path, classes: usize) -> Result<S
     })
 }
 
-fn read_rank(path: &Path, expected: usize) -> Result<(Vec<usize>, Vec<u8>), DataError> {
-    let idx = read_idx(path)?;
-    if idx.shape.len() != expected {
-        let problem = IdxProblem::Rank { found: idx.shape.len(), expected, shape: idx.shape };
+fn shape_of(path: &Path, expected: usize) -> Result<Vec<usize>, DataError> {
+    let shape = read_idx_shape(path)?;
+    if shape.len() != expected {
+        let problem = IdxProblem::Rank { found: shape.len(), expected, shape };
         return Err(DataError::Idx { path: path.into(), problem });
     }
-    Ok((idx.shape, idx.bytes))
+    Ok(shape)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{io::Write, path::PathBuf};
 
     use super::*;
 
@@ -120,6 +136,12 @@ mod tests {
         shape.iter().for_each(|size| data.extend(size.to_be_bytes()));
         data.extend(elements);
         data
+    }
+
+    fn pack(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
     }
 
     /// A tiny set in the right files, one of them replaced.
@@ -154,8 +176,11 @@ mod tests {
     #[test]
     fn unsound_sets_are_refused() {
         type Case = (&'static str, Option<Vec<u8>>, &'static [&'static str]);
-        let cases: [Case; 8] = [
+        let short = pack(&idx(&[5, 2, 2], &[9; 7]));
+        let cases: [Case; 9] = [
             ("train-labels-idx1-ubyte", Some(idx(&[2], &[0, 1])), &["3 images", "2 labels"]),
+            // what a header says of its length is compared before the elements, which are cut off here
+            ("train-images-idx3-ubyte", Some(short), &["5 images", "3 labels"]),
             (
                 "t10k-labels-idx1-ubyte",
                 Some(idx(&[2], &[0, 10])),
@@ -171,7 +196,7 @@ mod tests {
             (
                 "t10k-images-idx3-ubyte",
                 Some(idx(&[2, 3, 3], &[0; 18])),
-                &["mnist: training rows are [1, 2, 2]"],
+                &["train-images-idx3-ubyte are [1, 2, 2]", "t10k-images-idx3-ubyte are [1, 3, 3]"],
             ),
             (
                 "t10k-images-idx3-ubyte",

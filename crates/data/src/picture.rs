@@ -37,6 +37,44 @@ pub struct ImageForm {
     pub invert: bool,
 }
 
+impl ImageForm {
+    /// Most bytes of one image in the form that it is brought to, channels x height x width: 64 MiB.
+    pub const MAX_BYTES: usize = 64 << 20;
+
+    /// Bytes of an image of this form.
+    ///
+    /// ```
+    /// use kiln_data::ImageForm;
+    /// let form = ImageForm { channels: 3, height: 32, width: 32, invert: false };
+    /// assert_eq!(form.bytes(), Ok(3072));
+    /// assert!(ImageForm { height: 16_384, width: 16_384, ..form }.bytes().is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// A side that is not from 1 to 16,384 pixels, channels other than 1 or 3, or more than [`ImageForm::MAX_BYTES`], in
+    /// words.
+    pub fn bytes(&self) -> Result<usize, String> {
+        let Self { channels, height, width, .. } = *self;
+        if ![height, width].iter().all(|side| (1..=MAX_SIDE as usize).contains(side)) {
+            return Err(format!("a size is from 1 to {MAX_SIDE} pixels a side, is [{height}, {width}]"));
+        }
+        if channels != 1 && channels != 3 {
+            return Err(format!("the network expects {channels} channels, but images have 1 or 3"));
+        }
+        // no overflow: the factors were bounded above
+        let bytes = channels as u64 * height as u64 * width as u64;
+        if bytes > Self::MAX_BYTES as u64 {
+            return Err(format!(
+                "images of {height} x {width} pixels (height x width) in {channels} channel{} are {bytes} bytes each, more \
+                 than the {} that are held; set a smaller size",
+                if channels == 1 { "" } else { "s" },
+                Self::MAX_BYTES
+            ));
+        }
+        Ok(bytes as usize)
+    }
+}
+
 /// Reads a PNG or JPEG file (told by the content) and brings it into the form that a network expects:
 /// bytes [channels, height, width].
 ///
@@ -45,37 +83,37 @@ pub struct ImageForm {
 /// averages over all source pixels, the aspect ratio not kept.
 ///
 /// Files over 256 MiB, sides over 16,384 pixels and images over 256 MiB when decoded are refused before
-/// their pixels are touched. Threads that read images at once share 1 GiB: where it is full, they wait.
+/// their pixels are touched, and so are forms over [`ImageForm::MAX_BYTES`]. Threads that read images at once share 1 GiB:
+/// where it is full, they wait.
 ///
 /// # Errors
 /// [`DataError::Io`], [`DataError::NotAFile`], or [`DataError::Image`] with what is wrong.
 pub fn read_image(path: &Path, form: &ImageForm) -> Result<Vec<u8>, DataError> {
     let fail = |message: String| DataError::Image { path: path.into(), message };
-    let image = decode(path)?;
-    let (width, height) = match (u32::try_from(form.width), u32::try_from(form.height)) {
-        (Ok(w @ 1..=MAX_SIDE), Ok(h @ 1..=MAX_SIDE)) => (w, h),
-        _ => return Err(fail(format!("cannot be resized to {} x {} pixels", form.width, form.height))),
-    };
+    form.bytes().map_err(fail)?;
+    let (width, height) = (form.width as u32, form.height as u32);
+    // the room is held until all copies but the one that is returned are gone
+    let (image, _room) = decode(path, form)?;
     let background = if form.invert { 255 } else { 0 };
     let image = over_background(image, background);
-    let mut bytes = match form.channels {
-        1 => {
-            let grey = image.into_luma8();
-            if grey.dimensions() == (width, height) {
-                grey.into_raw()
-            } else {
-                image::imageops::resize(&grey, width, height, FilterType::Triangle).into_raw()
-            }
+    let mut bytes = if form.channels == 1 {
+        let grey = image.into_luma8();
+        if grey.dimensions() == (width, height) {
+            grey.into_raw()
+        } else {
+            image::imageops::resize(&grey, width, height, FilterType::Triangle).into_raw()
         }
-        3 => {
-            let mut rgb = image.into_rgb8();
-            if rgb.dimensions() != (width, height) {
-                rgb = image::imageops::resize(&rgb, width, height, FilterType::Triangle);
-            }
-            // Interleaved to planes.
-            (0..3).flat_map(|c| rgb.pixels().map(move |pixel| pixel[c]).collect::<Vec<_>>()).collect()
+    } else {
+        let mut rgb = image.into_rgb8();
+        if rgb.dimensions() != (width, height) {
+            rgb = image::imageops::resize(&rgb, width, height, FilterType::Triangle);
         }
-        n => return Err(fail(format!("the network expects {n} channels, but images have 1 or 3"))),
+        // Interleaved to planes.
+        let mut planes = Vec::new();
+        let len = rgb.as_raw().len();
+        planes.try_reserve_exact(len).map_err(|_| fail(format!("no memory for {len} bytes")))?;
+        (0..3).for_each(|c| planes.extend(rgb.pixels().map(|pixel| pixel[c])));
+        planes
     };
     if form.invert {
         bytes.iter_mut().for_each(|byte| *byte = 255 - *byte);
@@ -88,26 +126,47 @@ pub(crate) fn image_size(path: &Path) -> Result<[usize; 2], DataError> {
     let file_bytes = check_file(path)?;
     let _room = ROOM.take(file_bytes);
     let mut decoder = open(path)?;
-    let (width, height) = decoder.dimensions();
     let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
+    Ok(upright(decoder.dimensions(), orientation))
+}
+
+/// Height and width once an image is turned.
+fn upright((width, height): (u32, u32), orientation: Orientation) -> [usize; 2] {
     let (width, height) = (width as usize, height as usize);
-    Ok(match orientation {
+    match orientation {
         Orientation::Rotate90
         | Orientation::Rotate270
         | Orientation::Rotate90FlipH
         | Orientation::Rotate270FlipH => [width, height],
         _ => [height, width],
-    })
+    }
 }
 
-fn decode(path: &Path) -> Result<DynamicImage, DataError> {
+/// The image, upright, and the memory that it and what becomes of it may take.
+fn decode(path: &Path, form: &ImageForm) -> Result<(DynamicImage, Taken<'static>), DataError> {
     let file_bytes = check_file(path)?;
     let room = ROOM.take(file_bytes + USUAL);
     let mut decoder = open(path)?;
-    let needed = decoder.total_bytes().saturating_mul(COPIES);
-    // `_room` is of the larger size then: the image is opened again with nothing else held, so that no two wait for each
+    let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
+    let [height, width] = upright(decoder.dimensions(), orientation);
+    // a resize goes by an image of the old width and the new height, in four `f32` a pixel
+    let between = match [height, width] == [form.height, form.width] {
+        true => 0,
+        false => width as u64 * form.height as u64 * 16,
+    };
+    if between > MAX_TOGETHER {
+        let message = format!(
+            "to bring it from {height} x {width} to {} x {} pixels (height x width) takes {between} bytes, more than the \
+             {MAX_TOGETHER} there are; set a smaller size, or shrink the image",
+            form.height, form.width
+        );
+        return Err(DataError::Image { path: path.into(), message });
+    }
+    let target = (form.channels * form.height * form.width) as u64;
+    let needed = decoder.total_bytes().saturating_mul(COPIES) + between + 2 * target;
+    // the room is of the larger size then: the image is opened again with nothing else held, so that no two wait for each
     // other
-    let _room = if needed > USUAL {
+    let room = if needed > USUAL {
         drop(decoder);
         drop(room);
         let room = ROOM.take(file_bytes + needed);
@@ -116,10 +175,9 @@ fn decode(path: &Path) -> Result<DynamicImage, DataError> {
     } else {
         room
     };
-    let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| unsound(path, e))?;
     image.apply_orientation(orientation);
-    Ok(image)
+    Ok((image, room))
 }
 
 /// The bytes of a file that may be opened.
@@ -301,6 +359,39 @@ mod tests {
             assert!(matches!(read_image(&file, &form), Err(DataError::Image { .. })), "{form:?}");
         }
         assert!(matches!(read_image(dir.path(), &form(1, 2, 2)), Err(DataError::NotAFile { .. })));
+    }
+
+    #[test]
+    fn forms_too_large_are_refused_before_anything_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("image.png");
+        let refused = |form: &ImageForm| read_image(&file, form).unwrap_err().to_string();
+        // the file is not there: its absence would be told first
+        for (form, want) in [
+            (
+                form(1, 16_384, 16_384),
+                "in 1 channel are 268435456 bytes each, more than the 67108864 that are held",
+            ),
+            (form(3, 4_730, 4_730), "in 3 channels are 67118700 bytes"),
+            (form(1, 1, 16_385), "from 1 to 16384 pixels a side"),
+        ] {
+            let message = refused(&form);
+            assert!(message.contains(want), "{message:?} lacks {want:?}");
+        }
+        // a form that is small, by way of an image that is not: 16,000 x 16,000 pixels of four f32
+        GrayImage::new(16_000, 2).save(&file).unwrap();
+        let message = refused(&form(1, 16_000, 1));
+        assert!(message.contains("from 2 x 16000 to 16000 x 1 pixels"), "{message}");
+    }
+
+    #[test]
+    fn room_is_held_until_the_image_is_brought_to_its_form() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("image.png");
+        GrayImage::new(9, 9).save(&file).unwrap();
+        let (image, room) = decode(&file, &form(3, 2_000, 2_000)).unwrap();
+        // both copies of the form's 12 MB, which the image of 81 bytes does not show
+        assert!(image.as_bytes().len() == 81 && room.1 > 24_000_000, "{}", room.1);
     }
 
     fn crc32(data: &[u8]) -> u32 {

@@ -128,7 +128,9 @@ pub(crate) fn deal_classes(
 fn one_side_empty(rows: usize, fraction: f64) -> DataError {
     DataError::Shape {
         origin: "data".into(),
-        message: format!("a split of {rows} rows at {fraction} leaves one side empty"),
+        message: format!(
+            "a split of {rows} rows at {fraction} leaves one side empty; where rows have classes, each keeps a row on the first"
+        ),
     }
 }
 

@@ -151,10 +151,15 @@ pub(crate) struct DataFetch {
     #[command(flatten)]
     pub(crate) data: FromData,
     /// Take the files from URL/NAME/FILE instead of the well-known mirrors; may be given again [also: KILN_MIRROR]
-    #[arg(long, value_name = "URL", conflicts_with = "offline")]
+    #[arg(long, value_name = "URL", conflicts_with = "offline", value_parser = mirror)]
     pub(crate) mirror: Vec<String>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// An address that can be a mirror.
+fn mirror(url: &str) -> Result<String, String> {
+    Fetch::check_mirror(url).map(|()| url.to_owned())
 }
 
 /// Names of the sets that can be downloaded.

@@ -105,7 +105,7 @@ impl Default for Fetch {
     }
 }
 
-/// What happens during a download, in order.
+/// What happens during a download, in order. In addresses `***` stands for a user and password.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Progress<'a> {
@@ -191,7 +191,8 @@ pub struct FetchedFile {
     pub state: FileState,
     /// Its length as it lies there.
     pub bytes: u64,
-    /// Where it was downloaded from, for an archive's members where that was.
+    /// Where it was downloaded from, for an archive's members where that was; `***` stands for a user and password in the
+    /// address.
     pub from: Option<String>,
     /// Where what lay there before was moved to, if it was not right.
     pub replaced: Option<PathBuf>,
@@ -233,7 +234,7 @@ impl Fetch {
     ///
     /// # Errors
     /// [`DataError::UnknownDownload`] for a name that is none of [`Fetch::SETS`]; [`DataError::Fetch`] if no mirror gives a
-    /// file; [`DataError::Store`] if one cannot be written; offline, [`DataError::Missing`] and [`DataError::Damaged`].
+    /// file; [`DataError::Unwritable`] and [`DataError::Store`] if one cannot be written, before or after something has come; offline, [`DataError::Missing`] and [`DataError::Damaged`].
     pub fn fetch_with(
         &self,
         name: &str,
@@ -272,6 +273,29 @@ impl Fetch {
         Ok(Fetched { name: name.into(), folder: folder.into(), files })
     }
 
+    /// Whether an address can be a mirror: `http://HOST` or `https://HOST`, with a path or without.
+    ///
+    /// ```
+    /// use kiln_data::Fetch;
+    /// assert!(Fetch::check_mirror("https://example.org/sets").is_ok());
+    /// assert!(Fetch::check_mirror("example.org/sets").is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// What is wrong with it, in words, without the address.
+    pub fn check_mirror(url: &str) -> Result<(), String> {
+        let uri = url.parse::<ureq::http::Uri>().ok();
+        let is_web = |uri: &ureq::http::Uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some_and(|host| !host.is_empty())
+        };
+        match uri.filter(is_web) {
+            Some(uri) if uri.query().is_none() => Ok(()),
+            Some(_) => Err("a mirror is a folder, whose address ends before a \"?\"".into()),
+            None => Err("not an address of the form http://HOST/PLACE or https://HOST/PLACE".into()),
+        }
+    }
+
     /// Time before the attempt after the `n`-th, which was the last.
     fn wait(&self, n: u32, asked: Option<Duration>) -> Duration {
         let doubled = self.first_wait.saturating_mul(1 << n.saturating_sub(1).min(16));
@@ -282,9 +306,52 @@ impl Fetch {
     }
 }
 
+/// An address without the user and password that it may hold.
+fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{host}{}", &rest[end..]),
+        None => url.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_are_masked() {
+        for (url, want) in [
+            ("https://me:secret@host:8/a@b?c=d", "https://***@host:8/a@b?c=d"),
+            ("http://t@ken:s@host", "http://***@host"),
+            ("https://token@host/a", "https://***@host/a"),
+            ("https://host/a@b", "https://host/a@b"),
+            ("no address", "no address"),
+        ] {
+            assert_eq!(masked(url), want);
+        }
+    }
+
+    #[test]
+    fn mirrors_are_addresses_of_the_web() {
+        for url in ["http://h", "https://u:p@h:8443/a/b/", "http://127.0.0.1:9/"] {
+            assert_eq!(Fetch::check_mirror(url), Ok(()), "{url}");
+        }
+        for url in [
+            "",
+            "h/a",
+            "ftp://h/a",
+            "http://",
+            "https:///a",
+            "file:///a",
+            "http://h/a?b",
+            "http://h /a",
+            "http:/h",
+        ] {
+            assert!(Fetch::check_mirror(url).is_err(), "{url}");
+        }
+    }
 
     #[test]
     fn waits_grow_and_are_bounded() {

@@ -16,7 +16,7 @@ pub(super) struct Part {
     note: PathBuf,
 }
 
-/// Where a partial file comes from.
+/// Where a partial file comes from. The address is as [`super::masked`] has it: notes hold no passwords.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) url: String,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Content, Digest, Fetch, FetchedFile, FileState, Observer, Progress, Source,
+    Content, Digest, Fetch, FetchedFile, FileState, Observer, Progress, Source, masked,
     part::{Part, sync_folder},
     transfer::{Client, Stop},
     verify::{Unpacked, Verdict, check, unpack},
@@ -146,14 +146,14 @@ impl<'a, 'o> Run<'a, 'o> {
 
     /// Brings what is not right, while no other process does.
     fn complete(&mut self, sources: &[Source]) -> Result<Vec<FetchedFile>, DataError> {
-        let store = |path: &Path| {
+        let unwritable = |path: &Path| {
             let path = path.to_path_buf();
-            move |source| DataError::Store { path, source }
+            move |source| DataError::Unwritable { path, source }
         };
-        fs::create_dir_all(self.folder).map_err(store(self.folder))?;
+        fs::create_dir_all(self.folder).map_err(unwritable(self.folder))?;
         let lock_path = self.folder.join(".fetch.lock");
-        let lock = File::create(&lock_path).map_err(store(&lock_path))?;
-        self.lock(&lock).map_err(store(&lock_path))?;
+        let lock = File::create(&lock_path).map_err(unwritable(&lock_path))?;
+        self.lock(&lock).map_err(unwritable(&lock_path))?;
         let mut files = Vec::new();
         for source in sources {
             // another process may have brought it in the meantime
@@ -305,7 +305,8 @@ impl<'a, 'o> Run<'a, 'o> {
         };
         // the mirror that has begun the file, else the one that gave the last
         let mut order: Vec<usize> = (0..source.urls.len()).collect();
-        let begun = part.origin().and_then(|origin| source.urls.iter().position(|url| *url == origin.url));
+        let begun =
+            part.origin().and_then(|origin| source.urls.iter().position(|url| masked(url) == origin.url));
         let first = begun.unwrap_or(self.best);
         order.sort_by_key(|&place| place != first);
         let mut failures = Vec::new();
@@ -315,12 +316,13 @@ impl<'a, 'o> Run<'a, 'o> {
                 Ok(()) => {
                     self.best = place;
                     self.client = Some(client);
-                    return Ok(url.clone());
+                    return Ok(masked(url));
                 }
                 Err(Stop::Here(error)) => return Err(error),
                 Err(Stop::Mirror(why) | Stop::Passing { why, .. }) => {
-                    self.tell(&Progress::Failed { file: &source.file, url, why: &why });
-                    failures.push((url.clone(), why));
+                    let url = masked(url);
+                    self.tell(&Progress::Failed { file: &source.file, url: &url, why: &why });
+                    failures.push((url, why));
                 }
             }
         }
@@ -342,12 +344,15 @@ impl<'a, 'o> Run<'a, 'o> {
         part: &Part,
         verify: &mut dyn FnMut(&Path) -> Result<Option<String>, DataError>,
     ) -> Result<(), Stop> {
-        let file = source.file.as_str();
+        let (file, shown) = (source.file.as_str(), masked(url));
         let mut attempt = 0;
+        // the most that was ever here of this mirror's: what is thrown away and comes again is no progress
+        let mut most = 0;
         loop {
             attempt += 1;
-            self.tell(&Progress::Asking { file, url });
-            let before = part.origin().filter(|origin| origin.url == url).map_or(0, |_| part.len());
+            self.tell(&Progress::Asking { file, url: &shown });
+            let before = part.origin().filter(|origin| origin.url == shown).map_or(0, |_| part.len());
+            most = most.max(before);
             let observer = &mut *self.observer;
             let result = client.transfer(url, part, source.longest(), &mut |bytes, total| {
                 observer(&Progress::Received { file, bytes, total });
@@ -372,9 +377,10 @@ impl<'a, 'o> Run<'a, 'o> {
                 Err(Stop::Passing { why, after }) => (why, after),
                 Err(stop) => return Err(stop),
             };
-            if part.len() >= before + PROGRESS {
+            if part.len() >= most + PROGRESS {
                 attempt = 1;
             }
+            most = most.max(part.len());
             if attempt >= self.fetch.attempts {
                 return Err(Stop::Mirror(format!("{why} ({attempt} attempts)")));
             }
@@ -383,7 +389,7 @@ impl<'a, 'o> Run<'a, 'o> {
                 return Err(Stop::Mirror(format!("{why} and wants to be asked again after {seconds} s")));
             }
             let wait = self.fetch.wait(attempt, after);
-            self.tell(&Progress::Again { file, url, why: &why, wait });
+            self.tell(&Progress::Again { file, url: &shown, why: &why, wait });
             thread::sleep(wait);
         }
     }

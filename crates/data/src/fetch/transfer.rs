@@ -13,7 +13,7 @@ use ureq::{
 };
 
 use super::{
-    Fetch,
+    Fetch, masked,
     part::{Origin, Part},
 };
 use crate::DataError;
@@ -85,7 +85,7 @@ impl<'a> Client<'a> {
         longest: u64,
         tell: &mut Tell<'_>,
     ) -> Result<u64, Stop> {
-        let before = part.origin().filter(|origin| origin.url == url);
+        let before = part.origin().filter(|origin| origin.url == masked(url));
         let mut at = if before.is_some() { part.len() } else { 0 };
         if before.as_ref().is_some_and(|origin| origin.total == Some(at)) {
             tell(at, Some(at));
@@ -122,8 +122,11 @@ impl<'a> Client<'a> {
                     )));
                 }
                 at = 0;
-                let origin = Origin { url: url.into(), validator: validator(headers), total };
-                (part.begin(&origin).map_err(here)?, total)
+                let origin = Origin { url: masked(url), validator: validator(headers), total };
+                let begun = part.begin(&origin);
+                let unwritable =
+                    |source| Stop::Here(DataError::Unwritable { path: part.path.clone(), source });
+                (begun.map_err(unwritable)?, total)
             }
             status => return Err(refused(status, headers)),
         };
@@ -177,7 +180,7 @@ impl<'a> Client<'a> {
     fn ask(&self, url: &str, rest: Option<(u64, Option<&str>)>) -> Result<Response<Body>, Stop> {
         let mut address = url.to_owned();
         for _ in 0..=MOST_REDIRECTS {
-            let wrong = || Stop::Mirror(format!("{address:?} is no address"));
+            let wrong = || Stop::Mirror(format!("{:?} is no address", masked(&address)));
             let uri: Uri = address.parse().map_err(|_| wrong())?;
             if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
                 return Err(wrong());

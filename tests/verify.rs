@@ -13,7 +13,11 @@ use kiln::{
 fn every_recipe_passes() {
     for device in devices::devices() {
         for name in Recipe::names() {
-            let recipe = Recipe::open(name).unwrap();
+            let mut recipe = Recipe::open(name).unwrap();
+            if recipe.data.name == "folder" {
+                // as large as they come they would take the interpreter a minute
+                recipe.data.size = Some([36, 36]);
+            }
             let found = verify(&recipe, device, recipe.batch_size.min(5), 3, 1).unwrap();
             assert!(found.launches.len() >= 10 && found.tensors.len() >= 9, "{name}");
             for launch in &found.launches {

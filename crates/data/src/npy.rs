@@ -52,7 +52,7 @@ pub fn read_npy(path: &Path) -> Result<Array, DataError> {
 /// [`DataError::File`] with what is wrong.
 ///
 /// ```
-/// let mut npy = b"\x93NUMPY\x01\x00\x36\x00{'descr': '<i2', 'fortran_order': False, 'shape': (2,)}".to_vec();
+/// let mut npy = b"\x93NUMPY\x01\x00\x37\x00{'descr': '<i2', 'fortran_order': False, 'shape': (2,)}".to_vec();
 /// npy.extend([7, 0, 255, 255]);
 /// let array = kiln_data::parse_npy(&npy, "two.npy")?;
 /// assert_eq!((array.shape, array.elements), (vec![2], kiln_data::Elements::Integers(vec![7, -1])));

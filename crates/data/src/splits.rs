@@ -44,8 +44,10 @@ impl Split {
     /// [`DataError::Shape`] where one side would be empty.
     ///
     /// ```
-    /// use kiln_data::{Dataset, Targets};
-    /// let (train, test) = Dataset::digits(1, 100, 1)?.train.split_stratified(0.8, 3)?;
+    /// use kiln_data::{Features, Split, Targets};
+    /// let targets = Targets::Classes { labels: (0..100).map(|row| row % 10).collect(), classes: 10 };
+    /// let rows = Split::new(Features::Real(vec![0.5; 100]), [1], targets)?;
+    /// let (train, test) = rows.split_stratified(0.8, 3)?;
     /// let Targets::Classes { labels, .. } = test.targets() else { unreachable!() };
     /// assert_eq!((train.len(), labels.iter().filter(|&&label| label == 7).count()), (80, 2));
     /// # Ok::<(), kiln_data::DataError>(())

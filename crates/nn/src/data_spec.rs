@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kiln_data::{Csv, DataDir, Dataset, Gate, ImageFolder, RowKind, Task, Unreadable};
+use kiln_data::{Csv, DataDir, Dataset, Gate, ImageFolder, ImageForm, RowKind, Task, Unreadable};
 use serde::{Deserialize, Serialize};
 
 use crate::{NnError, Recipe, TargetKind};
@@ -215,6 +215,10 @@ impl DataSpec {
             && size.contains(&0)
         {
             return Err(("size", format!("size is height and width of at least 1, is {size:?}")));
+        }
+        if let Some([height, width]) = self.size {
+            let form = ImageForm { channels: if self.grey { 1 } else { 3 }, height, width, invert: false };
+            form.bytes().map_err(|message| ("size", message))?;
         }
         if let Some(part) = self.test_split
             && !(part > 0.0 && part < 1.0)

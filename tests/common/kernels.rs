@@ -195,6 +195,7 @@ fn matmul(batch: u32, m: u32, n: u32, k: u32) -> Matmul {
         a_stride: m * k,
         b_stride: k * n,
         splits: 1,
+        row_sums: false,
         tail: no_tail(),
     }
 }
@@ -288,15 +289,15 @@ fn convolutions(add: Add<'_>) {
         ("many channels", conv(1, 400, (6, 13), 20, (5, 5), (1, 1), (2, 0), (1, 1), 1)),
     ];
     for (name, shape) in shapes {
-        add(format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, tail: no_tail() }));
-        let kernel = Conv2dBackwardInput { shape, tail: no_tail() };
+        add(format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: no_tail() }));
+        let kernel = Conv2dBackwardInput { shape, unpool: false, tail: no_tail() };
         add(format!("conv2d_backward_input {name}"), Kernel::Conv2dBackwardInput(kernel));
         let terms = (shape.batch * shape.out_h * shape.out_w) as usize;
         for (splits, bias) in [(1, false), (splits_for(terms, 1), true), (terms.min(3) as u32, true)] {
             if (splits as usize - 1) * terms.div_ceil(splits as usize) >= terms {
                 continue; // a part would be empty
             }
-            let kernel = Conv2dBackwardWeight { shape, splits, bias };
+            let kernel = Conv2dBackwardWeight { shape, splits, bias, unpool: false };
             let name = format!("conv2d_backward_weight {name} in {splits}, bias {bias}");
             add(name, Kernel::Conv2dBackwardWeight(kernel));
         }
@@ -306,31 +307,37 @@ fn convolutions(add: Add<'_>) {
     let splits = splits_for(67_600, 1);
     add(
         "conv2d_backward_weight past 65,535 terms".into(),
-        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true }),
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true, unpool: false }),
     );
     // Two parts of 33,800 terms: an invocation that takes one term at a time stays below the limit of lavapipe.
     add(
         "conv2d_backward_weight past 65,535 terms in two parts".into(),
-        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 2, bias: true }),
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 2, bias: true, unpool: false }),
     );
     // 4,500 channels of 9 taps: 40,500 terms of one output.
     let deep = conv(1, 4500, (3, 3), 2, (3, 3), (1, 1), (0, 0), (1, 1), 1);
-    add("conv2d of 40,500 terms".into(), Kernel::Conv2d(Conv2d { shape: deep, tail: no_tail() }));
+    add(
+        "conv2d of 40,500 terms".into(),
+        Kernel::Conv2d(Conv2d { shape: deep, pool: Pooling::None, tail: no_tail() }),
+    );
     let wide = conv(1, 2, (3, 3), 4500, (3, 3), (1, 1), (1, 0), (1, 1), 1);
     add(
         "conv2d_backward_input of 40,500 terms".into(),
-        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: wide, tail: no_tail() }),
+        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: wide, unpool: false, tail: no_tail() }),
     );
     let many = conv(70_000, 1, (3, 3), 1, (3, 3), (1, 1), (0, 0), (1, 1), 1);
-    add("conv2d of 70,000 images".into(), Kernel::Conv2d(Conv2d { shape: many, tail: no_tail() }));
+    add(
+        "conv2d of 70,000 images".into(),
+        Kernel::Conv2d(Conv2d { shape: many, pool: Pooling::None, tail: no_tail() }),
+    );
 
     let shape = conv(3, 2, (9, 8), 5, (3, 3), (1, 1), (1, 0), (1, 1), 1);
     let tail = channel_tail(3, 5, (shape.out_h * shape.out_w) as usize);
-    add("conv2d with bias and relu".into(), Kernel::Conv2d(Conv2d { shape, tail }));
+    add("conv2d with bias and relu".into(), Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail }));
     let tail = gradient_tail(shape.x_len());
     add(
         "conv2d_backward_input with a gradient's tail".into(),
-        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail }),
+        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail }),
     );
 }
 
@@ -375,7 +382,10 @@ fn pooling(add: Add<'_>) {
     ];
     for (name, shape) in shapes {
         let tail = no_tail();
-        add(format!("max_pool2d {name}"), Kernel::MaxPool2d(MaxPool2d { shape, tail: tail.clone() }));
+        add(
+            format!("max_pool2d {name}"),
+            Kernel::MaxPool2d(MaxPool2d { shape, places: false, tail: tail.clone() }),
+        );
         let kernel = MaxPool2dBackward { shape, tail: tail.clone() };
         add(format!("max_pool2d_backward {name}"), Kernel::MaxPool2dBackward(kernel));
         for count_include_pad in [false, true] {
@@ -391,7 +401,7 @@ fn pooling(add: Add<'_>) {
     {
         let positions = (shape.out_h * shape.out_w) as usize;
         let tail = channel_tail(2, 3, positions);
-        let kernel = MaxPool2d { shape, tail: tail.clone() };
+        let kernel = MaxPool2d { shape, places: false, tail: tail.clone() };
         add(format!("max_pool2d {name} with a tail"), Kernel::MaxPool2d(kernel));
         let kernel = AvgPool2d { shape, count_include_pad: true, tail };
         add(format!("avg_pool2d {name} with a tail"), Kernel::AvgPool2d(kernel));

@@ -292,6 +292,7 @@ mod tests {
             a_stride: m * k,
             b_stride: k * n,
             splits: 1,
+            row_sums: false,
             tail: Tail::default(),
         })
     }
@@ -321,8 +322,8 @@ mod tests {
     fn kernels(shape: ConvShape) -> [Kernel; 3] {
         let terms = (shape.batch * shape.out_h * shape.out_w) as usize;
         [
-            Kernel::Conv2d(Conv2d { shape, tail: Tail::default() }),
-            Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail: Tail::default() }),
+            Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: Tail::default() }),
+            Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail: Tail::default() }),
             Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
                 shape,
                 splits: splits_for(terms, 1),

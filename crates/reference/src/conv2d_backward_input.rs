@@ -125,7 +125,13 @@ mod tests {
         for s in CONV_SHAPES {
             let (x, weight, dy) = (values(s.x_len(), 1), values(s.weight_len(), 2), values(s.y_len(), 3));
             let mut y = vec![f64::NAN; s.y_len()];
-            conv2d(&Conv2d { shape: s, tail: tail.clone() }, &x, &weight, &mut y, &bound);
+            conv2d(
+                &Conv2d { shape: s, pool: Pooling::None, tail: tail.clone() },
+                &x,
+                &weight,
+                &mut y,
+                &bound,
+            );
             let (mut plain, mut fast) = (vec![f64::NAN; s.x_len()], vec![f64::NAN; s.x_len()]);
             backward_input_plain(&s, &dy, &weight, &mut plain, &bound);
             backward_input_gemm(&s, &dy, &weight, &mut fast, &bound);

@@ -227,14 +227,14 @@ mod tests {
             let s = &shape;
             let (x, weight, dy) = (values(s.x_len(), 1), values(s.weight_len(), 2), values(s.y_len(), 3));
             let mut y = vec![f64::NAN; s.y_len()];
-            conv2d(&Conv2d { shape, tail: tail.clone() }, &x, &weight, &mut y, &bound);
+            conv2d(&Conv2d { shape, pool: Pooling::None, tail: tail.clone() }, &x, &weight, &mut y, &bound);
             let terms = (s.batch * s.out_h * s.out_w) as usize;
             for splits in [1, 2, 3, 7].into_iter().filter(|&splits| {
                 // No part may be empty.
                 (splits - 1) * terms.div_ceil(splits) < terms
             }) {
                 for bias in [false, true] {
-                    let kernel = Conv2dBackwardWeight { shape, splits: splits as u32, bias };
+                    let kernel = Conv2dBackwardWeight { shape, splits: splits as u32, bias, unpool: false };
                     let part_len = s.weight_len() + if bias { s.out_channels as usize } else { 0 };
                     let mut plain = vec![f64::NAN; splits * part_len];
                     let mut fast = plain.clone();

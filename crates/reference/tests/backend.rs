@@ -171,6 +171,7 @@ fn the_bits_do_not_depend_on_the_threads() {
             a_stride,
             b_stride,
             splits,
+            row_sums: false,
             tail: tail(),
         })
     };
@@ -179,10 +180,26 @@ fn the_bits_do_not_depend_on_the_threads() {
     let sum =
         Reduce { op: ReduceOp::Sum, kept: rows, reduced: columns, len: 150_000, splits: 7, tail: tail() };
     let cases = [
-        (Kernel::Conv2d(Conv2d { shape, tail: tail() }), vec![x, w]),
-        (Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail: tail() }), vec![y, w]),
-        (Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 3, bias: true }), vec![x, y]),
-        (Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 1, bias: true }), vec![x, y]),
+        (Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: tail() }), vec![x, w]),
+        (Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail: tail() }), vec![y, w]),
+        (
+            Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
+                shape,
+                splits: 3,
+                bias: true,
+                unpool: false,
+            }),
+            vec![x, y],
+        ),
+        (
+            Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
+                shape,
+                splits: 1,
+                bias: true,
+                unpool: false,
+            }),
+            vec![x, y],
+        ),
         (matmul(150, 130, 700, 1), vec![150 * 700, 130 * 700]),
         (matmul(150, 130, 700, 4), vec![150 * 700, 130 * 700]),
         (Kernel::Reduce(sum), vec![150_000]),

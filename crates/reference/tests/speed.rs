@@ -79,6 +79,7 @@ fn matmul(m: u32, n: u32, k: u32, transpose_a: bool, transpose_b: bool, tail: Ta
         a_stride,
         b_stride,
         splits: 1,
+        row_sums: false,
         tail,
     })
 }
@@ -110,24 +111,26 @@ fn step() -> Vec<(&'static str, Kernel)> {
         }),
     )];
     let (conv1, conv2, conv3) = (conv(1, 28, 32), conv(32, 13, 64), conv(64, 5, 64));
-    let max_pool = |shape| Kernel::MaxPool2d(MaxPool2d { shape, tail: none() });
+    let max_pool = |shape| Kernel::MaxPool2d(MaxPool2d { shape, places: false, tail: none() });
     let unpool = |shape: PoolShape| {
         Kernel::MaxPool2dBackward(MaxPool2dBackward { shape, tail: relu_backward(shape.x_len()) })
     };
     let forward = |shape: ConvShape| {
         let tail = bias_relu(shape.out_channels, shape.out_h * shape.out_w, true);
-        Kernel::Conv2d(Conv2d { shape, tail })
+        Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail })
     };
     let weight = |shape: ConvShape| {
         let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
-        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true })
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true, unpool: false })
     };
     let finish = |shape: ConvShape| {
         let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
         let weight_len = shape.weight_len() as u32;
         Kernel::SumSplits(SumSplits { splits, weight_len, bias_len: shape.out_channels })
     };
-    let input = |shape: ConvShape, tail| Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail });
+    let input = |shape: ConvShape, tail| {
+        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail })
+    };
     let cross_entropy = CrossEntropy {
         rows: BATCH,
         classes: 10,

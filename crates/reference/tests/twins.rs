@@ -323,8 +323,19 @@ fn matmul_transposes_batches_and_splits() {
                 let [batch, m, n, k, a_stride, b_stride] =
                     [batch, m, n, k, a_stride, b_stride].map(|v| v as u32);
                 let splits = splits as u32;
-                let kernel =
-                    Matmul { batch, m, n, k, transpose_a, transpose_b, a_stride, b_stride, splits, tail };
+                let kernel = Matmul {
+                    batch,
+                    m,
+                    n,
+                    k,
+                    transpose_a,
+                    transpose_b,
+                    a_stride,
+                    b_stride,
+                    splits,
+                    row_sums: false,
+                    tail,
+                };
                 assert_close(&check(Kernel::Matmul(kernel), &inputs)[0], &want, 1e-13, "matmul");
             }
         }
@@ -392,7 +403,8 @@ fn max_pooling_takes_the_first_maximum() {
         }
         let tail = Tail::default();
         let inputs = [Input::Real(x), Input::Real(dy)];
-        let got = check(Kernel::MaxPool2d(MaxPool2d { shape: s, tail: tail.clone() }), &inputs[..1]);
+        let got =
+            check(Kernel::MaxPool2d(MaxPool2d { shape: s, places: false, tail: tail.clone() }), &inputs[..1]);
         assert_eq!(got[0], y);
         let got = check(Kernel::MaxPool2dBackward(MaxPool2dBackward { shape: s, tail }), &inputs);
         assert_close(&got[0], &dx, 1e-14, "max_pool2d_backward");
@@ -699,9 +711,12 @@ fn convolutions_with_tails_agree_in_f32() {
                 Step::Unary(Unary::Relu),
             ],
         };
-        let fused = Kernel::Conv2d(Conv2d { shape: s, tail });
+        let fused = Kernel::Conv2d(Conv2d { shape: s, pool: Pooling::None, tail });
         let y = check(fused, &[x.clone(), w.clone(), bias.clone()]);
-        let bare = check(Kernel::Conv2d(Conv2d { shape: s, tail: Tail::default() }), &[x.clone(), w.clone()]);
+        let bare = check(
+            Kernel::Conv2d(Conv2d { shape: s, pool: Pooling::None, tail: Tail::default() }),
+            &[x.clone(), w.clone()],
+        );
         let want: Vec<f64> =
             (bare[0].iter().enumerate()).map(|(i, y)| (y + data(&bias)[i / plane % 10]).max(0.0)).collect();
         assert_close(&y[0], &want, 1e-14, "conv2d with a tail");
@@ -710,9 +725,13 @@ fn convolutions_with_tails_agree_in_f32() {
             operands: vec![Operand { layout: Layout::contiguous(s.x_len()), len: s.x_len() as u32 }],
             steps: vec![Step::UnaryBackward { unary: Unary::Relu, operand: 0 }],
         };
-        let fused = Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, tail });
+        let fused = Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, unpool: false, tail });
         let dx = check(fused, &[dy.clone(), w.clone(), x.clone()]);
-        let bare = Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, tail: Tail::default() });
+        let bare = Kernel::Conv2dBackwardInput(Conv2dBackwardInput {
+            shape: s,
+            unpool: false,
+            tail: Tail::default(),
+        });
         let bare = check(bare, &[dy.clone(), w]);
         let want: Vec<f64> =
             bare[0].iter().zip(data(&x)).map(|(&d, &x)| if x > 0.0 { d } else { 0.0 }).collect();
@@ -720,7 +739,7 @@ fn convolutions_with_tails_agree_in_f32() {
 
         let terms = s.batch as usize * plane;
         for splits in [splits_for(terms, 1), 3] {
-            let kernel = Conv2dBackwardWeight { shape: s, splits, bias: true };
+            let kernel = Conv2dBackwardWeight { shape: s, splits, bias: true, unpool: false };
             check(Kernel::Conv2dBackwardWeight(kernel), &[x.clone(), dy.clone()]);
         }
     }

@@ -298,7 +298,10 @@ impl Rule for Conv2d {
 
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
         let arguments = arguments(to, node)?;
-        to.emit(Kernel::Conv2d(kernel::Conv2d { shape: self.shape, tail: Tail::default() }), arguments);
+        to.emit(
+            Kernel::Conv2d(kernel::Conv2d { shape: self.shape, pool: Pooling::None, tail: Tail::default() }),
+            arguments,
+        );
         Ok(())
     }
 
@@ -364,7 +367,7 @@ impl Rule for Conv2dBackwardInput {
 
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
         let arguments = arguments(to, node)?;
-        let kernel = kernel::Conv2dBackwardInput { shape: self.shape, tail: Tail::default() };
+        let kernel = kernel::Conv2dBackwardInput { shape: self.shape, unpool: false, tail: Tail::default() };
         to.emit(Kernel::Conv2dBackwardInput(kernel), arguments);
         Ok(())
     }
@@ -426,7 +429,7 @@ impl Rule for Conv2dBackwardWeight {
         let weight_len = s.weight_len() as u32;
         let (x, dy) = (to.argument(node.inputs[0])?, to.argument(node.inputs[1])?);
         let partial = to.scratch(splits as usize * (weight_len + bias_len) as usize);
-        let kernel = kernel::Conv2dBackwardWeight { shape: s, splits, bias: self.bias };
+        let kernel = kernel::Conv2dBackwardWeight { shape: s, splits, bias: self.bias, unpool: false };
         to.emit(Kernel::Conv2dBackwardWeight(kernel), vec![x, dy, partial]);
         let mut arguments = vec![partial];
         arguments.extend(node.outputs.iter().map(|&t| to.result(t)));

@@ -77,7 +77,7 @@ impl Session {
             slots.push(backend.allocate(slot.dtype, slot.len, &format!("workspace {i}"))?);
         }
         let view = |place: &Place| match place {
-            Place::Slot { index, len } => slots[*index].slice(0, *len),
+            Place::Slot { index, offset, len } => slots[*index].slice(*offset, *len),
             Place::External { name, offset, len } => externals[&**name].slice(*offset, *len),
         };
         let launches: Vec<Launch<View>> = plan

@@ -120,7 +120,7 @@ impl State {
 
     fn view(&self, place: &Place) -> View {
         match place {
-            Place::Slot { index, len } => self.slots[*index].slice(0, *len),
+            Place::Slot { index, offset, len } => self.slots[*index].slice(*offset, *len),
             Place::External { name, offset, len } => self.externals[name].slice(*offset, *len),
         }
     }

@@ -33,6 +33,8 @@ pub(crate) struct StorageInfo {
     pub(crate) len: usize,
     /// Where it lies, if outside the workspace.
     pub(crate) place: Option<Place>,
+    /// The storage that it is a range of, and its first element there.
+    pub(crate) within: Option<(Storage, usize)>,
 }
 
 /// Launches over storages.
@@ -43,6 +45,14 @@ pub(crate) struct Lowered {
     pub(crate) fetches: Vec<(String, Storage, Shape)>,
     /// Given numbers, by the buffer that holds them.
     pub(crate) literals: BTreeMap<Arc<str>, Arc<[f32]>>,
+}
+
+impl Lowered {
+    /// A further storage.
+    pub(crate) fn store(&mut self, info: StorageInfo) -> Storage {
+        self.storages.push(info);
+        Storage(self.storages.len() - 1)
+    }
 }
 
 /// The state of lowering, and what a [`crate::ops::Rule`] needs to emit its launches.
@@ -138,7 +148,7 @@ impl Lowering<'_> {
 
     /// A buffer of real numbers for the launches of one operation only.
     pub(crate) fn scratch(&mut self, len: usize) -> Storage {
-        self.store(StorageInfo { dtype: DType::F32, len, place: None })
+        self.store(StorageInfo { dtype: DType::F32, len, place: None, within: None })
     }
 
     /// The storage that an operation's result is written to.
@@ -151,7 +161,12 @@ impl Lowering<'_> {
             return storage;
         }
         let info = &self.r.graph.tensors[tensor.index()];
-        let storage = self.store(StorageInfo { dtype: info.dtype, len: info.shape.elements(), place: None });
+        let storage = self.store(StorageInfo {
+            dtype: info.dtype,
+            len: info.shape.elements(),
+            place: None,
+            within: None,
+        });
         self.of.insert(tensor, storage);
         storage
     }
@@ -407,7 +422,7 @@ impl Lowering<'_> {
             return storage;
         }
         let (Place::External { len, .. } | Place::Slot { len, .. }) = place;
-        let storage = self.store(StorageInfo { dtype, len, place: Some(place.clone()) });
+        let storage = self.store(StorageInfo { dtype, len, place: Some(place.clone()), within: None });
         self.externals.insert(place, storage);
         storage
     }

@@ -7,7 +7,9 @@
 mod fuse;
 mod liveness;
 mod lower;
+mod pairs;
 mod rewrite;
+mod sums;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -36,10 +38,12 @@ pub(crate) const LITERAL: &str = "literal ";
 /// Where an argument of a planned launch lies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// The first `len` elements of a workspace slot.
+    /// Elements of a workspace slot.
     Slot {
         /// Index into [`Plan::slots`].
         index: usize,
+        /// First element.
+        offset: usize,
         /// Number of elements.
         len: usize,
     },
@@ -139,7 +143,7 @@ pub struct Plan {
     pub literals: BTreeMap<Arc<str>, Arc<[f32]>>,
     /// Results that can be read.
     pub fetches: Vec<Fetch>,
-    /// Bytes that the workspace would take if each intermediate value had a buffer of its own.
+    /// Bytes that all values would take which the operations compute as they were recorded, each in a buffer of its own.
     pub naive_bytes: u64,
 }
 
@@ -160,10 +164,13 @@ impl Plan {
         for &t in &sinks {
             graph.info(t)?;
         }
-        let rewritten = rewrite::rewrite(graph, &sinks)?;
+        let naive_bytes = rewrite::value_bytes(graph, &sinks);
+        let rewritten = rewrite::rewrite(graph, &sinks);
         let units = fuse::fuse(&rewritten, &sinks);
-        let lowered = lower::lower(&rewritten, units, segments, request)?;
-        Ok(liveness::assign(lowered))
+        let mut lowered = lower::lower(&rewritten, units, segments, request)?;
+        sums::join(&mut lowered, segments);
+        pairs::join(&mut lowered);
+        Ok(liveness::assign(lowered, naive_bytes))
     }
 
     /// Bytes of the workspace.
@@ -183,7 +190,8 @@ impl fmt::Display for Plan {
             f.write_str(" @")?;
             for place in &launch.arguments {
                 match place {
-                    Place::Slot { index, .. } => write!(f, " #{index}")?,
+                    Place::Slot { index, offset: 0, .. } => write!(f, " #{index}")?,
+                    Place::Slot { index, offset, .. } => write!(f, " #{index}+{offset}")?,
                     Place::External { name, offset: 0, .. } => write!(f, " {name}")?,
                     Place::External { name, offset, .. } => write!(f, " {name}+{offset}")?,
                 }

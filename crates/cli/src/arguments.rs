@@ -440,7 +440,7 @@ pub(crate) enum BenchWhat {
 #[derive(Debug, Args)]
 #[command(
     allow_negative_numbers = true,
-    after_help = "Example:\n  kiln bench step mnist-cnn --batch-size 64 --json"
+    after_help = "Example:\n  kiln bench step mnist-cnn --batch-size 64 --profile"
 )]
 pub(crate) struct BenchStep {
     /// A built-in recipe or a recipe file
@@ -459,6 +459,15 @@ pub(crate) struct BenchStep {
     /// Steps to time
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = at_least_one(1_000_000))]
     pub(crate) steps: u32,
+    /// Time each launch by itself, too, and print a table: what ran, how long, how fast, and how near the device's best
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Write the launches of one step as a trace for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Compile shaders with run-time checks of indices and loops, which release builds leave out
+    #[arg(long)]
+    pub(crate) checked: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

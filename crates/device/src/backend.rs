@@ -6,8 +6,8 @@ use std::{
 };
 
 use kiln_kernel::{
-    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Host, HostRef, Launch, Limits, Program,
-    Reading, View,
+    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Host, HostRef, Launch, LaunchTime,
+    Limits, Program, Reading, View,
 };
 
 use crate::{
@@ -222,10 +222,20 @@ impl WgpuBackend {
         Self::aliases(&bindings, &launch.arguments, label)
     }
 
-    fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         let index = self.queue.submit([encoder.finish()]);
         self.tally.submissions.fetch_add(1, Relaxed);
         index
+    }
+
+    /// A program's launches, if it was prepared here and the device is well.
+    fn prepared<'a>(&self, program: &'a Program) -> Result<&'a Prepared, BackendError> {
+        self.incidents.check()?;
+        let prepared = program.downcast::<Prepared>().filter(|p| Arc::ptr_eq(&p.tally, &self.tally));
+        prepared.ok_or_else(|| BackendError::Validation {
+            label: "run".to_owned(),
+            message: "the program was prepared by another device".to_owned(),
+        })
     }
 
     fn start_read(&self, from: &View) -> Result<Pending, BackendError> {
@@ -395,14 +405,7 @@ impl Backend for WgpuBackend {
     }
 
     fn run(&self, program: &Program, times: u32) -> Result<(), BackendError> {
-        self.incidents.check()?;
-        let prepared = program
-            .downcast::<Prepared>()
-            .filter(|p| Arc::ptr_eq(&p.tally, &self.tally))
-            .ok_or_else(|| BackendError::Validation {
-                label: "run".to_owned(),
-                message: "the program was prepared by another device".to_owned(),
-            })?;
+        let prepared = self.prepared(program)?;
         if prepared.launches.is_empty() || times == 0 {
             return Ok(());
         }
@@ -431,11 +434,13 @@ impl Backend for WgpuBackend {
             in_flight.push_back(index);
             if in_flight.len() > IN_FLIGHT { in_flight.pop_front() } else { None }
         };
-        if let Some(index) = oldest {
-            self.device
-                .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
-                .map_err(|e| BackendError::DeviceLost(format!("waiting for the device: {e}")))?;
-        }
-        Ok(())
+        oldest.map_or(Ok(()), |index| self.wait(index))
+    }
+
+    fn profile(&self, program: &Program) -> Result<Vec<LaunchTime>, BackendError> {
+        let prepared = self.prepared(program)?;
+        let dispatches: Vec<_> = prepared.launches.iter().map(|(pipeline, group)| (&**pipeline, group)).collect();
+        self.tally.dispatches.fetch_add(dispatches.len() as u64, Relaxed);
+        self.time(&dispatches)
     }
 }

@@ -15,6 +15,7 @@ mod gemm;
 mod memory;
 mod pipeline;
 mod probe;
+mod profile;
 mod trusted;
 
 pub use adapters::{Info, LimitRow};

@@ -30,6 +30,8 @@ pub(crate) struct Pipeline {
     pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
     pub(crate) workgroups: [u32; 3],
+    /// How the kernel runs, in words.
+    pub(crate) variant: String,
 }
 
 /// All pipelines of a device, by kernel.
@@ -145,7 +147,7 @@ impl Pipelines {
                 },
                 cache: None,
             });
-            Pipeline { pipeline, layout, workgroups: assembled.workgroups }
+            Pipeline { pipeline, layout, workgroups: assembled.workgroups, variant: assembled.variant.clone() }
         })
     }
 

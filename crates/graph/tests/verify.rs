@@ -14,7 +14,7 @@ use kiln_graph::{
 };
 use kiln_kernel::{
     Access, Advance, Backend, BackendError, Buffer, CLOCK_WORDS, Counters, DType, HYPER_COLUMNS, Host,
-    HostRef, Kernel, Launch, Limits, Program, Reading, Real, Sgd, View, random::Stream,
+    HostRef, Kernel, Launch, LaunchTime, Limits, Program, Reading, Real, Sgd, View, random::Stream,
 };
 use kiln_reference::Cpu;
 use ndarray::IxDyn;
@@ -27,6 +27,10 @@ struct Broken {
 }
 
 impl Backend for Broken {
+    fn profile(&self, program: &Program) -> Result<Vec<LaunchTime>, BackendError> {
+        self.inner.profile(program)
+    }
+
     fn name(&self) -> &str {
         "broken"
     }

@@ -108,6 +108,12 @@ pub trait Spec {
         None
     }
 
+    /// Its sizes in words, for profiles.
+    fn shapes(&self) -> String {
+        let sizes: Vec<String> = self.core_bindings().iter().map(|b| b.len.to_string()).collect();
+        sizes.join(" ")
+    }
+
     /// Floating-point operations of one launch, a multiply and add counted as two; for benchmarks.
     fn flops(&self) -> u64 {
         self.core_bindings().iter().filter(|b| b.access != Access::Read).map(|b| b.len as u64).sum()
@@ -321,6 +327,12 @@ impl Kernel {
     /// Floating-point operations of one launch, a multiply and add counted as two.
     pub fn flops(&self) -> u64 {
         self.spec().flops()
+    }
+
+    /// Its sizes in words: `64x1x28x28 * 32x1x3x3` of a convolution, `64x10x64` (M x N x K) of a product, else the
+    /// elements of its arguments.
+    pub fn shapes(&self) -> String {
+        self.spec().shapes()
     }
 }
 

@@ -16,7 +16,9 @@ mod kernels;
 pub mod random;
 mod shape;
 
-pub use backend::{Backend, Buffer, Counters, Host, HostRef, Launch, Limits, Program, Reading, View};
+pub use backend::{
+    Backend, Buffer, Counters, Host, HostRef, Launch, LaunchTime, Limits, Program, Reading, View,
+};
 pub use elementwise::{Binary, Layout, Operand, Real, Saved, Source, Step, Tail, Unary};
 pub use error::BackendError;
 pub use kernel::{Access, Binding, Constant, Kernel, Spec};

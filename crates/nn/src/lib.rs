@@ -44,6 +44,7 @@ mod node;
 mod optimizer;
 mod position;
 mod preprocess;
+mod profile;
 mod recipe;
 mod recording;
 mod schedule;
@@ -83,6 +84,7 @@ pub use optimizer::{
     Update,
 };
 pub use preprocess::{Normalize, Numbers, Preprocess};
+pub use profile::{LaunchProfile, Profile, profile_step};
 pub use recipe::{EarlyStoppingSpec, Recipe};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};

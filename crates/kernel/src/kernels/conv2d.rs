@@ -63,6 +63,13 @@ impl ConvShape {
             || last(self.out_w, self.stride_w, self.kernel_w, self.dilation_w) >= u64::from(self.in_w)
     }
 
+    /// `64x1x28x28 * 32x1x3x3`
+    fn words(&self) -> String {
+        let Self { batch, in_channels, in_h, in_w, out_channels, kernel_h, kernel_w, groups, .. } = self;
+        let per_group = in_channels / groups;
+        format!("{batch}x{in_channels}x{in_h}x{in_w} * {out_channels}x{per_group}x{kernel_h}x{kernel_w}")
+    }
+
     /// Multiply-adds of the convolution, two operations each.
     pub fn flops(&self) -> u64 {
         2 * self.y_len() as u64 * self.taps() as u64
@@ -148,6 +155,10 @@ impl Spec for Conv2d {
         Some(&self.tail)
     }
 
+    fn shapes(&self) -> String {
+        self.shape.words()
+    }
+
     fn flops(&self) -> u64 {
         self.shape.flops()
     }
@@ -198,6 +209,10 @@ impl Spec for Conv2dBackwardInput {
 
     fn tail(&self) -> Option<&Tail> {
         Some(&self.tail)
+    }
+
+    fn shapes(&self) -> String {
+        self.shape.words()
     }
 
     fn flops(&self) -> u64 {
@@ -257,6 +272,10 @@ impl Spec for Conv2dBackwardWeight {
             ("UNPOOL", self.unpool.into()),
         ]);
         constants
+    }
+
+    fn shapes(&self) -> String {
+        self.shape.words()
     }
 
     fn flops(&self) -> u64 {

@@ -78,6 +78,11 @@ impl Spec for Matmul {
         Some(&self.tail)
     }
 
+    fn shapes(&self) -> String {
+        let batch = if self.batch > 1 { format!("{} of ", self.batch) } else { String::new() };
+        format!("{batch}{}x{}x{}", self.m, self.n, self.k)
+    }
+
     fn flops(&self) -> u64 {
         2 * u64::from(self.batch) * u64::from(self.m) * u64::from(self.n) * u64::from(self.k)
     }

@@ -52,6 +52,10 @@ impl Spec for Pair {
         Vec::new()
     }
 
+    fn shapes(&self) -> String {
+        format!("{} | {}", self.first.shapes(), self.second.shapes())
+    }
+
     fn flops(&self) -> u64 {
         self.first.flops() + self.second.flops()
     }

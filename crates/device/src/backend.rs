@@ -439,7 +439,8 @@ impl Backend for WgpuBackend {
 
     fn profile(&self, program: &Program) -> Result<Vec<LaunchTime>, BackendError> {
         let prepared = self.prepared(program)?;
-        let dispatches: Vec<_> = prepared.launches.iter().map(|(pipeline, group)| (&**pipeline, group)).collect();
+        let dispatches: Vec<_> =
+            prepared.launches.iter().map(|(pipeline, group)| (&**pipeline, group)).collect();
         self.tally.dispatches.fetch_add(dispatches.len() as u64, Relaxed);
         self.time(&dispatches)
     }

@@ -147,7 +147,12 @@ impl Pipelines {
                 },
                 cache: None,
             });
-            Pipeline { pipeline, layout, workgroups: assembled.workgroups, variant: assembled.variant.clone() }
+            Pipeline {
+                pipeline,
+                layout,
+                workgroups: assembled.workgroups,
+                variant: assembled.variant.clone(),
+            }
         })
     }
 

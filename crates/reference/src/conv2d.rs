@@ -57,10 +57,10 @@ fn pooled_plain<T: Real>(
             for (i, y) in y.chunks_exact_mut(plane / 4).enumerate() {
                 let p = start / (plane / 4) + i;
                 plain_plane(s, x, weight, p, scratch);
-                tail.apply(p * plane, scratch);
                 first_maxima(&windows, scratch, y, places.next().unwrap_or_default());
             }
         });
+        tail.apply(start, y);
     });
 }
 
@@ -113,7 +113,7 @@ fn conv2d_gemm<T: Real>(
     let group_channels = s.out_channels as usize / groups;
     let images = images_per_block(s.batch as usize, columns);
     let threads = if images >= s.batch as usize { Threads::All } else { Threads::One };
-    let pooled = pool.is_pooled().then(|| PooledPlanes::new(s, &patches, tail));
+    let pooled = pool.is_pooled().then(|| PooledPlanes::new(s, &patches));
     for_blocks_of_two(y, places, images * y_image, |start, y, places| {
         let images = y.len() / y_image;
         let width = images * columns;
@@ -143,8 +143,7 @@ fn conv2d_gemm<T: Real>(
                         let first = i * y_image + g * y_group;
                         let places =
                             if places.is_empty() { &mut [] } else { &mut places[first..][..y_group] };
-                        let plane = (start + first) / (positions.len() / 4);
-                        pooled.take(&result[i * columns..], width, plane, y, places, spare);
+                        pooled.take(&result[i * columns..], width, y, places, spare);
                         continue;
                     }
                     for (y, row) in y.chunks_exact_mut(positions.len()).zip(result.chunks_exact(width)) {
@@ -153,27 +152,24 @@ fn conv2d_gemm<T: Real>(
                 }
             }
         });
-        if pooled.is_none() {
-            tail.apply(start, y);
-        }
+        tail.apply(start, y);
     });
 }
 
 /// How planes of a product are pooled.
-struct PooledPlanes<'a, T> {
+struct PooledPlanes<'a> {
     patches: &'a Patches<'a>,
-    tail: &'a BoundTail<'a, T>,
     out_w: usize,
     /// Elements of a plane before pooling, and how many planes are taken at once.
     plane: usize,
     planes: usize,
 }
 
-impl<'a, T: Real> PooledPlanes<'a, T> {
-    fn new(s: &ConvShape, patches: &'a Patches<'a>, tail: &'a BoundTail<'a, T>) -> Self {
+impl<'a> PooledPlanes<'a> {
+    fn new(s: &ConvShape, patches: &'a Patches<'a>) -> Self {
         let plane = patches.positions().len();
         let planes = (POOLED / plane).clamp(1, (s.out_channels / s.groups) as usize);
-        Self { patches, tail, out_w: s.out_w as usize, plane, planes }
+        Self { patches, out_w: s.out_w as usize, plane, planes }
     }
 
     /// Room for the planes, and for what pooling needs.
@@ -181,9 +177,8 @@ impl<'a, T: Real> PooledPlanes<'a, T> {
         2 * self.planes * self.plane
     }
 
-    /// Applies the tail to rows of a product, `width` apart, and pools them; `first` is the number of the first plane
-    /// among all images'.
-    fn take(&self, rows: &[T], width: usize, first: usize, y: &mut [T], places: &mut [u32], spare: &mut [T]) {
+    /// Pools rows of a product, `width` apart.
+    fn take<T: Real>(&self, rows: &[T], width: usize, y: &mut [T], places: &mut [u32], spare: &mut [T]) {
         let (narrow, spare) = spare.split_at_mut(self.planes * self.plane);
         let columns = self.patches.columns(&self.patches.positions());
         let mut places = places.chunks_mut(self.planes * self.plane / 4);
@@ -193,7 +188,6 @@ impl<'a, T: Real> PooledPlanes<'a, T> {
                 let row = &rows[(block * self.planes + i) * width..];
                 self.patches.narrow(&row[..columns], to);
             }
-            self.tail.apply((first + block * self.planes) * self.plane, narrow);
             let len = narrow.len();
             pool(narrow, self.out_w / 2, &mut spare[..len], y, places.next().unwrap_or_default());
         }
@@ -258,24 +252,24 @@ mod tests {
     fn pooled_results_are_those_of_pooling() {
         for s in pooled_shapes() {
             let (x, weight) = (values(s.x_len(), 1), values(s.weight_len(), 2));
-            let each = values(s.y_len(), 3);
-            let layout = Layout::contiguous(s.y_len());
+            let none = Tail::default();
+            let mut whole = vec![f64::NAN; s.y_len()];
+            conv2d_plain(&s, &x, &weight, &mut whole, &BoundTail::new(&none, Vec::new()));
+            let windows = PoolShape { planes: s.batch * s.out_channels, ..windows_2x2(s.out_h, s.out_w) };
+            let len = windows.y_len();
+            let each = values(len, 3);
+            let layout = Layout::contiguous(len);
             let tail = Tail {
-                operands: vec![Operand { layout, len: s.y_len() as u32 }],
+                operands: vec![Operand { layout, len: len as u32 }],
                 steps: vec![
                     Step::Binary { binary: Binary::Add, operand: 0, swapped: false },
                     Step::Unary(Unary::Relu),
                 ],
             };
+            let kernel = MaxPool2d { shape: windows, places: true, tail: tail.clone() };
             let tail = BoundTail::new(&tail, vec![&each]);
-            let mut whole = vec![f64::NAN; s.y_len()];
-            conv2d_plain(&s, &x, &weight, &mut whole, &tail);
-            let windows = PoolShape { planes: s.batch * s.out_channels, ..windows_2x2(s.out_h, s.out_w) };
-            let len = windows.y_len();
-            let none = Tail::default();
-            let kernel = MaxPool2d { shape: windows, places: true, tail: none.clone() };
             let (mut want, mut want_places) = (vec![f64::NAN; len], vec![9; len]);
-            max_pool2d(&kernel, &whole, &mut want, &mut want_places, &BoundTail::new(&none, Vec::new()));
+            max_pool2d(&kernel, &whole, &mut want, &mut want_places, &tail);
 
             let (mut plain, mut fast, mut places) = (vec![f64::NAN; len], vec![f64::NAN; len], vec![9; len]);
             pooled_plain(&s, &x, &weight, &mut plain, &mut places, &tail);

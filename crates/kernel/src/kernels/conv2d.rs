@@ -101,9 +101,9 @@ impl ConvShape {
 /// `y[n, oc, oh, ow] = tail(Σ_{c, kh, kw} weight[oc, c, kh, kw] · x[n, group(oc) + c, ih, iw])`, with
 /// (ih, iw) as in [`ConvShape`]. A bias is a tail.
 ///
-/// With `pool` the largest of each 2 x 2 window of results is stored, after the tail, whose index is that of the
-/// result before pooling: y is [batch, out_channels, out_h / 2, out_w / 2], and out_h and out_w are even. `places`
-/// then says which of the window's four results, counted row-major, was the first largest.
+/// With `pool` the tail takes the largest of each 2 x 2 window of results: y is [batch, out_channels, out_h / 2,
+/// out_w / 2], and out_h and out_w are even. `places` then says which of the window's four results, counted row-major,
+/// was the first largest.
 ///
 /// Bindings: `x`, `weight`, `y` and, with [`Pooling::MaxAndPlaces`], `places` (u32, as many as `y`). Source: PyTorch's
 /// `conv2d` (a cross-correlation).

@@ -213,8 +213,11 @@ fn each_wrong_kernel_is_caught_where_it_is() {
 #[test]
 fn steps_name_the_first_tensor_that_departs() {
     let example = example();
-    let broken: Arc<dyn Backend> =
-        Arc::new(Broken { inner: Cpu::new(), kernel: "conv2d_backward_weight", wrong: Mutex::default() });
+    let broken: Arc<dyn Backend> = Arc::new(Broken {
+        inner: Cpu::new(),
+        kernel: "conv2d_backward_weight_unpool",
+        wrong: Mutex::default(),
+    });
     let reports =
         check_steps(&example.graph, &example.request, start(&example), &[], &broken, 1, &mut descend(1.0))
             .unwrap();

@@ -13,7 +13,7 @@ mod sums;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use kiln_kernel::{Advance, DType, Launch, Shape};
+use kiln_kernel::{Advance, DType, Kernel, Launch, Shape};
 
 use crate::{Graph, GraphError, Tensor, store::Segments};
 
@@ -184,8 +184,18 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for launch in &self.launches {
             write!(f, "{:<24} {}", launch.label, launch.kernel)?;
-            for step in launch.kernel.tail().map_or(&[][..], |t| &t.steps) {
-                write!(f, " > {}", step_name(step))?;
+            let halves = match &launch.kernel {
+                Kernel::Pair(pair) => vec![&pair.first, &pair.second],
+                kernel => vec![kernel],
+            };
+            for (i, kernel) in halves.iter().enumerate() {
+                let tail = kernel.tail().map_or(&[][..], |t| &t.steps);
+                if i > 0 && !tail.is_empty() {
+                    f.write_str(" |")?;
+                }
+                for step in tail {
+                    write!(f, " > {}", step_name(step))?;
+                }
             }
             f.write_str(" @")?;
             for place in &launch.arguments {

@@ -38,6 +38,7 @@ pub(crate) struct StorageInfo {
 }
 
 /// Launches over storages.
+#[derive(Clone)]
 pub(crate) struct Lowered {
     pub(crate) launches: Vec<Launch<Storage>>,
     pub(crate) storages: Vec<StorageInfo>,

@@ -211,3 +211,54 @@ impl fmt::Display for Plan {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Conv2dOptions, Graph};
+
+    /// A step of a network of two convolutions, as launches before any is joined.
+    pub(super) fn lowered() -> (lower::Lowered, Segments) {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, 1, 6, 6]).unwrap();
+        let mut parameter = |name: &str, shape: &[usize]| g.parameter(name, shape).unwrap();
+        let (w1, b1) = (parameter("w1", &[2, 1, 3, 3]), parameter("b1", &[2]));
+        let (w2, b2) = (parameter("w2", &[3, 2, 3, 3]), parameter("b2", &[3]));
+        let mut layer = |x, w, b| {
+            let y = g.conv2d(x, w, Conv2dOptions::default()).unwrap();
+            let y = g.add_channels(y, b).unwrap();
+            g.relu(y).unwrap()
+        };
+        let y = layer(x, w1, b1);
+        let y = layer(y, w2, b2);
+        let loss = g.mean_all(y).unwrap();
+        let wanted = [("w1", w1), ("b1", b1), ("w2", w2), ("b2", b2)];
+        let d = g.gradients(loss, &wanted.map(|w| w.1)).unwrap();
+        let gradients = wanted.iter().zip(d).map(|((name, _), d)| (name.to_string(), d)).collect();
+        let advance = Some(Advance { batch: 2, steps: 1 });
+        let request = Request { gradients, totals: vec![(loss, 1.0)], advance, ..Request::default() };
+        let segments = Segments::new(&g.parameters());
+        let sinks: Vec<Tensor> = request.gradients.iter().map(|g| g.1).chain([loss]).collect();
+        let rewritten = rewrite::rewrite(&g, &sinks);
+        let units = fuse::fuse(&rewritten, &sinks);
+        (lower::lower(&rewritten, units, &segments, &request).unwrap(), segments)
+    }
+
+    /// The plan that launches make, in words.
+    pub(super) fn text(lowered: &lower::Lowered) -> String {
+        let plan = liveness::assign(lowered.clone(), 0).to_string();
+        let lines = plan.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        format!("\n{}\n", lines.collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn the_values_of_a_plan_are_counted_as_recorded() {
+        let mut g = Graph::new();
+        let x = g.input("x", [4]).unwrap();
+        let y = g.square(x).unwrap();
+        let y = g.relu(y).unwrap();
+        let request = Request { fetch: vec![("y".into(), y)], ..Request::default() };
+        let plan = Plan::new(&g, &Segments::new(&[]), &request).unwrap();
+        assert_eq!((plan.workspace_bytes(), plan.naive_bytes), (16, 32));
+    }
+}

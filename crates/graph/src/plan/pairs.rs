@@ -141,3 +141,44 @@ fn apart(lowered: &Lowered, s: Storage, t: Storage) -> bool {
     let (a, b) = (range(s), range(t));
     a.end <= b.start || b.end <= a.start
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{
+        sums,
+        tests::{lowered, text},
+    };
+
+    #[test]
+    fn gradients_and_the_end_of_a_step() {
+        let (mut lowered, segments) = lowered();
+        sums::join(&mut lowered, &segments);
+        assert_eq!(
+            text(&lowered),
+            "
+conv2d(x 72, weight 18, y 64, tail0 2) > add > relu @ x parameters #1 parameters+64
+conv2d(x 64, weight 54, y 24, tail0 3) > add > relu @ #1 parameters+128 #0 parameters+192
+reduce(x 24, y 1) > mul 0.041666668 @ #0 #4
+backward fill(y 24, tail0 24) > relu_backward @ #3 #0
+backward conv2d_backward_weight(x 64, dy 24, partial 57) @ #1 #3 #0
+backward conv2d_backward_input(dy 24, weight 54, dx 64, tail0 64) > relu_backward @ #3 parameters+128 #2 #1
+backward conv2d_backward_weight(x 72, dy 64, partial 20) @ x #2 #0+64
+gradients sum_parts(partial 128, gradients 256) @ #0 gradients
+totals accumulate1(totals 1, source0 1) @ totals #4
+step advance(clock 8) @ clock
+"
+        );
+        join(&mut lowered);
+        assert_eq!(text(&lowered), "
+conv2d(x 72, weight 18, y 64, tail0 2) > add > relu @ x parameters #1 parameters+64
+conv2d(x 64, weight 54, y 24, tail0 3) > add > relu @ #1 parameters+128 #0 parameters+192
+reduce(x 24, y 1) > mul 0.041666668 @ #0 #4
+backward fill(y 24, tail0 24) > relu_backward @ #3 #0
+backward conv2d_backward_weight | conv2d_backward_input(x 64, dy 24, partial 57, second_weight 54, second_dx 64) | > relu_backward @ #1 #3 #0 parameters+128 #2
+backward conv2d_backward_weight(x 72, dy 64, partial 20) @ x #2 #0+64
+gradients sum_parts(partial 128, gradients 256) @ #0 gradients
+totals | step accumulate1 | advance(totals 1, source0 1, second_clock 8) @ totals #4 clock
+");
+    }
+}

@@ -112,3 +112,48 @@ fn finishes(lowered: &Lowered) -> Vec<Finish> {
     let keep: Vec<bool> = candidates.iter().map(alone).collect();
     candidates.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(f, _)| f).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{lowered, text};
+
+    #[test]
+    fn all_sums_in_one() {
+        let (mut lowered, segments) = lowered();
+        assert_eq!(
+            text(&lowered),
+            "
+conv2d(x 72, weight 18, y 64, tail0 2) > add > relu @ x parameters #0 parameters+64
+conv2d(x 64, weight 54, y 24, tail0 3) > add > relu @ #0 parameters+128 #1 parameters+192
+reduce(x 24, y 1) > mul 0.041666668 @ #1 #3
+backward fill(y 24, tail0 24) > relu_backward @ #2 #1
+backward conv2d_backward_weight(x 64, dy 24, partial 57) @ #0 #2 #1
+backward reduce(x 57, y 54) @ #1 gradients+128
+backward reduce(x 57, y 3) @ #1 gradients+192
+backward conv2d_backward_input(dy 24, weight 54, dx 64, tail0 64) > relu_backward @ #2 parameters+128 #1 #0
+backward conv2d_backward_weight(x 72, dy 64, partial 20) @ x #1 #0
+backward reduce(x 20, y 18) @ #0 gradients
+backward reduce(x 20, y 2) @ #0 gradients+64
+totals accumulate1(totals 1, source0 1) @ totals #3
+step advance(clock 8) @ clock
+"
+        );
+        join(&mut lowered, &segments);
+        assert_eq!(
+            text(&lowered),
+            "
+conv2d(x 72, weight 18, y 64, tail0 2) > add > relu @ x parameters #1 parameters+64
+conv2d(x 64, weight 54, y 24, tail0 3) > add > relu @ #1 parameters+128 #0 parameters+192
+reduce(x 24, y 1) > mul 0.041666668 @ #0 #4
+backward fill(y 24, tail0 24) > relu_backward @ #3 #0
+backward conv2d_backward_weight(x 64, dy 24, partial 57) @ #1 #3 #0
+backward conv2d_backward_input(dy 24, weight 54, dx 64, tail0 64) > relu_backward @ #3 parameters+128 #2 #1
+backward conv2d_backward_weight(x 72, dy 64, partial 20) @ x #2 #0+64
+gradients sum_parts(partial 128, gradients 256) @ #0 gradients
+totals accumulate1(totals 1, source0 1) @ totals #4
+step advance(clock 8) @ clock
+"
+        );
+    }
+}

@@ -125,8 +125,9 @@ fn step() -> Vec<(&'static str, Kernel)> {
     };
     let finish = |shape: ConvShape| {
         let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
-        let weight_len = shape.weight_len() as u32;
-        Kernel::SumSplits(SumSplits { splits, weight_len, bias_len: shape.out_channels })
+        let len = shape.weight_len() as u32 + shape.out_channels;
+        let part = SumPart { len, splits, from: 0, stride: len, to: 0 };
+        Kernel::SumParts(SumParts { parts: vec![part], partial_len: splits * len, gradients_len: len })
     };
     let input = |shape: ConvShape, tail| {
         Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail })

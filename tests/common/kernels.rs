@@ -10,8 +10,8 @@ use kiln_kernel::{
     CustomFunction, CustomInput, CustomValue, DType, Dropout, Elementwise, Embedding, EmbeddingBackward,
     Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply, Layout, Lion, Matmul,
     MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot, Operand, Pad,
-    PoolShape, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax,
-    SoftmaxBackward, Source, Step, SumSplits, SumSquares, Tail, Tally, ToIndices, Unary, random::Stream,
+    PoolShape, Pooling, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax,
+    SoftmaxBackward, Source, Step, SumSquares, Tail, Tally, ToIndices, Unary, random::Stream,
     splits_for,
 };
 
@@ -176,12 +176,6 @@ fn reductions(add: Add<'_>) {
         "reduce 80,000 rows".into(),
         Kernel::Reduce(reduce(ReduceOp::Sum, &[(80_000, 2)], &[(2, 1)], 160_000)),
     );
-    for (splits, weight_len, bias_len) in [(1, 5, 2), (7, 33, 5), (43, 300, 0), (1024, 3, 1), (100, 9, 4)] {
-        add(
-            format!("sum_splits {splits} {weight_len} {bias_len}"),
-            Kernel::SumSplits(SumSplits { splits, weight_len, bias_len }),
-        );
-    }
 }
 
 fn matmul(batch: u32, m: u32, n: u32, k: u32) -> Matmul {

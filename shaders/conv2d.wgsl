@@ -34,16 +34,6 @@ fn conv2d_max_pool_with_places(@builtin(workgroup_id) group: vec3<u32>, @builtin
     if (number < WORKGROUPS) { compute_tile(number, local); }
 }
 
-// Image, row and column of an output position.
-fn output_position(j: u32) -> vec3<u32> {
-    if (POOLED) {
-        let window = j / 4u;
-        let h = window / (OUT_W / 2u) % (OUT_H / 2u) * 2u + j / 2u % 2u;
-        return vec3(j / (OUT_H * OUT_W), h, window % (OUT_W / 2u) * 2u + j % 2u);
-    }
-    return vec3(j / (OUT_H * OUT_W), j / OUT_W % OUT_H, j % OUT_W);
-}
-
 // Address, row and column of the input under an output position's first tap. They wrap below zero where that
 // is padding; so does the sum with a step's, back to where it belongs.
 alias RightColumn = vec3<u32>;

@@ -1,6 +1,15 @@
 // Of each window of results of conv2d.wgsl the largest is an element of y: the first in row-major order of equal ones. The
 // tail comes before, with the index that a result has unpooled.
 
+// Image, row and column of an output position: numbered window by window.
+fn output_position(j: u32) -> vec3<u32> {
+    const WINDOWS_H = OUT_H / 2u;
+    const WINDOWS_W = OUT_W / 2u;
+    let window = j / 4u;
+    let h = window / WINDOWS_W % WINDOWS_H * 2u + j / 2u % 2u;
+    return vec3(window / (WINDOWS_H * WINDOWS_W), h, window % WINDOWS_W * 2u + j % 2u);
+}
+
 fn store(z: u32, i: u32, j: u32, results: array<f32, WINDOW>) {
     let at = output_position(j);
     pool(at.x * OUT_CHANNELS + z * GEMM_M + i, at.y, at.z, results);

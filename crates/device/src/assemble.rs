@@ -216,16 +216,14 @@ pub fn dispatches(kernel: &Kernel, facts: &Facts) -> Result<Dispatches, BackendE
         });
     };
     match pair::assemble(kernel, of, facts)? {
-        Ok(assembled) => Ok(Dispatches {
-            variant: assembled.variant.clone(),
-            each: vec![one(kernel, all(), assembled)],
-        }),
+        Ok(assembled) => {
+            Ok(Dispatches { variant: assembled.variant.clone(), each: vec![one(kernel, all(), assembled)] })
+        }
         Err(reason) => {
             let (first, second) = (assemble(&of.first, facts)?, assemble(&of.second, facts)?);
             let variant = format!("apart: {reason}: {} | {}", first.variant, second.variant);
             let of_first = (0..of.first.bindings().len()).collect();
-            let each =
-                vec![one(&of.first, of_first, first), one(&of.second, of.second_bindings(), second)];
+            let each = vec![one(&of.first, of_first, first), one(&of.second, of.second_bindings(), second)];
             Ok(Dispatches { variant, each })
         }
     }
@@ -247,11 +245,7 @@ pub fn assemble(kernel: &Kernel, facts: &Facts) -> Result<Assembled, BackendErro
 }
 
 /// As [`assemble`], with what was chosen for the kernel.
-pub(crate) fn with_choice(
-    kernel: &Kernel,
-    choice: Choice,
-    facts: &Facts,
-) -> Result<Assembled, BackendError> {
+pub(crate) fn with_choice(kernel: &Kernel, choice: Choice, facts: &Facts) -> Result<Assembled, BackendError> {
     let workgroups = fold(kernel, choice.workgroups, facts.limits.max_workgroups_per_dimension)?;
 
     let mut wgsl = String::new();

@@ -4,8 +4,8 @@
 //! constants alone. What a shader does not guard itself is refused here, before anything is compiled.
 
 use kiln_kernel::{
-    Access, Accumulate, AugmentRanges, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType, Kernel,
-    Layout, MovingAverage, Pair, PoolShape, SegmentNorms, Softmax, Source, Tail, Tally,
+    Access, Accumulate, AugmentRanges, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType,
+    Kernel, Layout, MovingAverage, Pair, PoolShape, SegmentNorms, Softmax, Source, Tail, Tally,
 };
 
 use crate::choose::is_disjoint;

@@ -98,7 +98,9 @@ fn plain_functions(wgsl: &str) -> String {
     let mut out = String::with_capacity(wgsl.len());
     for line in wgsl.lines() {
         if !line.starts_with("@compute") {
-            out.push_str(&line.replace("@builtin(workgroup_id) ", "").replace("@builtin(local_invocation_index) ", ""));
+            out.push_str(
+                &line.replace("@builtin(workgroup_id) ", "").replace("@builtin(local_invocation_index) ", ""),
+            );
         }
         out.push('\n');
     }

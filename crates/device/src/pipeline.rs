@@ -80,7 +80,8 @@ impl Pipelines {
                 let kernel = next.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some(kernel) = kernel else { return Ok(()) };
                 let dispatches = dispatches(kernel, &self.facts)?.each;
-                let built = dispatches.into_iter().map(|d| self.build(device, d)).collect::<Result<_, _>>()?;
+                let built =
+                    dispatches.into_iter().map(|d| self.build(device, d)).collect::<Result<_, _>>()?;
                 let pipelines: Compiled = Vec::into(built);
                 tally.pipelines.fetch_add(pipelines.len() as u64, Relaxed);
                 let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ const STRIP: Part = part!("lib/conv_strip.wgsl");
 const STRIP_WEIGHT: Part = part!("lib/conv_strip_weight.wgsl");
 
 /// How a strip reads a row: what is bound, or a gradient of pooled results.
-fn rows(unpool: bool) -> Part {
+fn row_part(unpool: bool) -> Part {
     if unpool { part!("lib/strip_row_unpool.wgsl") } else { part!("lib/strip_row.wgsl") }
 }
 
@@ -135,8 +135,7 @@ fn strip(s: &Source, unpool: bool, product: &Product, lanes: u32) -> Option<Choi
     let outputs = outputs(s, strip_w * strip_h);
     let span = span(strip_w, s.stride_w, &s.shape);
     // An input may lie outside the plane by padding, or under a strip that hangs over the edge.
-    let may_leave =
-        s.padded || !s.result_h.is_multiple_of(strip_h) || !s.result_w.is_multiple_of(strip_w);
+    let may_leave = s.padded || !s.result_h.is_multiple_of(strip_h) || !s.result_w.is_multiple_of(strip_w);
     let inner = outputs + strip_h * (span + 1) + (outputs * kernel_w).div_ceil(lanes) + 1;
     let rows = u64::from(s.channels) * u64::from(s.shape.kernel_h);
     if kernel_w > MAX_KERNEL_W || span > MAX_SPAN || rows * u64::from(inner) > MAX_ITERATIONS {
@@ -165,7 +164,7 @@ fn strip(s: &Source, unpool: bool, product: &Product, lanes: u32) -> Option<Choi
         * u64::from(s.result_w.div_ceil(strip_w));
     Some(Choice {
         variant: format!("strip {outputs}x{strip_h}x{strip_w}"),
-        parts: [&[STRIP, rows(unpool)][..], &product.files].concat(),
+        parts: [&[STRIP, row_part(unpool)][..], &product.files].concat(),
         constants,
         workgroup_size: [lanes, 1, 1],
         workgroups: strips.div_ceil(lanes.into())
@@ -175,12 +174,7 @@ fn strip(s: &Source, unpool: bool, product: &Product, lanes: u32) -> Option<Choi
 }
 
 /// Kernel rows of the weight gradient in registers; `None` where they are too long for it.
-pub(super) fn backward_weight(
-    s: &ConvShape,
-    unpool: bool,
-    product: &Product,
-    lanes: u32,
-) -> Option<Choice> {
+pub(super) fn backward_weight(s: &ConvShape, unpool: bool, product: &Product, lanes: u32) -> Option<Choice> {
     let strip_w = piece(s.out_w, 6);
     let outputs = piece(product.m, 16);
     let pairs = s.in_channels / s.groups * s.kernel_h;
@@ -206,7 +200,7 @@ pub(super) fn backward_weight(
     ]);
     Some(Choice {
         variant: format!("strip {outputs}x{tap_rows}x{strip_w}"),
-        parts: [&[STRIP_WEIGHT, rows(unpool)][..], &product.files].concat(),
+        parts: [&[STRIP_WEIGHT, row_part(unpool)][..], &product.files].concat(),
         constants,
         workgroup_size: [lanes, 1, 1],
         workgroups: product.problems

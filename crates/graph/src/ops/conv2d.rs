@@ -299,7 +299,11 @@ impl Rule for Conv2d {
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
         let arguments = arguments(to, node)?;
         to.emit(
-            Kernel::Conv2d(kernel::Conv2d { shape: self.shape, pool: kernel::Pooling::None, tail: Tail::default() }),
+            Kernel::Conv2d(kernel::Conv2d {
+                shape: self.shape,
+                pool: kernel::Pooling::None,
+                tail: Tail::default(),
+            }),
             arguments,
         );
         Ok(())

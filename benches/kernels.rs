@@ -9,7 +9,7 @@ use kiln::{
     device::Device,
     kernel::{
         Access, Backend, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, DType, HostRef,
-        Kernel, Launch, Matmul, MaxPool2d, PoolShape, Tail, splits_for,
+        Kernel, Launch, Matmul, MaxPool2d, PoolShape, Pooling, Tail, splits_for,
     },
 };
 

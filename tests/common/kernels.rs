@@ -10,10 +10,12 @@ use kiln_kernel::{
     CustomFunction, CustomInput, CustomValue, DType, Dropout, Elementwise, Embedding, EmbeddingBackward,
     Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply, Layout, Lion, Matmul,
     MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot, Operand, Pad,
-    PoolShape, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax,
-    SoftmaxBackward, Source, Step, SumSplits, SumSquares, Tail, Tally, ToIndices, Unary, random::Stream,
-    splits_for,
+    PoolShape, Pooling, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax,
+    SoftmaxBackward, Source, Step, SumSquares, Tail, Tally, ToIndices, Unary, random::Stream, splits_for,
 };
+
+#[path = "fused.rs"]
+mod fused;
 
 /// A kernel of the table.
 pub struct Case {
@@ -39,6 +41,9 @@ pub fn table() -> Vec<Case> {
     labelled(&mut add);
     training(&mut add);
     custom(&mut add);
+    fused::pooled(&mut add);
+    fused::row_sums(&mut add);
+    fused::pairs(&mut add);
     cases
 }
 
@@ -176,12 +181,6 @@ fn reductions(add: Add<'_>) {
         "reduce 80,000 rows".into(),
         Kernel::Reduce(reduce(ReduceOp::Sum, &[(80_000, 2)], &[(2, 1)], 160_000)),
     );
-    for (splits, weight_len, bias_len) in [(1, 5, 2), (7, 33, 5), (43, 300, 0), (1024, 3, 1), (100, 9, 4)] {
-        add(
-            format!("sum_splits {splits} {weight_len} {bias_len}"),
-            Kernel::SumSplits(SumSplits { splits, weight_len, bias_len }),
-        );
-    }
 }
 
 fn matmul(batch: u32, m: u32, n: u32, k: u32) -> Matmul {
@@ -774,6 +773,12 @@ fn norms(add: Add<'_>) {
 
 /// What each argument holds before the launch; results start as NaN, so that an element that is not written shows.
 pub fn inputs(kernel: &Kernel, seed: u64) -> Vec<Host> {
+    if let Kernel::Pair(pair) = kernel {
+        let mut all = inputs(&pair.first, seed);
+        let of_second = inputs(&pair.second, seed + 1000).into_iter().enumerate();
+        all.extend(of_second.filter(|(i, _)| !pair.shared.iter().any(|s| s.0 == *i)).map(|(_, host)| host));
+        return all;
+    }
     let positive = needs_positive(kernel);
     kernel
         .bindings()
@@ -792,6 +797,10 @@ pub fn inputs(kernel: &Kernel, seed: u64) -> Vec<Host> {
                     Host::U32(labels(kernel, &random, len))
                 }
 
+                // which of a window's four results was the largest
+                (DType::U32, "places") if binding.access == Access::Read => {
+                    Host::U32((0..len as u32).map(|i| random.below(i, 4)).collect())
+                }
                 (DType::U32, "segments") => Host::U32(segments(kernel, len / 2)),
                 (DType::U32, "block_segments") => {
                     // the last is past the parameters

@@ -16,7 +16,7 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step};
 
-use crate::{choose, custom, functions};
+use crate::{choose, custom, functions, pair};
 
 /// What kind of machine executes the shaders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,8 +145,10 @@ pub struct Assembled {
     pub workgroup_size: [u32; 3],
     /// Workgroups along x, y, z.
     pub workgroups: [u32; 3],
+    /// Workgroups that have work, which the grid is folded from.
+    pub(crate) number: u64,
     /// (file, first line in `wgsl`, counted from 1), in the order of the text.
-    parts: Vec<(Cow<'static, str>, usize)>,
+    pub(crate) parts: Vec<(Cow<'static, str>, usize)>,
 }
 
 impl Assembled {
@@ -175,13 +177,75 @@ impl Assembled {
     }
 }
 
+/// One of the dispatches that run a kernel.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// What is dispatched: the kernel, or one of a pair.
+    pub kernel: Kernel,
+    /// Which of the whole kernel's arguments it binds, in the order of its own bindings.
+    pub arguments: Vec<usize>,
+    /// Its text.
+    pub assembled: Assembled,
+}
+
+/// How a kernel runs on a device: as one dispatch, or, if it is a pair that cannot be one there, as two.
+#[derive(Clone, Debug)]
+pub struct Dispatches {
+    /// The variant in words: `strip 16x1x13 | strip 16x3x6`, or `apart: ...`.
+    pub variant: String,
+    /// In the order in which they run.
+    pub each: Vec<Dispatch>,
+}
+
+/// Puts together the WGSL of all dispatches of a kernel.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn dispatches(kernel: &Kernel, facts: &Facts) -> Result<Dispatches, BackendError> {
+    let one = |kernel: &Kernel, arguments: Vec<usize>, assembled: Assembled| Dispatch {
+        kernel: kernel.clone(),
+        arguments,
+        assembled,
+    };
+    let all = || (0..kernel.bindings().len()).collect::<Vec<_>>();
+    let Kernel::Pair(of) = kernel else {
+        let assembled = assemble(kernel, facts)?;
+        return Ok(Dispatches {
+            variant: assembled.variant.clone(),
+            each: vec![one(kernel, all(), assembled)],
+        });
+    };
+    match pair::assemble(kernel, of, facts)? {
+        Ok(assembled) => {
+            Ok(Dispatches { variant: assembled.variant.clone(), each: vec![one(kernel, all(), assembled)] })
+        }
+        Err(reason) => {
+            let (first, second) = (assemble(&of.first, facts)?, assemble(&of.second, facts)?);
+            let variant = format!("apart: {reason}: {} | {}", first.variant, second.variant);
+            let of_first = (0..of.first.bindings().len()).collect();
+            let each = vec![one(&of.first, of_first, first), one(&of.second, of.second_bindings(), second)];
+            Ok(Dispatches { variant, each })
+        }
+    }
+}
+
 /// Puts a kernel's WGSL together for a device.
 ///
 /// # Errors
 /// [`BackendError::Limit`] where the grid is larger than the device allows, [`BackendError::Validation`]
-/// where a constant is not a finite number.
+/// where a constant is not a finite number, or where a pair needs two [`dispatches`].
 pub fn assemble(kernel: &Kernel, facts: &Facts) -> Result<Assembled, BackendError> {
-    let choice = choose::choose(kernel, facts)?;
+    if let Kernel::Pair(of) = kernel {
+        return pair::assemble(kernel, of, facts)?.map_err(|reason| BackendError::Validation {
+            label: kernel.to_string(),
+            message: format!("apart: {reason}"),
+        });
+    }
+    with_choice(kernel, choose::choose(kernel, facts)?, facts)
+}
+
+/// As [`assemble`], with what was chosen for the kernel.
+pub(crate) fn with_choice(kernel: &Kernel, choice: Choice, facts: &Facts) -> Result<Assembled, BackendError> {
     let workgroups = fold(kernel, choice.workgroups, facts.limits.max_workgroups_per_dimension)?;
 
     let mut wgsl = String::new();
@@ -233,12 +297,13 @@ pub fn assemble(kernel: &Kernel, facts: &Facts) -> Result<Assembled, BackendErro
         variant: choice.variant,
         workgroup_size: choice.workgroup_size,
         workgroups,
+        number: choice.workgroups,
         parts,
     })
 }
 
 /// A grid of at least `count` workgroups with as few rows as fit, and as few workgroups too many.
-fn fold(kernel: &Kernel, count: u64, most: u32) -> Result<[u32; 3], BackendError> {
+pub(crate) fn fold(kernel: &Kernel, count: u64, most: u32) -> Result<[u32; 3], BackendError> {
     let most = u64::from(most).max(1);
     let count = count.max(1);
     if count > most * most || count > u64::from(u32::MAX) {

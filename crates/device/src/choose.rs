@@ -1,7 +1,7 @@
 //! Which files, workgroup and grid a kernel gets: one pure function of the kernel and the device's facts.
 
 use kiln_kernel::{
-    BackendError, Constant, GROUP_BLOCK, GatherType, Kernel, PoolShape, SegmentNorms, Softmax,
+    BackendError, Constant, GROUP_BLOCK, GatherType, Kernel, Pair, PoolShape, SegmentNorms, Softmax,
 };
 
 use crate::{
@@ -40,10 +40,7 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             let rows = k.kept.len() as u64 * u64::from(k.splits);
             rows_of(facts, part!("reduce.wgsl"), rows, k.reduced.len().div_ceil(k.splits as usize), 1)
         }
-        Kernel::SumSplits(k) => {
-            let elements = u64::from(k.weight_len) + u64::from(k.bias_len);
-            rows_of(facts, part!("sum_splits.wgsl"), elements, k.splits as usize, 1)
-        }
+        Kernel::SumParts(_) | Kernel::DenseCrossEntropy(_) => unreachable!("TEMP"),
         Kernel::MaxPool2d(k) => {
             let parts = [INDEX, part!("max_pool2d.wgsl")];
             windows(&k.shape, flat_of(facts, &parts, k.shape.y_len() as u32, steps))
@@ -202,9 +199,41 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
         Kernel::Custom(k) => {
             flat_of(facts, &[part!("custom.wgsl")], k.shape.elements() as u32, u64::from(u32::MAX))
         }
+        Kernel::Pair(_) => {
+            return Err(BackendError::Validation {
+                label: kernel.to_string(),
+                message: "each kernel of a pair is chosen for".to_owned(),
+            });
+        }
     };
     choice.parts.splice(0..0, functions::parts(kernel));
     Ok(choice)
+}
+
+/// How the kernels of a pair run in one launch, or why they do not: of the text's reasons the one that comes before it.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn choose_pair(
+    pair: &Pair,
+    facts: &Facts,
+) -> Result<Result<(Choice, Choice), String>, BackendError> {
+    let (first, second) = (&pair.first, &pair.second);
+    let chosen = match gemm::choose_pair(first, second, facts)? {
+        Some(Ok((mut a, mut b))) => {
+            a.parts.splice(0..0, functions::parts(first));
+            b.parts.splice(0..0, functions::parts(second));
+            (a, b)
+        }
+        Some(Err(reason)) => return Ok(Err(reason)),
+        None => (choose(first, facts)?, choose(second, facts)?),
+    };
+    let sizes = (chosen.0.workgroup_size, chosen.1.workgroup_size);
+    Ok(if sizes.0 == sizes.1 {
+        Ok(chosen)
+    } else {
+        Err(format!("workgroups of {:?} and {:?} invocations", sizes.0, sizes.1))
+    })
 }
 
 /// A flat list of elements, `PER_INVOCATION` to an invocation: one on a GPU, which wants many invocations; some more on

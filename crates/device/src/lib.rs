@@ -13,6 +13,7 @@ mod device;
 mod functions;
 mod gemm;
 mod memory;
+mod pair;
 mod pipeline;
 mod probe;
 mod profile;

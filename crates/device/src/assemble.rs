@@ -7,14 +7,14 @@
 //! - one `const` line for each of [`Kernel::constants`] and for each choice made for the device;
 //! - `epilogue(v: f32, i: u32) -> f32` from the kernel's tail, with the tail's operands as bindings `tail0`,
 //!   `tail1`, ... behind the kernel's own;
-//! - `source_index`, `kept_index` and `reduced_index` from its layouts.
+//! - `source_index`, `kept_index` and `reduced_index` from its layouts, `sum_part` from a table of sums.
 //!
 //! A kernel's own bindings are declared in its file, under the names of [`Kernel::bindings`]; a test compares
 //! what naga reflects with what the kernel declares.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step};
+use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step, SumPart};
 
 use crate::{choose, custom, functions};
 
@@ -296,7 +296,47 @@ fn layouts(out: &mut String, kernel: &Kernel) {
             layout(out, "kept_index", &k.kept);
             layout(out, "reduced_index", &k.reduced);
         }
+        Kernel::SumParts(k) => sum_part(out, &k.parts),
         _ => {}
+    }
+}
+
+/// `fn sum_part(i: u32) -> SumPart`: where the terms of the i-th sum of [`kiln_kernel::SumParts`] lie, and its result.
+fn sum_part(out: &mut String, parts: &[SumPart]) {
+    out.push_str("struct SumPart { first: u32, stride: u32, splits: u32, place: u32 }\n");
+    out.push_str("fn sum_part(i: u32) -> SumPart {\n    var part: SumPart;\n");
+    let mut behind = 0;
+    let numbered: Vec<(u32, SumPart)> = parts
+        .iter()
+        .map(|&part| {
+            let first = behind;
+            behind += part.len;
+            (first, part)
+        })
+        .collect();
+    choose_part(out, &numbered, 1);
+    out.push_str("    return part;\n}\n");
+}
+
+/// Halves the parts until one is left, so that an element is found in few comparisons.
+fn choose_part(out: &mut String, parts: &[(u32, SumPart)], depth: usize) {
+    let indent = "    ".repeat(depth);
+    match parts {
+        [] => {}
+        [(start, p)] => {
+            let SumPart { from, stride, splits, to, .. } = p;
+            let j = if *start == 0 { "i".to_owned() } else { format!("(i - {start}u)") };
+            let _ =
+                writeln!(out, "{indent}part = SumPart({from}u + {j}, {stride}u, {splits}u, {to}u + {j});");
+        }
+        _ => {
+            let (before, behind) = parts.split_at(parts.len() / 2);
+            let _ = writeln!(out, "{indent}if (i < {}u) {{", behind[0].0);
+            choose_part(out, before, depth + 1);
+            let _ = writeln!(out, "{indent}}} else {{");
+            choose_part(out, behind, depth + 1);
+            let _ = writeln!(out, "{indent}}}");
+        }
     }
 }
 

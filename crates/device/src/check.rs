@@ -169,6 +169,7 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
             "there are more blocks than one launch takes, or no parameters",
         ),
         Kernel::Advance(_) => Ok(()),
+        Kernel::Pair(_) => unreachable!("TEMP"),
         Kernel::Custom(k) => {
             let names: Vec<&str> = k.inputs.iter().map(|input| &*input.name).collect();
             kiln_kernel::Custom::check_names(&k.name, &names)

@@ -10,9 +10,9 @@ use kiln_kernel::{
     CustomFunction, CustomInput, CustomValue, DType, DenseCrossEntropy, Dropout, Elementwise, Embedding,
     EmbeddingBackward, Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply,
     Layout, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot,
-    Operand, Pad, PoolShape, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd,
-    Softmax, SoftmaxBackward, Source, Step, SumPart, SumParts, SumSquares, Tail, Tally, ToIndices, Unary,
-    random::Stream, splits_for,
+    Operand, Pad, PoolShape, Pooling, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms,
+    Sgd, Softmax, SoftmaxBackward, Source, Step, SumPart, SumParts, SumSquares, Tail, Tally, ToIndices,
+    Unary, random::Stream, splits_for,
 };
 
 /// A kernel of the table.

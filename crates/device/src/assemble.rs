@@ -452,6 +452,30 @@ mod tests {
     }
 
     #[test]
+    fn sums_are_found_by_halving() {
+        let part = |len, from, to| SumPart { len, splits: 3, from, stride: 9, to };
+        let mut out = String::new();
+        sum_part(&mut out, &[part(4, 0, 64), part(5, 4, 0), part(2, 30, 70)]);
+        let lines: Vec<&str> = out.lines().map(str::trim).collect();
+        assert_eq!(
+            lines[3..],
+            [
+                "if (i < 4u) {",
+                "part = SumPart(0u + i, 9u, 3u, 64u + i);",
+                "} else {",
+                "if (i < 9u) {",
+                "part = SumPart(4u + (i - 4u), 9u, 3u, 0u + (i - 4u));",
+                "} else {",
+                "part = SumPart(30u + (i - 9u), 9u, 3u, 70u + (i - 9u));",
+                "}",
+                "}",
+                "return part;",
+                "}"
+            ]
+        );
+    }
+
+    #[test]
     fn grids_fold_past_the_limit() {
         let kernel = Kernel::Advance(kiln_kernel::Advance { batch: 1, steps: 1 });
         for count in [1u64, 65_535, 65_536, 131_071, 1_000_003] {

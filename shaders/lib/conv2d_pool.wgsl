@@ -1,5 +1,5 @@
-// Of each window of results of conv2d.wgsl the largest is an element of y: the first in row-major order of equal ones. The
-// tail comes before, with the index that a result has unpooled.
+// Of each window of results of conv2d.wgsl the largest, the first in row-major order of equal ones, becomes an element of
+// y.
 
 // Image, row and column of an output position: numbered window by window.
 fn output_position(j: u32) -> vec3<u32> {
@@ -21,14 +21,10 @@ fn strip_store(n: u32, z: u32, m: u32, h: u32, w: u32, results: array<f32, WINDO
 
 // (h, w) is the window's first place.
 fn pool(plane: u32, h: u32, w: u32, results: array<f32, WINDOW>) {
-    let first = (plane * OUT_H + h) * OUT_W + w;
-    var largest = epilogue(results[0], first);
+    var largest = results[0];
     var place = 0u;
-    let right = epilogue(results[1], first + 1u);
-    if (right > largest) { largest = right; place = 1u; }
-    let below = epilogue(results[2], first + OUT_W);
-    if (below > largest) { largest = below; place = 2u; }
-    let last = epilogue(results[3], first + OUT_W + 1u);
-    if (last > largest) { largest = last; place = 3u; }
+    if (results[1] > largest) { largest = results[1]; place = 1u; }
+    if (results[2] > largest) { largest = results[2]; place = 2u; }
+    if (results[3] > largest) { largest = results[3]; place = 3u; }
     store_largest((plane * (OUT_H / 2u) + h / 2u) * (OUT_W / 2u) + w / 2u, largest, place);
 }

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use kiln_device::Device;
 use kiln_kernel::{
-    Access, Backend, BackendError, Elementwise, Kernel, Launch, Layout, Matmul, Operand, Source, Tail,
+    Access, Backend, BackendError, Binding, Elementwise, Kernel, Launch, Layout, Matmul, Operand, Source,
+    Tail,
 };
 use serde::Serialize;
 
@@ -77,11 +78,8 @@ pub fn profile_step(
         let text = launch.kernel.to_string();
         let name = text.split('(').next().unwrap_or(&text);
         let flops = 1e-9 * launch.kernel.flops() as f64;
-        let bytes = launch.kernel.bindings().iter().map(|b| {
-            let touches = if b.access == Access::ReadWrite { 8.0 } else { 4.0 };
-            touches * b.len as f64
-        });
-        let bytes = 1e-9 * bytes.sum::<f64>();
+        let touched = |b: &Binding| if b.access == Access::ReadWrite { 8.0 } else { 4.0 } * b.len as f64;
+        let bytes = 1e-9 * launch.kernel.bindings().iter().map(touched).sum::<f64>();
         // a clock may be too coarse for a short launch
         let seconds = seconds[i].max(1e-9);
         let least = (flops / peak_gflops).max(bytes / peak_gbytes);

@@ -100,9 +100,10 @@ fn table(profile: &Profile, step: f64) -> String {
         ]);
     }
     format!(
-        "\n{table}\nlaunches      {} together; a whole step takes {}\n\
+        "\n{}\n\nlaunches      {} together; a whole step takes {}\n\
          peak          {:.0} GFLOP/s (product of 1024 x 1024), {:.1} GB/s (copy); \"of peak\" is the least time that \
          these allow over the time taken",
+        table.render(),
         time(profile.seconds),
         time(step),
         profile.peak_gflops,

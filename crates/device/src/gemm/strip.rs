@@ -108,9 +108,14 @@ fn outputs(s: &Source, strip: u32) -> u32 {
     piece(s.result_channels, (768 / (strip * s.shape.kernel_w)).clamp(4, 16))
 }
 
+/// The most results of one channel in a strip: with 20 a driver takes four times as long to compile as with 14.
+fn most_results(s: &Source) -> u32 {
+    (192 / s.shape.kernel_w).clamp(1, 14)
+}
+
 /// Rows and columns of a strip.
 fn strip_size(s: &Source) -> (u32, u32) {
-    let most = (192 / s.shape.kernel_w).clamp(1, 14);
+    let most = most_results(s);
     let strip_w = piece(s.result_w, most);
     (piece(s.result_h, most / strip_w), strip_w)
 }
@@ -124,7 +129,7 @@ fn window_size(s: &Source, lanes: u32) -> (u32, u32) {
         let loads = 2 * span(strip_w, s.stride_w, &s.shape) + (outputs * s.shape.kernel_w).div_ceil(lanes);
         u64::from(tiles) * u64::from(3 * multiplications + 70 * loads)
     };
-    let widest = s.result_w.min(192 / s.shape.kernel_w / 2).clamp(2, 14);
+    let widest = s.result_w.min(most_results(s) / 2).max(2);
     (2, (2..=widest).step_by(2).min_by_key(|&strip_w| cost(strip_w)).unwrap_or(2))
 }
 

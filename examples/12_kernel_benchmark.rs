@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use kiln::{
-    kernel::{Conv2d, ConvShape, HostRef, Kernel, Launch, Matmul, Tail},
+    kernel::{Conv2d, ConvShape, HostRef, Kernel, Launch, Matmul, Pooling, Tail},
     prelude::*,
 };
 

@@ -67,7 +67,7 @@ pub(super) fn pooled(add: Add<'_>) {
         ("conv1 of mnist-cnn", conv(2, 1, (28, 28), 32, (3, 3), (1, 1), (0, 0), (1, 1), 1)),
         ("padded", cropped(conv(3, 2, (9, 8), 5, (3, 3), (1, 1), (1, 0), (1, 1), 1))),
     ] {
-        let positions = (shape.out_h * shape.out_w) as usize;
+        let positions = (shape.out_h * shape.out_w / 4) as usize;
         let tail = channel_tail(shape.batch as usize, shape.out_channels as usize, positions);
         for pool in [Pooling::Max, Pooling::MaxAndPlaces] {
             let kernel = Kernel::Conv2d(Conv2d { shape, pool, tail: tail.clone() });

@@ -347,11 +347,9 @@ fn rows(len: u32, others: bool) -> Result<(), String> {
 }
 
 fn tail(kernel: &Kernel, tail: &Tail) -> Result<(), String> {
-    // The index that a tail sees counts the result's elements, of a convolution those before pooling.
-    let results = match kernel {
-        Kernel::Conv2d(k) => k.shape.y_len() as u64,
-        _ => kernel.bindings().iter().find(|b| b.access == Access::Write).map_or(0, |b| b.len as u64),
-    };
+    // The index that a tail sees counts the result's elements.
+    let result = kernel.bindings().into_iter().find(|b| b.access == Access::Write);
+    let results = result.map_or(0, |b| b.len as u64);
     for (k, operand) in tail.operands.iter().enumerate() {
         layout(&format!("tail{k}"), &operand.layout, results, operand.len)?;
     }

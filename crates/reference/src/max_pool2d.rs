@@ -116,7 +116,7 @@ pub(crate) fn max_pool2d_backward<T: Real>(
 
 fn backward_plane<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut [T]) {
     if T::FAST && is_2x2(s) {
-        return vectorize(|| backward_plane_2x2(s, x, dy, dx));
+        return backward_plane_2x2(s, x, dy, dx);
     }
     dx.fill(T::ZERO);
     for oh in 0..s.out_h {
@@ -147,36 +147,35 @@ fn max_plane_2x2<T: Real>(s: &PoolShape, x: &[T], y: &mut [T]) {
     }
 }
 
-#[inline(always)]
+/// The longest row of windows whose places are kept on the stack.
+const ROW: usize = 64;
+
+/// The windows' places are found again, a row of windows at a time, and the gradients put there.
 fn backward_plane_2x2<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut [T]) {
     let (in_w, out_w) = (s.in_w as usize, s.out_w as usize);
+    let (mut rows, mut largest, mut places) = ([T::ZERO; 4 * ROW], [T::ZERO; ROW], [0; ROW]);
     let bands = x.chunks_exact(2 * in_w).zip(dx.chunks_exact_mut(2 * in_w));
     for ((x, dx), dy) in bands.zip(dy.chunks_exact(out_w)) {
-        let ((x0, x1), (dx0, dx1)) = (x.split_at(in_w), dx.split_at_mut(in_w));
-        // A few windows at a time, in loops of fixed length: these become selects of whole vectors, where
-        // branches would have the processor guess which of four is the largest.
-        // Two rounds, each won by the first unless the second is larger, as in a walk in order.
-        for first in (0..out_w).step_by(8) {
-            let count = (out_w - first).min(8);
-            let (mut u, mut l, mut d) = ([[T::ZERO; 2]; 8], [[T::ZERO; 2]; 8], [T::ZERO; 8]);
-            u.as_flattened_mut()[..2 * count].copy_from_slice(&x0[2 * first..2 * (first + count)]);
-            l.as_flattened_mut()[..2 * count].copy_from_slice(&x1[2 * first..2 * (first + count)]);
-            d[..count].copy_from_slice(&dy[first..first + count]);
-            for ((u, l), d) in u.iter_mut().zip(&mut l).zip(d) {
-                let (right, low_right) = (u[1] > u[0], l[1] > l[0]);
-                let top = if right { u[1] } else { u[0] };
-                let bottom = if low_right { l[1] } else { l[0] };
-                let low = bottom > top;
-                let (to_top, to_bottom) = (d.keep_if(!low), d.keep_if(low));
-                *u = [to_top.keep_if(!right), to_top.keep_if(right)];
-                *l = [to_bottom.keep_if(!low_right), to_bottom.keep_if(low_right)];
-            }
-            dx0[2 * first..2 * (first + count)].copy_from_slice(&u.as_flattened()[..2 * count]);
-            dx1[2 * first..2 * (first + count)].copy_from_slice(&l.as_flattened()[..2 * count]);
+        for first in (0..out_w).step_by(ROW) {
+            let count = (out_w - first).min(ROW);
+            let (columns, rows) = (2 * first..2 * (first + count), &mut rows[..4 * count]);
+            rows[..2 * count].copy_from_slice(&x[columns.clone()]);
+            rows[2 * count..].copy_from_slice(&x[in_w..][columns.clone()]);
+            pool(rows, count, &mut largest[..count], &mut places[..count]);
+            let (dy, places) = (&dy[first..first + count], &places[..count]);
+            let (upper, lower) = dx.split_at_mut(in_w);
+            let (upper, lower) = (&mut upper[columns.clone()], &mut lower[columns]);
+            vectorize(|| {
+                let pairs = upper.as_chunks_mut::<2>().0.iter_mut().zip(lower.as_chunks_mut::<2>().0);
+                for ((upper, lower), (d, &place)) in pairs.zip(dy.iter().zip(places)) {
+                    *upper = [d.keep_if(place == 0), d.keep_if(place == 1)];
+                    *lower = [d.keep_if(place == 2), d.keep_if(place == 3)];
+                }
+            });
         }
         // What no window covers: the last column of an odd width.
-        dx0[2 * out_w..].fill(T::ZERO);
-        dx1[2 * out_w..].fill(T::ZERO);
+        dx[2 * out_w..in_w].fill(T::ZERO);
+        dx[in_w + 2 * out_w..].fill(T::ZERO);
     }
     dx[2 * s.out_h as usize * in_w..].fill(T::ZERO);
 }

@@ -214,14 +214,11 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
     Ok(choice)
 }
 
-/// How the kernels of a pair run in one launch, or why they do not: of the text's reasons the one that comes before it.
+/// How the kernels of a pair run in one launch, or why they do not.
 ///
 /// # Errors
 /// As [`choose`].
-pub(crate) fn choose_pair(
-    pair: &Pair,
-    facts: &Facts,
-) -> Result<Result<(Choice, Choice), String>, BackendError> {
+pub(crate) fn choose_pair(pair: &Pair, facts: &Facts) -> Result<gemm::Together, BackendError> {
     let (first, second) = (&pair.first, &pair.second);
     let chosen = match gemm::choose_pair(first, second, facts)? {
         Some(Ok((mut a, mut b))) => {

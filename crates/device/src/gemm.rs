@@ -308,7 +308,7 @@ fn tiled(product: &Product, facts: &Facts) -> Choice {
     with_tile(product, &best_tile(product, facts))
 }
 
-/// The tile of least cost. The smallest with four columns is for devices below the least that WebGPU asks for.
+/// The tile of least cost; on devices below the least that WebGPU asks for, a small one that suits every product.
 fn best_tile(product: &Product, facts: &Facts) -> Tile {
     let busy = busy(facts);
     TILES
@@ -319,14 +319,15 @@ fn best_tile(product: &Product, facts: &Facts) -> Tile {
         .unwrap_or(TILES[TILES.len() - 2])
 }
 
+/// How two kernels run in one launch, or why they do not.
+pub(crate) type Together = Result<(Choice, Choice), String>;
+
 /// How much longer than one after the other two products may take in one launch: where they are small, a launch saved is
 /// worth more.
 const PAIR_COST: f64 = 1.1;
 
 /// The variants with which two products run in one launch: workgroups of as many invocations, and workgroup memory for
-/// both.
-///
-/// `Ok(Err(_))` says why they cannot, or should not.
+/// both. Or why they cannot, or should not; `None` if one is no product.
 ///
 /// # Errors
 /// As [`choose`].
@@ -334,7 +335,7 @@ pub(crate) fn choose_pair(
     first: &Kernel,
     second: &Kernel,
     facts: &Facts,
-) -> Result<Option<Result<(Choice, Choice), String>>, BackendError> {
+) -> Result<Option<Together>, BackendError> {
     let (Some(a), Some(b)) = (Product::of(first), Product::of(second)) else { return Ok(None) };
     if cpu_lanes(facts).is_some() {
         // one subgroup each, and no workgroup memory

@@ -12,8 +12,10 @@ use crate::plan::{
     lower::{Lowered, Storage},
 };
 
-pub(crate) fn assign(lowered: Lowered, naive_bytes: u64) -> Plan {
-    let Lowered { launches, storages, fetches, literals } = lowered;
+/// `value_bytes` are those of all recorded operations' results.
+pub(crate) fn assign(lowered: Lowered, value_bytes: u64) -> Plan {
+    let Lowered { launches, storages, fetches, literals, besides } = lowered;
+    let naive_bytes = value_bytes + 4 * besides as u64;
     // a range of another storage lives in that
     let home = |s: Storage| storages[s.0].within.map_or((s, 0), |(whole, offset)| (whole, offset));
     // first and last launch that touch each storage

@@ -46,6 +46,8 @@ pub(crate) struct Lowered {
     pub(crate) fetches: Vec<(String, Storage, Shape)>,
     /// Given numbers, by the buffer that holds them.
     pub(crate) literals: BTreeMap<Arc<str>, Arc<[f32]>>,
+    /// Elements of the workspace that are no recorded operation's result: parts of sums, views that had to be written out.
+    pub(crate) besides: usize,
 }
 
 impl Lowered {
@@ -70,6 +72,8 @@ pub(crate) struct Lowering<'a> {
     /// The core's result, which the attached tail writes under another tensor.
     redirect: Option<(Tensor, Tensor)>,
     label: Arc<str>,
+    /// As [`Lowered::besides`].
+    besides: usize,
 }
 
 /// How an elementwise function reads a tensor.
@@ -102,6 +106,7 @@ pub(crate) fn lower(
         literals: BTreeMap::new(),
         redirect: None,
         label: "".into(),
+        besides: 0,
     };
     let copies = to.place_gradients(&units, request)?;
     for unit in &units {
@@ -138,7 +143,7 @@ pub(crate) fn lower(
             i32::MAX
         )));
     }
-    Ok(Lowered { launches: to.launches, storages: to.storages, fetches, literals: to.literals })
+    Ok(Lowered { launches: to.launches, storages: to.storages, fetches, literals: to.literals, besides: to.besides })
 }
 
 impl Lowering<'_> {
@@ -149,6 +154,7 @@ impl Lowering<'_> {
 
     /// A buffer of real numbers for the launches of one operation only.
     pub(crate) fn scratch(&mut self, len: usize) -> Storage {
+        self.besides += len;
         self.store(StorageInfo { dtype: DType::F32, len, place: None, within: None })
     }
 
@@ -205,6 +211,7 @@ impl Lowering<'_> {
                 let shape = self.shape(tensor);
                 let reads = self.reads(tensor, &shape)?;
                 let y = self.result(tensor);
+                self.besides += shape.elements();
                 self.emit_elementwise(shape.elements(), reads, Tail::default(), Vec::new(), y);
                 Ok(y)
             }

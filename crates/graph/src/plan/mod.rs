@@ -143,7 +143,8 @@ pub struct Plan {
     pub literals: BTreeMap<Arc<str>, Arc<[f32]>>,
     /// Results that can be read.
     pub fetches: Vec<Fetch>,
-    /// Bytes that all values would take which the operations compute as they were recorded, each in a buffer of its own.
+    /// Bytes that the workspace would take if nothing were fused and each recorded operation's result had a buffer of its
+    /// own.
     pub naive_bytes: u64,
 }
 
@@ -164,13 +165,13 @@ impl Plan {
         for &t in &sinks {
             graph.info(t)?;
         }
-        let naive_bytes = rewrite::value_bytes(graph, &sinks);
+        let value_bytes = rewrite::value_bytes(graph, &sinks);
         let rewritten = rewrite::rewrite(graph, &sinks);
         let units = fuse::fuse(&rewritten, &sinks);
         let mut lowered = lower::lower(&rewritten, units, segments, request)?;
         sums::join(&mut lowered, segments);
         pairs::join(&mut lowered);
-        Ok(liveness::assign(lowered, naive_bytes))
+        Ok(liveness::assign(lowered, value_bytes))
     }
 
     /// Bytes of the workspace.

@@ -33,6 +33,7 @@ pub(super) fn join(lowered: &mut Lowered, segments: &Segments) {
     };
     let dtype = DType::F32;
     let all = lowered.store(StorageInfo { dtype, len, place: None, within: None });
+    lowered.besides += len - within.iter().map(|(s, _)| lowered.storages[s.0].len).sum::<usize>();
     for &(partial, offset) in &within {
         lowered.storages[partial.0].within = Some((all, offset));
     }

@@ -7,11 +7,12 @@ use kiln_kernel::{
     Access, Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AugmentDraw, AugmentRanges, AvgPool2d,
     AvgPool2dBackward, Binary, Border, CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d,
     Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Custom,
-    CustomFunction, CustomInput, CustomValue, DType, Dropout, Elementwise, Embedding, EmbeddingBackward,
-    Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply, Layout, Lion, Matmul,
-    MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot, Operand, Pad,
-    PoolShape, Pooling, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax,
-    SoftmaxBackward, Source, Step, SumSquares, Tail, Tally, ToIndices, Unary, random::Stream, splits_for,
+    CustomFunction, CustomInput, CustomValue, DType, DenseCrossEntropy, Dropout, Elementwise, Embedding,
+    EmbeddingBackward, Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply,
+    Layout, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot,
+    Operand, Pad, PoolShape, Pooling, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms,
+    Sgd, Softmax, SoftmaxBackward, Source, Step, SumPart, SumParts, SumSquares, Tail, Tally, ToIndices,
+    Unary, random::Stream, splits_for,
 };
 
 #[path = "fused.rs"]
@@ -181,6 +182,36 @@ fn reductions(add: Add<'_>) {
         "reduce 80,000 rows".into(),
         Kernel::Reduce(reduce(ReduceOp::Sum, &[(80_000, 2)], &[(2, 1)], 160_000)),
     );
+    sums_of_parts(add);
+}
+
+fn sums_of_parts(add: Add<'_>) {
+    let part = |len, splits, from, stride, to| SumPart { len, splits, from, stride, to };
+    for (name, parts) in [
+        ("one of one", vec![part(1, 1, 0, 1, 0)]),
+        ("a weight and its bias", vec![part(300, 43, 0, 305, 64), part(5, 43, 300, 305, 0)]),
+        ("few, far apart", vec![part(3, 1024, 7, 65, 5)]),
+        // conv1, conv2 and fc1 of mnist-cnn at batch 8: weight and bias in turn, the parameters in order.
+        (
+            "of mnist-cnn",
+            vec![
+                part(288, 64, 0, 320, 0),
+                part(32, 64, 288, 320, 320),
+                part(18_432, 4, 20_480, 18_496, 384),
+                part(64, 4, 38_912, 18_496, 18_816),
+                part(36_864, 1, 94_464, 36_928, 18_880),
+                part(64, 1, 131_328, 36_928, 55_744),
+            ],
+        ),
+        // Not in the order of the results, with gaps; grids that are no whole workgroups.
+        ("of seven", (0..7).map(|i| part(33 * i + 1, 3 * i + 1, 5000 * i, 230, 2000 - 300 * i)).collect()),
+    ] {
+        let end = |p: &SumPart| p.from + (p.splits - 1) * p.stride + p.len;
+        let partial_len = parts.iter().map(end).max().expect("a part");
+        let gradients_len = parts.iter().map(|p| p.to + p.len).max().expect("a part") + 9;
+        let kernel = SumParts { parts, partial_len, gradients_len };
+        add(format!("sum_parts {name}"), Kernel::SumParts(kernel));
+    }
 }
 
 fn matmul(batch: u32, m: u32, n: u32, k: u32) -> Matmul {
@@ -385,6 +416,8 @@ fn pooling(add: Add<'_>) {
             format!("max_pool2d {name}"),
             Kernel::MaxPool2d(MaxPool2d { shape, places: false, tail: tail.clone() }),
         );
+        let kernel = MaxPool2d { shape, places: true, tail: tail.clone() };
+        add(format!("max_pool2d_with_places {name}"), Kernel::MaxPool2d(kernel));
         let kernel = MaxPool2dBackward { shape, tail: tail.clone() };
         add(format!("max_pool2d_backward {name}"), Kernel::MaxPool2dBackward(kernel));
         for count_include_pad in [false, true] {
@@ -400,8 +433,10 @@ fn pooling(add: Add<'_>) {
     {
         let positions = (shape.out_h * shape.out_w) as usize;
         let tail = channel_tail(2, 3, positions);
-        let kernel = MaxPool2d { shape, places: false, tail: tail.clone() };
-        add(format!("max_pool2d {name} with a tail"), Kernel::MaxPool2d(kernel));
+        for places in [false, true] {
+            let kernel = MaxPool2d { shape, places, tail: tail.clone() };
+            add(format!("max_pool2d {name} with a tail, places {places}"), Kernel::MaxPool2d(kernel));
+        }
         let kernel = AvgPool2d { shape, count_include_pad: true, tail };
         add(format!("avg_pool2d {name} with a tail"), Kernel::AvgPool2d(kernel));
         let tail = gradient_tail(shape.x_len());
@@ -433,6 +468,31 @@ fn rows(add: Add<'_>) {
             let kernel = CrossEntropyBackward { rows, classes, smoothing };
             let name = format!("cross_entropy_backward {rows}x{classes} {smoothing:?}");
             add(name, Kernel::CrossEntropyBackward(kernel));
+        }
+    }
+    // The first is the last layer of mnist-cnn.
+    for (rows, classes, features) in [
+        (64, 10, 64),
+        (1, 1, 1),
+        (67, 10, 130),
+        (5, 100, 163),
+        (3, 2, 8192),
+        (2, 1, 16_384),
+        (70, 33, 5),
+        (2, 16_384, 1),
+        (3, 64, 7),
+        (300, 65, 12),
+    ] {
+        for (bias, smoothing, gradient) in [
+            (true, Real(0.0), Some(Real(1.0 / 64.0))),
+            (false, Real(0.1), Some(Real(-2.0))),
+            (true, Real(0.1), None),
+            (false, Real(0.0), None),
+        ] {
+            let loss = CrossEntropy { rows, classes, smoothing, gradient };
+            let name =
+                format!("dense_cross_entropy {rows}x{classes}x{features} {bias} {smoothing:?} {gradient:?}");
+            add(name, Kernel::DenseCrossEntropy(DenseCrossEntropy { loss, features, bias }));
         }
     }
 }
@@ -903,6 +963,7 @@ fn labels(kernel: &Kernel, random: &Stream, len: usize) -> Vec<u32> {
     let classes = match kernel {
         Kernel::CrossEntropy(k) => k.classes,
         Kernel::CrossEntropyBackward(k) => k.classes,
+        Kernel::DenseCrossEntropy(k) => k.loss.classes,
         Kernel::OneHot(k) => k.classes,
         Kernel::RankRows(k) => k.classes,
         Kernel::Tally(k) => k.classes,

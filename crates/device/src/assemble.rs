@@ -7,14 +7,14 @@
 //! - one `const` line for each of [`Kernel::constants`] and for each choice made for the device;
 //! - `epilogue(v: f32, i: u32) -> f32` from the kernel's tail, with the tail's operands as bindings `tail0`,
 //!   `tail1`, ... behind the kernel's own;
-//! - `source_index`, `kept_index` and `reduced_index` from its layouts.
+//! - `source_index`, `kept_index` and `reduced_index` from its layouts, `sum_part` from a table of sums.
 //!
 //! A kernel's own bindings are declared in its file, under the names of [`Kernel::bindings`]; a test compares
 //! what naga reflects with what the kernel declares.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step};
+use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step, SumPart};
 
 use crate::{choose, custom, functions, pair};
 
@@ -361,7 +361,47 @@ fn layouts(out: &mut String, kernel: &Kernel) {
             layout(out, "kept_index", &k.kept);
             layout(out, "reduced_index", &k.reduced);
         }
+        Kernel::SumParts(k) => sum_part(out, &k.parts),
         _ => {}
+    }
+}
+
+/// `fn sum_part(i: u32) -> SumPart`: where the terms of the i-th sum of [`kiln_kernel::SumParts`] lie, and its result.
+fn sum_part(out: &mut String, parts: &[SumPart]) {
+    out.push_str("struct SumPart { first: u32, stride: u32, splits: u32, place: u32 }\n");
+    out.push_str("fn sum_part(i: u32) -> SumPart {\n    var part: SumPart;\n");
+    let mut behind = 0;
+    let numbered: Vec<(u32, SumPart)> = parts
+        .iter()
+        .map(|&part| {
+            let first = behind;
+            behind += part.len;
+            (first, part)
+        })
+        .collect();
+    choose_part(out, &numbered, 1);
+    out.push_str("    return part;\n}\n");
+}
+
+/// Halves the parts until one is left, so that an element is found in few comparisons.
+fn choose_part(out: &mut String, parts: &[(u32, SumPart)], depth: usize) {
+    let indent = "    ".repeat(depth);
+    match parts {
+        [] => {}
+        [(start, p)] => {
+            let SumPart { from, stride, splits, to, .. } = p;
+            let j = if *start == 0 { "i".to_owned() } else { format!("(i - {start}u)") };
+            let _ =
+                writeln!(out, "{indent}part = SumPart({from}u + {j}, {stride}u, {splits}u, {to}u + {j});");
+        }
+        _ => {
+            let (before, behind) = parts.split_at(parts.len() / 2);
+            let _ = writeln!(out, "{indent}if (i < {}u) {{", behind[0].0);
+            choose_part(out, before, depth + 1);
+            let _ = writeln!(out, "{indent}}} else {{");
+            choose_part(out, behind, depth + 1);
+            let _ = writeln!(out, "{indent}}}");
+        }
     }
 }
 
@@ -473,6 +513,30 @@ mod tests {
         assert_eq!(
             text(&Layout::new(5, [(3, 4), (4, 0), (2, 1)])),
             "fn at(i: u32) -> u32 { return 5u + (i / 8u) * 4u + (i % 2u); }\n"
+        );
+    }
+
+    #[test]
+    fn sums_are_found_by_halving() {
+        let part = |len, from, to| SumPart { len, splits: 3, from, stride: 9, to };
+        let mut out = String::new();
+        sum_part(&mut out, &[part(4, 0, 64), part(5, 4, 0), part(2, 30, 70)]);
+        let lines: Vec<&str> = out.lines().map(str::trim).collect();
+        assert_eq!(
+            lines[3..],
+            [
+                "if (i < 4u) {",
+                "part = SumPart(0u + i, 9u, 3u, 64u + i);",
+                "} else {",
+                "if (i < 9u) {",
+                "part = SumPart(4u + (i - 4u), 9u, 3u, 0u + (i - 4u));",
+                "} else {",
+                "part = SumPart(30u + (i - 9u), 9u, 3u, 70u + (i - 9u));",
+                "}",
+                "}",
+                "return part;",
+                "}"
+            ]
         );
     }
 

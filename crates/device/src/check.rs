@@ -4,14 +4,15 @@
 //! constants alone. What a shader does not guard itself is refused here, before anything is compiled.
 
 use kiln_kernel::{
-    Access, Accumulate, AugmentRanges, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType,
-    Kernel, Layout, MovingAverage, Pair, PoolShape, SegmentNorms, Softmax, Source, Tail, Tally,
+    Access, Accumulate, AugmentRanges, BackendError, Concat, ConvShape, DenseCrossEntropy, EmbeddingBackward,
+    GatherType, Kernel, Layout, MovingAverage, Pair, PoolShape, SegmentNorms, Softmax, Source, SumPart,
+    SumParts, Tail, Tally,
 };
 
 use crate::choose::is_disjoint;
 
 /// The most loop iterations that one invocation may run: lavapipe of Mesa 22 stops silently at 65,535.
-const MAX_ITERATIONS: u64 = 49_152;
+pub(crate) const MAX_ITERATIONS: u64 = 49_152;
 
 /// Refuses kernels whose settings contradict each other, or that no launch can compute.
 ///
@@ -32,7 +33,7 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
             Source::Constant(_) => Ok(()),
         },
         Kernel::Reduce(k) => reduce(k),
-        Kernel::SumParts(_) | Kernel::DenseCrossEntropy(_) => unreachable!("TEMP"),
+        Kernel::SumParts(k) => sum_parts(k),
         Kernel::Matmul(k) => need(
             [k.batch, k.m, k.n, k.k].iter().all(|&v| v > 0)
                 && (k.a_stride == 0 || k.a_stride == k.m * k.k)
@@ -56,6 +57,14 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
         Kernel::SoftmaxBackward(k) => rows(k.len, k.outer > 0 && k.inner > 0),
         Kernel::CrossEntropy(k) => rows(k.classes, k.rows > 0),
         Kernel::CrossEntropyBackward(k) => rows(k.classes, k.rows > 0),
+        Kernel::DenseCrossEntropy(k) => {
+            rows(k.loss.classes, k.loss.rows > 0 && k.features > 0).and_then(|()| {
+                need(
+                    k.features as usize <= DenseCrossEntropy::MAX_TERMS / k.loss.classes as usize,
+                    "a row has more than 16,384 products",
+                )
+            })
+        }
         Kernel::Dropout(k) => need(
             (0.0..1.0).contains(&k.rate.0) && k.group > 0,
             "the rate is not in [0, 1), or a group has no element",
@@ -235,6 +244,29 @@ fn splits(splits: u32, terms: u64) -> Result<(), String> {
         return Err(format!("the last of {splits} parts of {terms} terms is empty"));
     }
     Ok(())
+}
+
+/// Parts that stay inside both arenas, each result being written once.
+fn sum_parts(k: &SumParts) -> Result<(), String> {
+    let elements: u64 = k.parts.iter().map(|p| u64::from(p.len)).sum();
+    need(
+        (1..=u64::from(u32::MAX)).contains(&elements) && k.parts.iter().all(|p| p.len > 0 && p.splits > 0),
+        "there is nothing to sum, or too much",
+    )?;
+    let last = |p: &SumPart| {
+        u64::from(p.from) + u64::from(p.splits - 1) * u64::from(p.stride) + u64::from(p.len) - 1
+    };
+    need(
+        k.parts.iter().all(|p| {
+            last(p) < u64::from(k.partial_len)
+                && u64::from(p.to) + u64::from(p.len) <= u64::from(k.gradients_len)
+                && u64::from(p.splits) <= MAX_ITERATIONS
+        }),
+        "a part leaves its arena, or has too many sums",
+    )?;
+    let mut written: Vec<(u32, u32)> = k.parts.iter().map(|p| (p.to, p.to + p.len)).collect();
+    written.sort_unstable();
+    need(written.windows(2).all(|pair| pair[0].1 <= pair[1].0), "parts overlap where they are written")
 }
 
 fn reduce(k: &kiln_kernel::Reduce) -> Result<(), String> {

@@ -91,8 +91,8 @@ fn plain_plane<T: Real>(s: &ConvShape, x: &[T], weight: &[T], plane: usize, y: &
     }
 }
 
-/// Elements of the planes that are pooled at once: with what that needs besides, half of a small first-level cache.
-const POOLED: usize = BLOCK / 8;
+/// Elements of the planes that are pooled at once: a part of a first-level cache.
+const POOLED: usize = BLOCK / 4;
 
 /// A few images at a time: their patches as a matrix, then one product for each group. Where results are pooled, the
 /// product stays in spare memory, and a few planes at a time are taken from there.
@@ -176,26 +176,24 @@ impl<'a, T: Real> PooledPlanes<'a, T> {
         Self { patches, tail, out_w: s.out_w as usize, plane, planes }
     }
 
-    /// Room for the planes, and for what pooling needs.
+    /// Room for the planes.
     fn spare_len(&self) -> usize {
-        2 * self.planes * self.plane
+        self.planes * self.plane
     }
 
     /// Applies the tail to rows of a product, `width` apart, and pools them; `first` is the number of the first plane
     /// among all images'.
     fn take(&self, rows: &[T], width: usize, first: usize, y: &mut [T], places: &mut [u32], spare: &mut [T]) {
-        let (narrow, spare) = spare.split_at_mut(self.planes * self.plane);
         let columns = self.patches.columns(&self.patches.positions());
         let mut places = places.chunks_mut(self.planes * self.plane / 4);
         for (block, y) in y.chunks_mut(self.planes * self.plane / 4).enumerate() {
-            let narrow = &mut narrow[..4 * y.len()];
+            let narrow = &mut spare[..4 * y.len()];
             for (i, to) in narrow.chunks_exact_mut(self.plane).enumerate() {
                 let row = &rows[(block * self.planes + i) * width..];
                 self.patches.narrow(&row[..columns], to);
             }
             self.tail.apply((first + block * self.planes) * self.plane, narrow);
-            let len = narrow.len();
-            pool(narrow, self.out_w / 2, &mut spare[..len], y, places.next().unwrap_or_default());
+            pool(narrow, self.out_w / 2, y, places.next().unwrap_or_default());
         }
     }
 }

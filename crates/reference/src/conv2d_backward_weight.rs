@@ -56,9 +56,7 @@ fn backward_weight_plain<T: Real>(
     let (in_w, out_w) = (s.in_w as usize, s.out_w as usize);
     let channels = (s.in_channels / s.groups) as usize;
     let part_len = partial.len() / kernel.splits as usize;
-    let at = |n: usize, oc: usize, position: usize| {
-        dy.at(n * s.out_channels as usize + oc, position / out_w, position % out_w)
-    };
+    let plane = |n: usize, oc: usize| n * s.out_channels as usize + oc;
     for (p, partial) in partial.chunks_exact_mut(part_len).enumerate() {
         let terms = part(kernel, p);
         let (weights, bias) = partial.split_at_mut(s.weight_len());
@@ -80,12 +78,11 @@ fn backward_weight_plain<T: Real>(
                         }
                         let row = oh * out_w..(oh + 1) * out_w;
                         let inside = positions.start.max(row.start)..positions.end.min(row.end);
-                        for position in inside {
-                            let ow = position - row.start;
+                        for ow in inside.start - row.start..inside.end - row.start {
                             let iw = (ow * s.stride_w as usize + kw * s.dilation_w as usize)
                                 .wrapping_sub(s.pad_left as usize);
                             if iw < in_w {
-                                total += at(n, oc, position) * x[ih * in_w + iw];
+                                total += dy.at(plane(n, oc), oh, ow) * x[ih * in_w + iw];
                             }
                         }
                     }
@@ -95,7 +92,7 @@ fn backward_weight_plain<T: Real>(
         });
         for (oc, bias) in bias.iter_mut().enumerate() {
             *bias = images(terms.clone(), y_plane)
-                .map(|(n, positions)| positions.map(|position| at(n, oc, position)).sum())
+                .map(|(n, positions)| positions.map(|at| dy.at(plane(n, oc), at / out_w, at % out_w)).sum())
                 .sum();
         }
     }

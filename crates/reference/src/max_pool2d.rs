@@ -70,12 +70,11 @@ pub(crate) fn first_maxima<T: Real>(s: &PoolShape, x: &[T], y: &mut [T], places:
 /// Windows of 2 x 2 with their places; what no window covers is left out first.
 fn places_2x2<T: Real>(s: &PoolShape, x: &[T], y: &mut [T], places: &mut [u32]) {
     let (in_w, out_w) = (s.in_w as usize, s.out_w as usize);
-    with_scratch(8 * y.len(), |scratch| {
-        let (whole, spare) = scratch.split_at_mut(4 * y.len());
+    with_scratch(4 * y.len(), |whole| {
         for (to, from) in whole.chunks_exact_mut(2 * out_w).zip(x.chunks_exact(in_w)) {
             to.copy_from_slice(&from[..2 * out_w]);
         }
-        pool(whole, out_w, spare, y, places);
+        pool(whole, out_w, y, places);
     });
 }
 

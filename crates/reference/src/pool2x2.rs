@@ -1,78 +1,70 @@
 //! Pooling in windows of 2 x 2 side by side, and the way back: what convolutions do to planes that lie in the cache.
-//!
-//! Each is two passes over spare memory. In the first, elements are taken in pairs without regard to rows, so that
-//! vectors are full however narrow a plane is; in the second whole rows are.
 
 use crate::{
     real::Real,
     simd::{copy_at_least, vectorize},
 };
 
+/// Windows that are taken at once, in loops of fixed length: these become selects of whole vectors, where branches would
+/// have the processor guess which of four is the largest.
+const BLOCK: usize = 8;
+
 /// The largest of each window of `x`, rows of `2 · out_w` elements and an even number of them without gaps, and, unless
 /// `places` is empty, which of the window's four it is: the first of equal ones.
-///
-/// `spare` is as long as `x`.
-pub(crate) fn pool<T: Real>(x: &[T], out_w: usize, spare: &mut [T], y: &mut [T], places: &mut [u32]) {
-    let (largest, right) = spare.split_at_mut(x.len() / 2);
-    if places.is_empty() {
-        return vectorize(|| {
-            for (largest, pair) in largest.iter_mut().zip(x.as_chunks::<2>().0) {
-                *largest = if pair[1] > pair[0] { pair[1] } else { pair[0] };
-            }
-            join_rows(largest, out_w, y, |top, bottom, y| {
-                for (y, (&top, &bottom)) in y.iter_mut().zip(top.iter().zip(bottom)) {
-                    *y = if bottom > top { bottom } else { top };
-                }
-            });
-        });
-    }
+pub(crate) fn pool<T: Real>(x: &[T], out_w: usize, y: &mut [T], places: &mut [u32]) {
     vectorize(|| {
-        for ((largest, right), pair) in largest.iter_mut().zip(&mut *right).zip(x.as_chunks::<2>().0) {
-            let is_right = pair[1] > pair[0];
-            *largest = if is_right { pair[1] } else { pair[0] };
-            *right = T::ONE.keep_if(is_right);
-        }
-        let rows = largest.chunks_exact(2 * out_w).zip(right.chunks_exact(2 * out_w));
-        let results = y.chunks_exact_mut(out_w).zip(places.chunks_exact_mut(out_w));
-        for ((largest, right), (y, places)) in rows.zip(results) {
-            let ((top, bottom), (right, low_right)) = (largest.split_at(out_w), right.split_at(out_w));
-            let values = top.iter().zip(bottom).zip(right.iter().zip(low_right));
-            for ((y, place), ((&top, &bottom), (&right, &low_right))) in y.iter_mut().zip(places).zip(values)
-            {
-                let low = bottom > top;
-                *y = if low { bottom } else { top };
-                let right = if low { low_right } else { right };
-                *place = 2 * u32::from(low) + u32::from(right != T::ZERO);
+        let mut unused = [0; BLOCK];
+        for row in 0..y.len() / out_w {
+            for first in (0..out_w).step_by(BLOCK) {
+                let upper = &x[4 * row * out_w + 2 * first..];
+                let lower = &upper[2 * out_w..];
+                let at = row * out_w + first;
+                let (y, places) = (&mut y[at..], places.get_mut(at..).unwrap_or_default());
+                // A whole block also where the row ends before it: what is too much is written again with the next.
+                if let (Some(upper), Some(lower), Some(y)) =
+                    (upper.first_chunk(), lower.first_chunk(), y.first_chunk_mut())
+                {
+                    pool_block(upper, lower, y, places.first_chunk_mut().unwrap_or(&mut unused));
+                    continue;
+                }
+                let count = (out_w - first).min(BLOCK);
+                let (mut u, mut l, mut values) =
+                    ([T::ZERO; 2 * BLOCK], [T::ZERO; 2 * BLOCK], [T::ZERO; BLOCK]);
+                u[..2 * count].copy_from_slice(&upper[..2 * count]);
+                l[..2 * count].copy_from_slice(&lower[..2 * count]);
+                pool_block(&u, &l, &mut values, &mut unused);
+                y[..count].copy_from_slice(&values[..count]);
+                if !places.is_empty() {
+                    places[..count].copy_from_slice(&unused[..count]);
+                }
             }
         }
     });
 }
 
-/// Calls `f(upper row, lower row, result)` for the rows of `x`, taken two by two, each of `width` elements; a few more
-/// where they are there, which are written again with the next row.
+/// Two rounds, each won by the first unless the second is larger, as in a walk in order.
 #[inline(always)] // so that it is compiled with the vectors of its caller
-fn join_rows<T: Real>(x: &[T], width: usize, y: &mut [T], f: impl Fn(&[T; 8], &[T; 8], &mut [T; 8])) {
-    let padded = width.next_multiple_of(8);
-    let rows = y.len() / width;
-    for row in 0..rows {
-        let (top, bottom, y) = (&x[2 * row * width..], &x[(2 * row + 1) * width..], &mut y[row * width..]);
-        if padded <= bottom.len() && padded <= y.len() {
-            let (top, bottom) = (top[..padded].as_chunks::<8>().0, bottom[..padded].as_chunks::<8>().0);
-            for (y, (top, bottom)) in
-                y[..padded].as_chunks_mut::<8>().0.iter_mut().zip(top.iter().zip(bottom))
-            {
-                f(top, bottom, y);
-            }
-            continue;
-        }
-        for first in (0..width).step_by(8) {
-            let count = (width - first).min(8);
-            let (mut t, mut b, mut results) = ([T::ZERO; 8], [T::ZERO; 8], [T::ZERO; 8]);
-            t[..count].copy_from_slice(&top[first..first + count]);
-            b[..count].copy_from_slice(&bottom[first..first + count]);
-            f(&t, &b, &mut results);
-            y[first..first + count].copy_from_slice(&results[..count]);
-        }
+fn pool_block<T: Real>(
+    upper: &[T; 2 * BLOCK],
+    lower: &[T; 2 * BLOCK],
+    y: &mut [T; BLOCK],
+    places: &mut [u32; BLOCK],
+) {
+    // Whole numbers in place of truth values, and a loop for each step: so it becomes vectors.
+    let (mut top, mut bottom) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
+    let (mut right, mut low_right) = ([0u32; BLOCK], [0u32; BLOCK]);
+    for (i, pair) in upper.as_chunks::<2>().0.iter().enumerate() {
+        right[i] = u32::from(pair[1] > pair[0]);
+        top[i] = if pair[1] > pair[0] { pair[1] } else { pair[0] };
+    }
+    for (i, pair) in lower.as_chunks::<2>().0.iter().enumerate() {
+        low_right[i] = u32::from(pair[1] > pair[0]);
+        bottom[i] = if pair[1] > pair[0] { pair[1] } else { pair[0] };
+    }
+    for i in 0..BLOCK {
+        let low = u32::from(bottom[i] > top[i]);
+        y[i] = if bottom[i] > top[i] { bottom[i] } else { top[i] };
+        places[i] = (low << 1) | (low & low_right[i]) | ((low ^ 1) & right[i]);
     }
 }
 
@@ -122,10 +114,10 @@ mod tests {
         for (rows, out_w) in [(1, 1), (3, 5), (13, 13), (2, 8), (5, 37), (4, 16)] {
             let (width, len) = (2 * out_w, rows * out_w);
             let x = coarse(4 * len, 1);
-            let (mut y, mut spare, mut places) = (vec![f64::NAN; len], vec![f64::NAN; 4 * len], vec![9; len]);
-            pool(&x, out_w, &mut spare, &mut y, &mut places);
+            let (mut y, mut places) = (vec![f64::NAN; len], vec![9; len]);
+            pool(&x, out_w, &mut y, &mut places);
             let mut alone = vec![f64::NAN; len];
-            pool(&x, out_w, &mut spare, &mut alone, &mut []);
+            pool(&x, out_w, &mut alone, &mut []);
             assert_eq!(y, alone);
             for (i, (&y, &place)) in y.iter().zip(&places).enumerate() {
                 let corner = i / out_w * 2 * width + i % out_w * 2;

@@ -435,9 +435,18 @@ impl Rule for Conv2dBackwardWeight {
         let partial = to.scratch(splits as usize * (weight_len + bias_len) as usize);
         let kernel = kernel::Conv2dBackwardWeight { shape: s, splits, bias: self.bias, unpool: false };
         to.emit(Kernel::Conv2dBackwardWeight(kernel), vec![x, dy, partial]);
-        let mut arguments = vec![partial];
-        arguments.extend(node.outputs.iter().map(|&t| to.result(t)));
-        let _ = arguments; // TEMP
+        let stride = weight_len + bias_len;
+        for (from, len, &t) in [(0, weight_len), (weight_len, bias_len)]
+            .into_iter()
+            .zip(&node.outputs)
+            .map(|((from, len), t)| (from, len, t))
+        {
+            let part = kernel::SumPart { len, splits, from, stride, to: 0 };
+            let parts = vec![part];
+            let kernel = kernel::SumParts { parts, partial_len: splits * stride, gradients_len: len };
+            let result = to.result(t);
+            to.emit(Kernel::SumParts(kernel), vec![partial, result]);
+        }
         Ok(())
     }
 }

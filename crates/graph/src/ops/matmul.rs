@@ -140,6 +140,7 @@ impl Rule for Matmul {
             a_stride: stride(&shape_a, m * k),
             b_stride: stride(&shape_b, k * n),
             splits,
+            row_sums: false,
             tail: Tail::default(),
         };
         to.emit(Kernel::Matmul(product), vec![a, b, target]);

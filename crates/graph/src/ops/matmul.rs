@@ -130,7 +130,6 @@ impl Rule for Matmul {
         let splits = splits_for(k, outputs);
         let target = if splits == 1 { y } else { to.scratch(outputs * splits as usize) };
         let product = kernel::Matmul {
-            row_sums: false,
             batch: count as u32,
             m: m as u32,
             n: n as u32,

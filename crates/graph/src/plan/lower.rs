@@ -143,7 +143,13 @@ pub(crate) fn lower(
             i32::MAX
         )));
     }
-    Ok(Lowered { launches: to.launches, storages: to.storages, fetches, literals: to.literals, besides: to.besides })
+    Ok(Lowered {
+        launches: to.launches,
+        storages: to.storages,
+        fetches,
+        literals: to.literals,
+        besides: to.besides,
+    })
 }
 
 impl Lowering<'_> {

@@ -5,7 +5,7 @@
 #[allow(dead_code)] // the inputs are for tests that run the kernels
 mod kernels;
 
-use kiln::nn::{Recipe, training_plan};
+use kiln::nn::{Recipe, evaluation_plan, training_plan};
 use kiln_device::assemble::{Assembled, Facts, Kind, assemble, dispatches};
 use kiln_kernel::{Access, DType, Kernel};
 use naga::{
@@ -155,13 +155,14 @@ fn every_kernel_translates_and_binds_what_it_declares() {
     });
 }
 
-/// The table, and every launch of every recipe's training step with its own constants.
+/// The table, and every launch of every recipe's training step and evaluation with its own constants.
 fn cases() -> Vec<kernels::Case> {
     let mut cases = kernels::table();
     for name in Recipe::names() {
         let recipe = Recipe::open(name).unwrap_or_else(|e| panic!("{e}"));
         let plan = training_plan(&recipe, recipe.batch_size).unwrap_or_else(|e| panic!("{e}"));
-        cases.extend(plan.launches.into_iter().map(|launch| kernels::Case {
+        let evaluation = evaluation_plan(&recipe, recipe.batch_size).unwrap_or_else(|e| panic!("{e}"));
+        cases.extend(plan.launches.into_iter().chain(evaluation.launches).map(|launch| kernels::Case {
             name: format!("{name}: {}", launch.label),
             kernel: launch.kernel,
         }));

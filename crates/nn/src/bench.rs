@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use kiln_data::{Features, RowKind, Split, Targets};
 use kiln_device::Device;
-use kiln_graph::{Plan, Segments, Session};
+use kiln_graph::{GraphError, Plan, Segments, Session};
 use kiln_kernel::random::Stream;
 use serde::Serialize;
 
 use crate::{
-    DataForm, NnError, Recipe, Residency, TargetKind,
+    DataForm, Network, NnError, Preprocess, Recipe, Residency, TargetKind,
     feed::Feed,
-    step::{self, Form, Recorded},
+    step::{self, Form, Keep, Recorded},
     trainer::Trainer,
 };
 
@@ -49,6 +49,28 @@ pub struct BenchReport {
 /// # Errors
 /// If the layers do not fit each other or the data, or the batch size is 0.
 pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError> {
+    plan(recipe, batch_size, |model, form, preprocess| {
+        let preparation = recipe.preparation(preprocess);
+        step::record_training(model, &recipe.loss, &recipe.optimizer, preparation, form, batch_size)
+    })
+}
+
+/// The plan of the evaluation of `batch_size` rows, loss and accuracy, as every device runs it.
+///
+/// # Errors
+/// As [`training_plan`].
+pub fn evaluation_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError> {
+    plan(recipe, batch_size, |model, form, preprocess| {
+        let keep = Keep { tally: false, outputs: None };
+        step::record_evaluation(model, &recipe.loss, preprocess, form, keep, batch_size)
+    })
+}
+
+fn plan(
+    recipe: &Recipe,
+    batch_size: usize,
+    record: impl FnOnce(&Network, &Form, &Preprocess) -> Result<Recorded, GraphError>,
+) -> Result<Plan, NnError> {
     if batch_size == 0 {
         return Err(NnError::Settings("batch size must be at least 1".into()));
     }
@@ -56,14 +78,7 @@ pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError
     let (model, form) = (recipe.model()?, Form::of(&split));
     let preprocess = recipe.preprocess.measured(&split)?;
     step::check_targets(&model, &recipe.loss, &form)?;
-    let Recorded { graph, request } = step::record_training(
-        &model,
-        &recipe.loss,
-        &recipe.optimizer,
-        recipe.preparation(&preprocess),
-        &form,
-        batch_size,
-    )?;
+    let Recorded { graph, request } = record(&model, &form, &preprocess)?;
     Ok(Plan::new(&graph, &Segments::new(&graph.parameters()), &request)?)
 }
 

@@ -170,6 +170,22 @@ fn bench_step_reports_every_key() {
     }
 }
 
+/// A convolution and its gradients, and shapes that do not fit.
+#[test]
+fn bench_conv_times_three_kernels() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["bench", "conv", "--batch-size", "2", "--channels", "3", "--size", "9", "--filters", "5"];
+    let more = ["--padding", "1", "--stride", "2", "--device", "cpu", "--steps", "2"];
+    let report = json(folder.path(), &[&arguments[..], &more, &["--json"]].concat());
+    assert_eq!(report["shape"], "2x3x9x9 * 5x3x3x3");
+    let names: Vec<_> = report["kernels"].as_array().unwrap().iter().map(|k| k["kernel"].clone()).collect();
+    assert_eq!(names, ["conv2d", "conv2d_backward_input", "conv2d_backward_weight"]);
+    let output = kiln(folder.path(), &[&arguments[..], &["--kernel", "12"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not fit images of 9 x 9"));
+}
+
 /// Every launch of a step with its time, in a table, in JSON and as a trace.
 #[test]
 fn bench_step_profiles_each_launch() {

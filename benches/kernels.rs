@@ -9,7 +9,7 @@ use kiln::{
     device::Device,
     kernel::{
         Access, Backend, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, DType, HostRef,
-        Kernel, Launch, Matmul, MaxPool2d, PoolShape, Tail, splits_for,
+        Kernel, Launch, Matmul, MaxPool2d, PoolShape, Pooling, Tail, splits_for,
     },
 };
 
@@ -45,6 +45,7 @@ fn matmul(m: u32, n: u32, k: u32) -> Kernel {
         a_stride: 0,
         b_stride: 0,
         splits: 1,
+        row_sums: false,
         tail: Tail::default(),
     })
 }
@@ -58,14 +59,17 @@ fn cases() -> Vec<(String, Kernel)> {
     {
         let tail = Tail::default;
         let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
-        cases.push((format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, tail: tail() })));
+        cases.push((
+            format!("conv2d {name}"),
+            Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: tail() }),
+        ));
         cases.push((
             format!("conv2d_backward_input {name}"),
-            Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail: tail() }),
+            Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail: tail() }),
         ));
         cases.push((
             format!("conv2d_backward_weight {name}"),
-            Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true }),
+            Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true, unpool: false }),
         ));
     }
     let pool = PoolShape {
@@ -81,7 +85,10 @@ fn cases() -> Vec<(String, Kernel)> {
         pad_top: 0,
         pad_left: 0,
     };
-    cases.push(("max_pool2d".into(), Kernel::MaxPool2d(MaxPool2d { shape: pool, tail: Tail::default() })));
+    cases.push((
+        "max_pool2d".into(),
+        Kernel::MaxPool2d(MaxPool2d { shape: pool, places: false, tail: Tail::default() }),
+    ));
     cases
 }
 

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use kiln::{
-    kernel::{Conv2d, ConvShape, HostRef, Kernel, Launch, Matmul, Tail},
+    kernel::{Conv2d, ConvShape, HostRef, Kernel, Launch, Matmul, Pooling, Tail},
     prelude::*,
 };
 
@@ -15,7 +15,19 @@ const SECONDS: f64 = 0.5;
 fn matmul(n: u32) -> Kernel {
     let (transpose_a, transpose_b, a_stride, b_stride) = (false, true, 0, 0);
     let (batch, m, k, splits, tail) = (1, n, n, 1, Tail::default());
-    Kernel::Matmul(Matmul { batch, m, n, k, transpose_a, transpose_b, a_stride, b_stride, splits, tail })
+    Kernel::Matmul(Matmul {
+        batch,
+        m,
+        n,
+        k,
+        transpose_a,
+        transpose_b,
+        a_stride,
+        b_stride,
+        splits,
+        row_sums: false,
+        tail,
+    })
 }
 
 /// 3x3, without padding, on 64 square pictures.
@@ -38,7 +50,7 @@ fn conv2d(in_channels: u32, side: u32, out_channels: u32) -> Kernel {
         dilation_w: 1,
         groups: 1,
     };
-    Kernel::Conv2d(Conv2d { shape, tail: Tail::default() })
+    Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: Tail::default() })
 }
 
 /// Seconds of a launch.

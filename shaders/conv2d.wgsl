@@ -6,6 +6,10 @@
 // the group's weight, [output channel, tap]; the right one gathers x, [tap, output position]. A tap is
 // (c, kh, kw), an output position (n, oh, ow). Each element of y is written by the one workgroup that has its tile.
 //
+// POOLED, y is [BATCH, OUT_CHANNELS, OUT_H / 2, OUT_W / 2], the largest of each 2 x 2 window of results, and output
+// positions are numbered window by window, the four of a window row-major: an invocation has them all. What happens to
+// results is in lib/conv2d_store.wgsl, or lib/conv2d_pool.wgsl with lib/conv2d_largest.wgsl or lib/conv2d_places.wgsl.
+//
 // Source: Chetlur and others (2014), "cuDNN: efficient primitives for deep learning".
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -14,6 +18,18 @@
 
 @compute @workgroup_size(WORKGROUP_X)
 fn conv2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let number = group.x + group.y * GRID_WIDTH;
+    if (number < WORKGROUPS) { compute_tile(number, local); }
+}
+
+@compute @workgroup_size(WORKGROUP_X)
+fn conv2d_max_pool(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let number = group.x + group.y * GRID_WIDTH;
+    if (number < WORKGROUPS) { compute_tile(number, local); }
+}
+
+@compute @workgroup_size(WORKGROUP_X)
+fn conv2d_max_pool_with_places(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let number = group.x + group.y * GRID_WIDTH;
     if (number < WORKGROUPS) { compute_tile(number, local); }
 }
@@ -41,10 +57,10 @@ fn left(address: u32) -> f32 {
 }
 
 fn right_column(z: u32, j: u32) -> RightColumn {
-    let n = j / (OUT_H * OUT_W);
-    let h = j / OUT_W % OUT_H * STRIDE_H - PAD_TOP;
-    let w = j % OUT_W * STRIDE_W - PAD_LEFT;
-    return vec3(((n * IN_CHANNELS + z * (IN_CHANNELS / GROUPS)) * IN_H + h) * IN_W + w, h, w);
+    let at = output_position(j);
+    let h = at.y * STRIDE_H - PAD_TOP;
+    let w = at.z * STRIDE_W - PAD_LEFT;
+    return vec3(((at.x * IN_CHANNELS + z * (IN_CHANNELS / GROUPS)) * IN_H + h) * IN_W + w, h, w);
 }
 
 fn right_step(k: u32) -> RightStep {
@@ -61,13 +77,7 @@ fn right(column: RightColumn, step: RightStep) -> f32 {
     return select(0.0, x[select(0u, at.x, inside)], inside);
 }
 
-fn store(z: u32, i: u32, j: u32, value: f32) {
-    const AREA = OUT_H * OUT_W;
-    let e = (j / AREA * OUT_CHANNELS + z * GEMM_M + i) * AREA + j % AREA;
-    y[e] = epilogue(value, e);
-}
-
-// What lib/conv_strip.wgsl asks.
+// What lib/conv_strip.wgsl and lib/strip_row.wgsl ask.
 
 fn source(n: u32, z: u32, c: u32, place: u32) -> f32 {
     const C = IN_CHANNELS / GROUPS;
@@ -76,9 +86,4 @@ fn source(n: u32, z: u32, c: u32, place: u32) -> f32 {
 
 fn strip_weight(z: u32, m: u32, c: u32, kh: u32, kw: u32) -> u32 {
     return (z * GEMM_M + m) * GEMM_TERMS + (c * KERNEL_H + kh) * KERNEL_W + kw;
-}
-
-fn strip_store(n: u32, z: u32, m: u32, h: u32, w: u32, value: f32) {
-    let e = ((n * OUT_CHANNELS + z * GEMM_M + m) * OUT_H + h) * OUT_W + w;
-    y[e] = epilogue(value, e);
 }

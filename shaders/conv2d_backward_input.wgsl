@@ -5,6 +5,8 @@
 // IN_H, IN_W]. As an implicit product, problem z being group z: the left operand is the group's weight, [input
 // channel, tap]; the right one gathers dy, [tap, input position]. A tap is (oc, kh, kw), an input position
 // (n, ih, iw). Each element of dx is written by the one workgroup that has its tile.
+//
+// dy is read through lib/dy.wgsl, or where it was pooled through lib/dy_unpool.wgsl.
 
 @group(0) @binding(0) var<storage, read> dy: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
@@ -12,6 +14,12 @@
 
 @compute @workgroup_size(WORKGROUP_X)
 fn conv2d_backward_input(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let number = group.x + group.y * GRID_WIDTH;
+    if (number < WORKGROUPS) { compute_tile(number, local); }
+}
+
+@compute @workgroup_size(WORKGROUP_X)
+fn conv2d_backward_input_unpool(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let number = group.x + group.y * GRID_WIDTH;
     if (number < WORKGROUPS) { compute_tile(number, local); }
 }
@@ -55,20 +63,20 @@ fn right(column: RightColumn, step: RightStep) -> f32 {
     let divides = h % STRIDE_H == 0u && w % STRIDE_W == 0u;
     let inside = divides && column.y >= step.y && column.z >= step.z && h / STRIDE_H < OUT_H && w / STRIDE_W < OUT_W;
     let at = column.x + step.x + h / STRIDE_H * OUT_W + w / STRIDE_W;
-    return select(0.0, dy[select(0u, at, inside)], inside);
+    return select(0.0, dy_at(select(0u, at, inside)), inside);
 }
 
-fn store(z: u32, i: u32, j: u32, value: f32) {
+fn store(z: u32, i: u32, j: u32, results: array<f32, WINDOW>) {
     const AREA = IN_H * IN_W;
     let e = (j / AREA * IN_CHANNELS + z * GEMM_M + i) * AREA + j % AREA;
-    dx[e] = epilogue(value, e);
+    dx[e] = epilogue(results[0], e);
 }
 
-// What lib/conv_strip.wgsl asks, for stride 1: a convolution of dy whose kernel is turned round.
+// What lib/conv_strip.wgsl and lib/strip_row*.wgsl ask, for stride 1: a convolution of dy whose kernel is turned round.
 
 fn source(n: u32, z: u32, c: u32, place: u32) -> f32 {
     const C = OUT_CHANNELS / GROUPS;
-    return dy[((n * GROUPS + z) * C + c) * (OUT_H * OUT_W) + place];
+    return dy_at(((n * GROUPS + z) * C + c) * (OUT_H * OUT_W) + place);
 }
 
 fn strip_weight(z: u32, m: u32, c: u32, kh: u32, kw: u32) -> u32 {
@@ -76,7 +84,7 @@ fn strip_weight(z: u32, m: u32, c: u32, kh: u32, kw: u32) -> u32 {
     return ((oc * GEMM_M + m) * KERNEL_H + (KERNEL_H - 1u - kh)) * KERNEL_W + (KERNEL_W - 1u - kw);
 }
 
-fn strip_store(n: u32, z: u32, m: u32, h: u32, w: u32, value: f32) {
+fn strip_store(n: u32, z: u32, m: u32, h: u32, w: u32, results: array<f32, WINDOW>) {
     let e = ((n * IN_CHANNELS + z * GEMM_M + m) * IN_H + h) * IN_W + w;
-    dx[e] = epilogue(value, e);
+    dx[e] = epilogue(results[0], e);
 }

@@ -4,8 +4,10 @@
 //
 // x is [BATCH, IN_CHANNELS, IN_H, IN_W], dy [BATCH, OUT_CHANNELS, OUT_H, OUT_W], partial [SPLITS, weights +
 // OUT_CHANNELS if BIAS]. As an implicit product, problem z being part z / GROUPS of group z % GROUPS: the left
-// operand is dy, [output channel, term]; the right one gathers x, [term, tap], with a last column of ones for
-// the bias. A term is (n, oh, ow), a tap (c, kh, kw). Each element of partial is written by one workgroup.
+// operand is dy, [output channel, term], whose rows' sums are the bias's gradient; the right one gathers x, [term, tap].
+// A term is (n, oh, ow), a tap (c, kh, kw). Each element of partial is written by one workgroup.
+//
+// dy is read through lib/dy.wgsl, or where it was pooled through lib/dy_unpool.wgsl.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
@@ -20,9 +22,15 @@ fn conv2d_backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
     if (number < WORKGROUPS) { compute_tile(number, local); }
 }
 
+@compute @workgroup_size(WORKGROUP_X)
+fn conv2d_backward_weight_unpool(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let number = group.x + group.y * GRID_WIDTH;
+    if (number < WORKGROUPS) { compute_tile(number, local); }
+}
+
 // Address, row and column of the input that a tap reads under the first output, wrapping below zero where that
-// is padding; and whether the column is the bias's.
-struct RightColumn { at: vec3<u32>, is_bias: bool }
+// is padding.
+alias RightColumn = vec3<u32>;
 // What a term adds to them.
 alias RightStep = vec3<u32>;
 
@@ -41,16 +49,14 @@ fn left_step(k: u32) -> u32 {
 }
 
 fn left(address: u32) -> f32 {
-    return dy[address];
+    return dy_at(address);
 }
 
 fn right_column(z: u32, j: u32) -> RightColumn {
-    // The bias's column stands on the last tap, so that its loads stay inside x.
-    let tap = min(j, TAPS - 1u);
-    let c = z % GROUPS * (IN_CHANNELS / GROUPS) + tap / (KERNEL_H * KERNEL_W);
-    let h = tap / KERNEL_W % KERNEL_H * DILATION_H - PAD_TOP;
-    let w = tap % KERNEL_W * DILATION_W - PAD_LEFT;
-    return RightColumn(vec3((c * IN_H + h) * IN_W + w, h, w), j >= TAPS);
+    let c = z % GROUPS * (IN_CHANNELS / GROUPS) + j / (KERNEL_H * KERNEL_W);
+    let h = j / KERNEL_W % KERNEL_H * DILATION_H - PAD_TOP;
+    let w = j % KERNEL_W * DILATION_W - PAD_LEFT;
+    return vec3((c * IN_H + h) * IN_W + w, h, w);
 }
 
 fn right_step(k: u32) -> RightStep {
@@ -61,25 +67,22 @@ fn right_step(k: u32) -> RightStep {
 }
 
 fn right(column: RightColumn, step: RightStep) -> f32 {
-    let at = column.at + step;
-    var value: f32;
-    if (PADDED) {
-        let inside = at.y < IN_H && at.z < IN_W;
-        value = select(0.0, x[select(0u, at.x, inside)], inside);
-    } else {
-        value = x[at.x];
-    }
-    return select(value, 1.0, BIAS && column.is_bias);
+    let at = column + step;
+    if (!PADDED) { return x[at.x]; }
+    let inside = at.y < IN_H && at.z < IN_W;
+    return select(0.0, x[select(0u, at.x, inside)], inside);
 }
 
-fn store(z: u32, i: u32, j: u32, value: f32) {
-    if (j < TAPS) { store_weight(z, i, j, value); } else { store_bias(z, i, value); }
+fn store(z: u32, i: u32, j: u32, results: array<f32, WINDOW>) {
+    partial[z / GROUPS * PART + (z % GROUPS * GEMM_M + i) * TAPS + j] = results[0];
 }
 
-fn store_weight(z: u32, i: u32, j: u32, value: f32) {
-    partial[z / GROUPS * PART + (z % GROUPS * GEMM_M + i) * TAPS + j] = value;
+// The bias's gradient, if BIAS.
+fn store_row_sum(z: u32, i: u32, sum: f32) {
+    partial[z / GROUPS * PART + OUT_CHANNELS * TAPS + z % GROUPS * GEMM_M + i] = sum;
 }
 
-fn store_bias(z: u32, i: u32, value: f32) {
-    partial[z / GROUPS * PART + OUT_CHANNELS * TAPS + z % GROUPS * GEMM_M + i] = value;
+// What lib/strip_row.wgsl asks.
+fn source(n: u32, z: u32, c: u32, place: u32) -> f32 {
+    return dy_at(((n * GROUPS + z) * GEMM_M + c) * (OUT_H * OUT_W) + place);
 }

@@ -2,7 +2,8 @@
 //
 // a is BATCH (or, with A_STRIDE 0, one) times [M, K], or [K, M] if TRANSPOSE_A; b is [K, N], or [N, K] if
 // TRANSPOSE_B; y is [SPLITS, BATCH, M, N]. Problem z of the product (lib/gemm_*.wgsl) is part s of batch entry p:
-// z = s * BATCH + p. Each tile of y is written by one workgroup.
+// z = s * BATCH + p. Each tile of y is written by one workgroup. With lib/row_sums.wgsl the sums of a's rows are a second
+// result.
 
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;
@@ -10,6 +11,12 @@
 
 @compute @workgroup_size(WORKGROUP_X)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let number = group.x + group.y * GRID_WIDTH;
+    if (number < WORKGROUPS) { compute_tile(number, local); }
+}
+
+@compute @workgroup_size(WORKGROUP_X)
+fn matmul_with_row_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let number = group.x + group.y * GRID_WIDTH;
     if (number < WORKGROUPS) { compute_tile(number, local); }
 }
@@ -47,7 +54,7 @@ fn right(column: RightColumn, step: RightStep) -> f32 {
     return b[column + step];
 }
 
-fn store(z: u32, i: u32, j: u32, value: f32) {
+fn store(z: u32, i: u32, j: u32, results: array<f32, WINDOW>) {
     let e = (z * M + i) * N + j;
-    y[e] = epilogue(value, e);
+    y[e] = epilogue(results[0], e);
 }

@@ -163,10 +163,53 @@ fn bench_step_reports_every_key() {
     for key in keys {
         assert!(!report[key].is_null(), "bench step lacks {key}");
     }
+    assert!(report["profile"].is_null());
     let report = json(folder.path(), &["bench", "matmul", "64", "--device", "cpu", "--json"]);
     for key in ["m", "n", "k", "median_seconds", "gflops"] {
         assert!(!report[key].is_null(), "bench matmul lacks {key}");
     }
+}
+
+/// A convolution and its gradients, and shapes that do not fit.
+#[test]
+fn bench_conv_times_three_kernels() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["bench", "conv", "--batch-size", "2", "--channels", "3", "--size", "9", "--filters", "5"];
+    let more = ["--padding", "1", "--stride", "2", "--device", "cpu", "--steps", "2"];
+    let report = json(folder.path(), &[&arguments[..], &more, &["--json"]].concat());
+    assert_eq!(report["shape"], "2x3x9x9 * 5x3x3x3");
+    let names: Vec<_> = report["kernels"].as_array().unwrap().iter().map(|k| k["kernel"].clone()).collect();
+    assert_eq!(names, ["conv2d", "conv2d_backward_input", "conv2d_backward_weight"]);
+    let output = kiln(folder.path(), &[&arguments[..], &["--kernel", "12"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not fit images of 9 x 9"));
+}
+
+/// Every launch of a step with its time, in a table, in JSON and as a trace.
+#[test]
+fn bench_step_profiles_each_launch() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["bench", "step", "xor", "--device", "cpu", "--steps", "3"];
+    let table = kiln(folder.path(), &[&arguments[..], &["--profile"]].concat());
+    assert!(table.status.success());
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    for word in ["launch", "kernel", "shapes", "variant", "share", "GFLOP/s", "of peak", "matmul", "adam"] {
+        assert!(table.contains(word), "{word} is missing in\n{table}");
+    }
+    let more = ["--profile", "--trace", "trace.json", "--checked", "--json"];
+    let report = json(folder.path(), &[&arguments[..], &more].concat());
+    let launches = report["profile"]["launches"].as_array().unwrap();
+    assert_eq!(launches.len() as u64, report["dispatches_per_step"].as_u64().unwrap());
+    let shares: f64 = launches.iter().map(|launch| launch["share"].as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-3, "{shares}");
+    let trace = std::fs::read_to_string(folder.path().join("trace.json")).unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&trace).unwrap();
+    assert_eq!(trace["traceEvents"].as_array().unwrap().len(), launches.len());
+    // a trace that cannot be written says where
+    let output = kiln(folder.path(), &[&arguments[..], &["--trace", "none/trace.json"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("none/trace.json"));
 }
 
 #[test]

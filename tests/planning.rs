@@ -214,9 +214,11 @@ fn kernels(plan: &Plan) -> Vec<String> {
     let text = plan.to_string();
     let body = |line: &str| {
         let line = line.split(" @").next().unwrap();
-        // `label kernel(bindings) > step > step`: the kernel's name ends at the bracket
+        // `label kernel(bindings) > step > step`: the kernel's name ends at the bracket; a pair's is `one | other`
         let (head, tail) = line.split_once('(').unwrap();
-        let name = head.rsplit(' ').next().unwrap();
+        let words: Vec<&str> = head.split(' ').collect();
+        let from = words.len() - if head.contains(" | ") && words[words.len() - 2] == "|" { 3 } else { 1 };
+        let name = words[from..].join(" ");
         let steps = tail.split_once(')').unwrap().1;
         format!("{name}{steps}")
     };
@@ -303,9 +305,9 @@ fn cross_entropy_and_its_gradient_are_one_launch() {
         ..Request::default()
     };
     let joined = plan(&g, &request);
-    assert_eq!(kernels(&joined), ["matmul", "cross_entropy_with_gradient", "matmul", "accumulate2"]);
+    assert_eq!(kernels(&joined), ["dense_cross_entropy_with_gradient", "matmul", "accumulate2"]);
     let gradient = joined.launches.iter().find_map(|l| match &l.kernel {
-        Kernel::CrossEntropy(k) => k.gradient,
+        Kernel::DenseCrossEntropy(k) => k.loss.gradient,
         _ => None,
     });
     assert_eq!(gradient.unwrap().0, 0.125);
@@ -357,11 +359,14 @@ fn bias_gradient_joins_the_weight_gradient() {
             Request { gradients: vec![("w".into(), d[0]), ("b".into(), d[1])], ..Request::default() };
         let plan = plan(&g, &request);
         let names = kernels(&plan);
-        assert!(names[names.len() - 2..] == ["conv2d_backward_weight", "sum_splits_bias"], "{plan}");
+        assert!(names[names.len() - 2..] == ["conv2d_backward_weight", "sum_parts"], "{plan}");
         assert!(!names.iter().any(|n| n.starts_with("reduce")), "{plan}");
         // both gradients are written where the optimizer reads them
-        let last = plan.to_string();
-        assert!(last.trim_end().ends_with("gradients gradients+128"), "{plan}");
+        let parts = plan.launches.iter().find_map(|l| match &l.kernel {
+            Kernel::SumParts(k) => Some(k.parts.iter().map(|part| (part.len, part.to)).collect::<Vec<_>>()),
+            _ => None,
+        });
+        assert_eq!(parts.unwrap(), [(108, 0), (4, 128)], "{plan}");
     }
 }
 
@@ -474,7 +479,6 @@ fn batch_norm_forward_and_backward_in_full() {
         "elementwise > mul",
         "elementwise > sub > mul > mul > add > mul -0.0017361111 > add > mul",
         "conv2d_backward_weight",
-        "sum_splits",
         "moving_average2",
     ];
     assert_eq!(kernels(&plan), want, "\n{plan}");
@@ -682,20 +686,13 @@ fn a_training_step_in_full() {
         writeln!(text, "{}: {kernel}", launch.label).unwrap();
     }
     let want = "\
-conv1: conv2d > add > relu
-conv1: max_pool2d
+conv1: conv2d_max_pool_with_places > add > relu
 conv2: conv2d > add > relu
-fc: matmul > add
-loss: cross_entropy_with_gradient
-fc backward: reduce
-fc backward: matmul
-fc backward: matmul > relu_backward
-conv2 backward: conv2d_backward_weight
-conv2 backward: sum_splits_bias
-conv2 backward: conv2d_backward_input
-conv1 backward: max_pool2d_backward > relu_backward
-conv1 backward: conv2d_backward_weight
-conv1 backward: sum_splits_bias
+loss: dense_bias_cross_entropy_with_gradient
+fc backward: matmul_with_row_sums | matmul | > relu_backward
+conv2 backward: conv2d_backward_weight | conv2d_backward_input | > relu_backward
+conv1 backward: conv2d_backward_weight_unpool
+gradients: sum_parts
 totals: accumulate2
 ";
     assert_eq!(text, want, "\n{plan}");

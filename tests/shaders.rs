@@ -5,8 +5,8 @@
 #[allow(dead_code)] // the inputs are for tests that run the kernels
 mod kernels;
 
-use kiln::nn::{Recipe, training_plan};
-use kiln_device::assemble::{Assembled, Facts, Kind, assemble};
+use kiln::nn::{Recipe, evaluation_plan, training_plan};
+use kiln_device::assemble::{Assembled, Facts, Kind, assemble, dispatches};
 use kiln_kernel::{Access, DType, Kernel};
 use naga::{
     back,
@@ -123,35 +123,46 @@ fn translate(module: &naga::Module, info: &ModuleInfo, entry: &str, context: &st
     assert!(text.contains("numthreads"), "{context}: HLSL");
 }
 
-#[test]
-fn every_kernel_translates_and_binds_what_it_declares() {
+/// All that is dispatched for the cases: of a pair that is not one dispatch on a device, both kernels.
+fn for_each_dispatch(each: impl Fn(&str, &Facts, &Kernel, &Assembled)) {
     for (device, facts) in devices() {
         for case in cases() {
             let context = format!("{} on {device}", case.name);
-            let assembled = assemble(&case.kernel, &facts).unwrap_or_else(|e| panic!("{context}: {e}"));
-            let (module, info) = parse(&assembled, &context);
-            let entry = module
-                .entry_points
-                .iter()
-                .position(|e| e.name == case.kernel.name())
-                .unwrap_or_else(|| panic!("{context}: no entry point {}", case.kernel.name()));
-            assert_eq!(reflect(&module, &info, entry), declared(&case.kernel), "{context}: bindings");
-            assert_eq!(
-                module.entry_points[entry].workgroup_size, assembled.workgroup_size,
-                "{context}: workgroup size"
-            );
-            translate(&module, &info, case.kernel.name(), &context);
+            let all = dispatches(&case.kernel, &facts).unwrap_or_else(|e| panic!("{context}: {e}"));
+            for dispatch in &all.each {
+                let context = format!("{context} ({})", all.variant);
+                each(&context, &facts, &dispatch.kernel, &dispatch.assembled);
+            }
         }
     }
 }
 
-/// The table, and every launch of every recipe's training step with its own constants.
+#[test]
+fn every_kernel_translates_and_binds_what_it_declares() {
+    for_each_dispatch(|context, _, kernel, assembled| {
+        let (module, info) = parse(assembled, context);
+        let entry = module
+            .entry_points
+            .iter()
+            .position(|e| e.name == kernel.name())
+            .unwrap_or_else(|| panic!("{context}: no entry point {}", kernel.name()));
+        assert_eq!(reflect(&module, &info, entry), declared(kernel), "{context}: bindings");
+        assert_eq!(
+            module.entry_points[entry].workgroup_size, assembled.workgroup_size,
+            "{context}: workgroup size"
+        );
+        translate(&module, &info, kernel.name(), context);
+    });
+}
+
+/// The table, and every launch of every recipe's training step and evaluation with its own constants.
 fn cases() -> Vec<kernels::Case> {
     let mut cases = kernels::table();
     for name in Recipe::names() {
         let recipe = Recipe::open(name).unwrap_or_else(|e| panic!("{e}"));
         let plan = training_plan(&recipe, recipe.batch_size).unwrap_or_else(|e| panic!("{e}"));
-        cases.extend(plan.launches.into_iter().map(|launch| kernels::Case {
+        let evaluation = evaluation_plan(&recipe, recipe.batch_size).unwrap_or_else(|e| panic!("{e}"));
+        cases.extend(plan.launches.into_iter().chain(evaluation.launches).map(|launch| kernels::Case {
             name: format!("{name}: {}", launch.label),
             kernel: launch.kernel,
         }));
@@ -162,33 +173,60 @@ fn cases() -> Vec<kernels::Case> {
 /// What a device cannot know before it compiles: workgroup memory, invocations and grids within the limits.
 #[test]
 fn every_kernel_stays_within_the_limits() {
-    for (device, facts) in devices() {
-        for case in cases() {
-            let context = format!("{} on {device}", case.name);
-            let assembled = assemble(&case.kernel, &facts).unwrap_or_else(|e| panic!("{context}: {e}"));
-            let limits = facts.limits;
-            let invocations: u32 = assembled.workgroup_size.iter().product();
-            assert!(invocations <= limits.max_workgroup_invocations, "{context}: {invocations} invocations");
-            assert!(assembled.workgroup_size[0].is_multiple_of(8), "{context}: x is not a multiple of eight");
-            for count in assembled.workgroups {
-                assert!((1..=limits.max_workgroups_per_dimension).contains(&count), "{context}: grid");
-            }
-            let (module, _) = parse(&assembled, &context);
-            let mut layouter = naga::proc::Layouter::default();
-            layouter.update(module.to_ctx()).unwrap_or_else(|e| panic!("{context}: {e}"));
-            let memory: u32 = module
-                .global_variables
-                .iter()
-                .filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup)
-                .map(|(_, v)| layouter[v.ty].size)
-                .sum();
-            assert!(memory <= limits.workgroup_memory_bytes, "{context}: {memory} bytes of workgroup memory");
-            assert!(
-                case.kernel.bindings().len() <= limits.max_storage_buffers as usize,
-                "{context}: too many buffers"
-            );
+    for_each_dispatch(|context, facts, kernel, assembled| {
+        let limits = facts.limits;
+        let invocations: u32 = assembled.workgroup_size.iter().product();
+        assert!(invocations <= limits.max_workgroup_invocations, "{context}: {invocations} invocations");
+        assert!(assembled.workgroup_size[0].is_multiple_of(8), "{context}: x is not a multiple of eight");
+        for count in assembled.workgroups {
+            assert!((1..=limits.max_workgroups_per_dimension).contains(&count), "{context}: grid");
+        }
+        let (module, _) = parse(assembled, context);
+        let mut layouter = naga::proc::Layouter::default();
+        layouter.update(module.to_ctx()).unwrap_or_else(|e| panic!("{context}: {e}"));
+        let memory: u32 = module
+            .global_variables
+            .iter()
+            .filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup)
+            .map(|(_, v)| layouter[v.ty].size)
+            .sum();
+        assert!(memory <= limits.workgroup_memory_bytes, "{context}: {memory} bytes of workgroup memory");
+        assert!(
+            kernel.bindings().len() <= limits.max_storage_buffers as usize,
+            "{context}: too many buffers"
+        );
+    });
+}
+
+/// Which pairs are one dispatch, and why others are not.
+#[test]
+fn pairs_run_together_where_they_can() {
+    let table = kernels::table();
+    let variant = |name: &str, facts: &Facts| {
+        let case = table.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no case {name}"));
+        dispatches(&case.kernel, facts).unwrap().variant
+    };
+    let (lavapipe, portable) = (Facts::lavapipe(), Facts::portable());
+    for case in table.iter().filter(|c| c.name.starts_with("pair of ")) {
+        let apart = case.name == "pair of ten buffers" || case.name == "pair of product and gather";
+        for facts in [lavapipe, portable] {
+            let large = case.name == "pair of products large" && facts == portable;
+            let variant = dispatches(&case.kernel, &facts).unwrap().variant;
+            assert_eq!(variant.starts_with("apart"), apart || large, "{}: {variant}", case.name);
         }
     }
+    assert_eq!(
+        variant("pair of unpooled gradients conv2 of mnist-cnn, relu", &lavapipe),
+        "strip 16x3x5 | strip 16x1x13"
+    );
+    assert_eq!(
+        variant("pair of ten buffers", &portable),
+        "apart: 10 buffers where 8 are allowed: tiled 16x16 | tiled 16x16"
+    );
+    assert_eq!(
+        variant("pair of product and gather", &lavapipe),
+        "apart: workgroups of [8, 1, 1] and [64, 1, 1] invocations: subgroup 32x64 | flat"
+    );
 }
 
 #[test]
@@ -203,4 +241,18 @@ fn errors_name_the_file_and_line() {
     let message = assembled.error(Some(line), "unknown identifier").to_string();
     assert_eq!(message, format!("shader elementwise.wgsl:{local}: unknown identifier (elementwise)"));
     assert_eq!(assembled.locate(1).0, "prelude");
+
+    // of a pair, both kernels' files
+    let case = kernels::table().into_iter().find(|c| c.name == "pair of gathers 9x3").unwrap();
+    let assembled = assemble(&case.kernel, &Facts::portable()).unwrap();
+    for (function, want) in
+        [("fn gather_u8(", "gather_u8.wgsl"), ("fn second_gather_u32(", "gather_u32.wgsl")]
+    {
+        let line = 1 + assembled.wgsl.lines().position(|l| l.contains(function)).unwrap();
+        let (file, local) = assembled.locate(line);
+        assert_eq!(file, want);
+        let text = std::fs::read_to_string(format!("{}/shaders/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        assert!(text.lines().nth(local - 1).unwrap().contains(function.trim_start_matches("fn second_")));
+    }
+    assert_eq!(assembled.locate(assembled.wgsl.lines().count()).0, "pair");
 }

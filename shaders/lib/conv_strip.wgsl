@@ -10,10 +10,11 @@
 // too, with the kernel turned round): SOURCE_* and RESULT_* channels per group and sizes, SOURCE_PAD_*,
 // SOURCE_STRIDE_*, and the hooks
 //
-//   source(n, z, c, place)             reads channel c of group z of image n at a place of the plane
-//   strip_weight(z, m, c, kh, kw)      address of the weight for result channel m and source channel c
-//   left(address)                      reads it
-//   strip_store(n, z, m, h, w, value)  takes a result; no two invocations give it the same element
+//   source_row(n, z, c, h, w)            reads RUN inputs of a row (lib/strip_row*.wgsl)
+//   strip_weight(z, m, c, kh, kw)        address of the weight for result channel m and source channel c
+//   left(address)                        reads it
+//   strip_store(n, z, m, h, w, results)  takes a window of WINDOW_H x WINDOW_W results, which divide those of a strip; no
+//                                        two invocations give it the same element
 
 const STRIPS_H = (RESULT_H + STRIP_H - 1u) / STRIP_H;
 const STRIPS_W = (RESULT_W + STRIP_W - 1u) / STRIP_W;
@@ -21,12 +22,10 @@ const STRIPS = BATCH * STRIPS_H * STRIPS_W;
 const STRIP_TILES = (STRIPS + WORKGROUP_X - 1u) / WORKGROUP_X;
 const OUTPUT_TILES = (RESULT_CHANNELS + OUTPUTS - 1u) / OUTPUTS;
 const STRIP = STRIP_H * STRIP_W;
-// Inputs under one row of a strip.
-const SPAN = (STRIP_W - 1u) * SOURCE_STRIDE_W + (KERNEL_W - 1u) * DILATION_W + 1u;
 // Loads that bring one kernel row of all OUTPUTS channels, a lane each.
 const WEIGHT_LOADS = (OUTPUTS * KERNEL_W + WORKGROUP_X - 1u) / WORKGROUP_X;
-// Whether an input may lie outside the plane: by padding, or under a strip that hangs over the edge.
-const MAY_LEAVE = SOURCE_PADDED || RESULT_H % STRIP_H != 0u || RESULT_W % STRIP_W != 0u;
+const WINDOW_H = select(1u, 2u, WINDOW == 4u);
+const WINDOW_W = select(1u, 2u, WINDOW == 4u);
 
 fn compute_tile(number: u32, lane: u32) {
     let first_output = number % OUTPUT_TILES * OUTPUTS;
@@ -49,18 +48,10 @@ fn compute_tile(number: u32, lane: u32) {
     for (var row = 0u; row < SOURCE_CHANNELS * KERNEL_H; row++) {
         let c = row / KERNEL_H;
         let kh = row % KERNEL_H;
-        var inputs: array<array<f32, SPAN>, STRIP_H>;
+        var inputs: array<array<f32, RUN>, STRIP_H>;
         for (var p = 0u; p < STRIP_H; p++) {
             let ih = (h + p) * SOURCE_STRIDE_H + kh * DILATION_H - SOURCE_PAD_TOP;
-            for (var j = 0u; j < SPAN; j++) {
-                let iw = w * SOURCE_STRIDE_W + j - SOURCE_PAD_LEFT;
-                if (MAY_LEAVE) {
-                    let inside = ih < SOURCE_H && iw < SOURCE_W;
-                    inputs[p][j] = select(0.0, source(n, z, c, select(0u, ih * SOURCE_W + iw, inside)), inside);
-                } else {
-                    inputs[p][j] = source(n, z, c, ih * SOURCE_W + iw);
-                }
-            }
+            inputs[p] = source_row(n, z, c, ih, w * SOURCE_STRIDE_W - SOURCE_PAD_LEFT);
         }
         let step = strip_weight(0u, 0u, c, kh, 0u) - strip_weight(0u, 0u, 0u, 0u, 0u);
         var weights: array<f32, WEIGHT_LOADS>;
@@ -89,13 +80,17 @@ fn compute_tile(number: u32, lane: u32) {
     let count = min(OUTPUTS, number + OUTPUTS);
     for (var i = 0u; i < count; i++) {
         let m = first_output + i;
-        for (var p = 0u; p < STRIP; p++) {
-            let oh = h + p / STRIP_W;
-            let ow = w + p % STRIP_W;
+        for (var p = 0u; p < STRIP / WINDOW; p++) {
+            let oh = p / (STRIP_W / WINDOW_W) * WINDOW_H;
+            let ow = p % (STRIP_W / WINDOW_W) * WINDOW_W;
             let hangs_over = (RESULT_CHANNELS % OUTPUTS != 0u && m >= RESULT_CHANNELS)
-                || (RESULT_H % STRIP_H != 0u && oh >= RESULT_H)
-                || (RESULT_W % STRIP_W != 0u && ow >= RESULT_W);
-            if (!hangs_over) { strip_store(n, z, m, oh, ow, sums[0][p]); }
+                || (RESULT_H % STRIP_H != 0u && h + oh >= RESULT_H)
+                || (RESULT_W % STRIP_W != 0u && w + ow >= RESULT_W);
+            var results: array<f32, WINDOW>;
+            for (var k = 0u; k < WINDOW; k++) {
+                results[k] = sums[0][(oh + k / WINDOW_W) * STRIP_W + ow + k % WINDOW_W];
+            }
+            if (!hangs_over) { strip_store(n, z, m, h + oh, w + ow, results); }
         }
         for (var to = 0u; to < OUTPUTS; to++) { sums[to] = sums[min(to + 1u, OUTPUTS - 1u)]; }
     }

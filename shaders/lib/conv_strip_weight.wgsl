@@ -3,7 +3,7 @@
 // Each invocation keeps the gradient's kernel rows for TAP_ROWS (input channel, kernel row) pairs of its own and
 // OUTPUTS output channels in registers, and walks its part's output rows in strips of STRIP_W: it loads the
 // inputs under the strip once for all taps of a kernel row; dy is loaded by the lanes together, an output channel
-// each, and handed round by shuffles. A workgroup is one subgroup. No workgroup memory, no barriers.
+// each (lib/strip_row*.wgsl), and handed round by shuffles. A workgroup is one subgroup. No workgroup memory, no barriers.
 
 const PAIRS = IN_CHANNELS / GROUPS * KERNEL_H;
 const PAIR_TILES = (PAIRS + TAP_ROWS * WORKGROUP_X - 1u) / (TAP_ROWS * WORKGROUP_X);
@@ -13,7 +13,8 @@ const SPAN = (STRIP_W - 1u) * STRIDE_W + (KERNEL_W - 1u) * DILATION_W + 1u;
 const DY_LOADS = (OUTPUTS + WORKGROUP_X - 1u) / WORKGROUP_X;
 // Strips that a part of CHUNK terms touches at most.
 const MOST_STRIPS = min((CHUNK + OUT_W - 2u) / OUT_W + 1u, BATCH * OUT_H) * STRIPS_W;
-const MAY_LEAVE = PADDED || OUT_W % STRIP_W != 0u;
+// Whether an input may lie outside the plane: by padding, or under a strip that hangs over the edge.
+const X_MAY_LEAVE = PADDED || OUT_W % STRIP_W != 0u;
 
 fn compute_tile(number: u32, lane: u32) {
     let first_output = number % OUTPUT_TILES * OUTPUTS;
@@ -50,7 +51,7 @@ fn compute_tile(number: u32, lane: u32) {
             let line = n * (IN_CHANNELS * IN_H * IN_W) + channels[q] + ih * IN_W;
             for (var j = 0u; j < SPAN; j++) {
                 let iw = ow * STRIDE_W + j - PAD_LEFT;
-                if (MAY_LEAVE) {
+                if (X_MAY_LEAVE) {
                     let inside = ih < IN_H && iw < IN_W;
                     inputs[q][j] = select(0.0, x[select(0u, line + iw, inside)], inside);
                 } else {
@@ -60,12 +61,12 @@ fn compute_tile(number: u32, lane: u32) {
         }
         var gradients: array<array<f32, STRIP_W>, DY_LOADS>;
         for (var m = 0u; m < DY_LOADS; m++) {
-            let oc = group * GEMM_M + min(first_output + m * WORKGROUP_X + lane, GEMM_M - 1u);
+            let c = min(first_output + m * WORKGROUP_X + lane, GEMM_M - 1u);
+            let run = source_row(n, group, c, oh, ow);
             for (var p = 0u; p < STRIP_W; p++) {
                 let term = row * OUT_W + ow + p;
-                let counts = term >= part.x && term < part.y && ow + p < OUT_W && !is_repeat;
-                let at = ((n * OUT_CHANNELS + oc) * OUT_H + oh) * OUT_W + ow + p;
-                gradients[m][p] = select(0.0, dy[select(0u, at, counts)], counts);
+                let counts = term >= part.x && term < part.y && !is_repeat;
+                gradients[m][p] = select(0.0, run[p], counts);
                 bias[m] += gradients[m][p];
             }
         }
@@ -96,7 +97,7 @@ fn compute_tile(number: u32, lane: u32) {
             if (!hangs_over) {
                 var line = sums[0][q];
                 for (var kw = 0u; kw < KERNEL_W; kw++) {
-                    store_weight(z, first_output + i, pair * KERNEL_W + kw, line[kw]);
+                    store(z, first_output + i, pair * KERNEL_W + kw, array<f32, WINDOW>(line[kw]));
                 }
             }
         }
@@ -105,7 +106,7 @@ fn compute_tile(number: u32, lane: u32) {
     if (BIAS && pair_tile == 0u) {
         for (var i = 0u; i < DY_LOADS; i++) {
             let m = i * WORKGROUP_X + lane;
-            if (m < OUTPUTS && first_output + m < GEMM_M) { store_bias(z, first_output + m, bias[i]); }
+            if (m < OUTPUTS && first_output + m < GEMM_M) { store_row_sum(z, first_output + m, bias[i]); }
         }
     }
 }

@@ -8,7 +8,9 @@
 //   right_column(z, j), right_step(k)  what an element of the right operand depends on, kept apart so that
 //   right(column, step)                each is computed once and not for every element
 //   terms(z)                           the first term of problem z, and the one after its last
-//   store(z, i, j, value)              takes a result; no two invocations give it the same element
+//   store(z, i, j, results)            takes the results of WINDOW columns from j; WINDOW divides COLUMNS, GEMM_N and
+//                                      j; no two invocations give it the same element
+//   store_row_sum(z, i, sum)           with ROW_SUMS takes the sum over k of left(z, i, k), once for each i
 //
 // Hooks are only called with i < GEMM_M, j < GEMM_N and terms of z's part. The tile's consecutive elements are
 // read by consecutive invocations along whichever index is contiguous in memory (LEFT_ALONG_K, RIGHT_ALONG_K).
@@ -58,6 +60,9 @@ fn compute_tile(number: u32, local: u32) {
     }
 
     var sums: array<array<f32, COLUMNS>, ROWS>;
+    // The first tile in a row of tiles adds up the left operand, one row an invocation.
+    let has_row_sum = ROW_SUMS && column == 0u && local < TILE_M;
+    var row_sum = 0.0;
     // Every part runs as many rounds as the longest, so that all invocations meet at each barrier.
     for (var round = 0u; round < (GEMM_TERMS + TILE_K - 1u) / TILE_K; round++) {
         let first = part.x + round * TILE_K;
@@ -75,6 +80,9 @@ fn compute_tile(number: u32, local: u32) {
             right_tile[place.y * RIGHT_STRIDE + place.x] = select(0.0, value, k < part.y);
         }
         workgroupBarrier();
+        if (has_row_sum) {
+            for (var k = 0u; k < TILE_K; k++) { row_sum += left_tile[k * LEFT_STRIDE + local]; }
+        }
         for (var k = 0u; k < TILE_K; k++) {
             var lefts: array<f32, ROWS>;
             for (var i = 0u; i < ROWS; i++) {
@@ -91,9 +99,12 @@ fn compute_tile(number: u32, local: u32) {
 
     for (var i = 0u; i < ROWS; i++) {
         let m = row + spread(i, ROWS, thread_m, THREADS_M);
-        for (var j = 0u; j < COLUMNS; j++) {
+        for (var j = 0u; j < COLUMNS; j += WINDOW) {
             let n = column + spread(j, COLUMNS, thread_n, THREADS_N);
-            if (m < GEMM_M && n < GEMM_N) { store(z, m, n, sums[i][j]); }
+            var results: array<f32, WINDOW>;
+            for (var k = 0u; k < WINDOW; k++) { results[k] = sums[i][j + k]; }
+            if (m < GEMM_M && n < GEMM_N) { store(z, m, n, results); }
         }
     }
+    if (has_row_sum && row + local < GEMM_M) { store_row_sum(z, row + local, row_sum); }
 }

@@ -9,5 +9,11 @@ fn lane_number(local: u32) -> u32 { return 0u; }
 // The sum over the row's lanes.
 fn row_sum(v: f32, lane: u32) -> f32 { return v; }
 
+// The sum over some of the row's lanes.
+fn row_sum_of(v: f32, lane: u32, first: u32, count: u32) -> f32 { return v; }
+
+// What one of the row's lanes wrote to a buffer, the others may read behind this.
+fn row_storage_barrier() {}
+
 // The largest over the row's lanes.
 fn row_max(v: f32, lane: u32) -> f32 { return v; }

@@ -22,6 +22,19 @@ fn row_sum(v: f32, lane: u32) -> f32 {
     return sum;
 }
 
+// The sum over the lanes first .. first + count, in their order.
+fn row_sum_of(v: f32, lane: u32, first: u32, count: u32) -> f32 {
+    partials[lane] = v;
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var i = 0u; i < count; i++) { sum += partials[first + i]; }
+    workgroupBarrier();
+    return sum;
+}
+
+// What one of the row's lanes wrote to a buffer, the others may read behind this.
+fn row_storage_barrier() { storageBarrier(); }
+
 // The largest over the row's lanes.
 fn row_max(v: f32, lane: u32) -> f32 {
     partials[lane] = v;

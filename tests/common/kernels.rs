@@ -7,13 +7,16 @@ use kiln_kernel::{
     Access, Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AugmentDraw, AugmentRanges, AvgPool2d,
     AvgPool2dBackward, Binary, Border, CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d,
     Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Custom,
-    CustomFunction, CustomInput, CustomValue, DType, Dropout, Elementwise, Embedding, EmbeddingBackward,
-    Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply, Layout, Lion, Matmul,
-    MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot, Operand, Pad,
-    PoolShape, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax,
-    SoftmaxBackward, Source, Step, SumSplits, SumSquares, Tail, Tally, ToIndices, Unary, random::Stream,
-    splits_for,
+    CustomFunction, CustomInput, CustomValue, DType, DenseCrossEntropy, Dropout, Elementwise, Embedding,
+    EmbeddingBackward, Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply,
+    Layout, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot,
+    Operand, Pad, PoolShape, Pooling, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms,
+    Sgd, Softmax, SoftmaxBackward, Source, Step, SumPart, SumParts, SumSquares, Tail, Tally, ToIndices,
+    Unary, random::Stream, splits_for,
 };
+
+#[path = "fused.rs"]
+mod fused;
 
 /// A kernel of the table.
 pub struct Case {
@@ -39,6 +42,9 @@ pub fn table() -> Vec<Case> {
     labelled(&mut add);
     training(&mut add);
     custom(&mut add);
+    fused::pooled(&mut add);
+    fused::row_sums(&mut add);
+    fused::pairs(&mut add);
     cases
 }
 
@@ -176,11 +182,35 @@ fn reductions(add: Add<'_>) {
         "reduce 80,000 rows".into(),
         Kernel::Reduce(reduce(ReduceOp::Sum, &[(80_000, 2)], &[(2, 1)], 160_000)),
     );
-    for (splits, weight_len, bias_len) in [(1, 5, 2), (7, 33, 5), (43, 300, 0), (1024, 3, 1), (100, 9, 4)] {
-        add(
-            format!("sum_splits {splits} {weight_len} {bias_len}"),
-            Kernel::SumSplits(SumSplits { splits, weight_len, bias_len }),
-        );
+    sums_of_parts(add);
+}
+
+fn sums_of_parts(add: Add<'_>) {
+    let part = |len, splits, from, stride, to| SumPart { len, splits, from, stride, to };
+    for (name, parts) in [
+        ("one of one", vec![part(1, 1, 0, 1, 0)]),
+        ("a weight and its bias", vec![part(300, 43, 0, 305, 64), part(5, 43, 300, 305, 0)]),
+        ("few, far apart", vec![part(3, 1024, 7, 65, 5)]),
+        // conv1, conv2 and fc1 of mnist-cnn at batch 8: weight and bias in turn, the parameters in order.
+        (
+            "of mnist-cnn",
+            vec![
+                part(288, 64, 0, 320, 0),
+                part(32, 64, 288, 320, 320),
+                part(18_432, 4, 20_480, 18_496, 384),
+                part(64, 4, 38_912, 18_496, 18_816),
+                part(36_864, 1, 94_464, 36_928, 18_880),
+                part(64, 1, 131_328, 36_928, 55_744),
+            ],
+        ),
+        // Not in the order of the results, with gaps; grids that are no whole workgroups.
+        ("of seven", (0..7).map(|i| part(33 * i + 1, 3 * i + 1, 5000 * i, 230, 2000 - 300 * i)).collect()),
+    ] {
+        let end = |p: &SumPart| p.from + (p.splits - 1) * p.stride + p.len;
+        let partial_len = parts.iter().map(end).max().expect("a part");
+        let gradients_len = parts.iter().map(|p| p.to + p.len).max().expect("a part") + 9;
+        let kernel = SumParts { parts, partial_len, gradients_len };
+        add(format!("sum_parts {name}"), Kernel::SumParts(kernel));
     }
 }
 
@@ -195,6 +225,7 @@ fn matmul(batch: u32, m: u32, n: u32, k: u32) -> Matmul {
         a_stride: m * k,
         b_stride: k * n,
         splits: 1,
+        row_sums: false,
         tail: no_tail(),
     }
 }
@@ -288,15 +319,15 @@ fn convolutions(add: Add<'_>) {
         ("many channels", conv(1, 400, (6, 13), 20, (5, 5), (1, 1), (2, 0), (1, 1), 1)),
     ];
     for (name, shape) in shapes {
-        add(format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, tail: no_tail() }));
-        let kernel = Conv2dBackwardInput { shape, tail: no_tail() };
+        add(format!("conv2d {name}"), Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: no_tail() }));
+        let kernel = Conv2dBackwardInput { shape, unpool: false, tail: no_tail() };
         add(format!("conv2d_backward_input {name}"), Kernel::Conv2dBackwardInput(kernel));
         let terms = (shape.batch * shape.out_h * shape.out_w) as usize;
         for (splits, bias) in [(1, false), (splits_for(terms, 1), true), (terms.min(3) as u32, true)] {
             if (splits as usize - 1) * terms.div_ceil(splits as usize) >= terms {
                 continue; // a part would be empty
             }
-            let kernel = Conv2dBackwardWeight { shape, splits, bias };
+            let kernel = Conv2dBackwardWeight { shape, splits, bias, unpool: false };
             let name = format!("conv2d_backward_weight {name} in {splits}, bias {bias}");
             add(name, Kernel::Conv2dBackwardWeight(kernel));
         }
@@ -306,31 +337,37 @@ fn convolutions(add: Add<'_>) {
     let splits = splits_for(67_600, 1);
     add(
         "conv2d_backward_weight past 65,535 terms".into(),
-        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true }),
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true, unpool: false }),
     );
     // Two parts of 33,800 terms: an invocation that takes one term at a time stays below the limit of lavapipe.
     add(
         "conv2d_backward_weight past 65,535 terms in two parts".into(),
-        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 2, bias: true }),
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 2, bias: true, unpool: false }),
     );
     // 4,500 channels of 9 taps: 40,500 terms of one output.
     let deep = conv(1, 4500, (3, 3), 2, (3, 3), (1, 1), (0, 0), (1, 1), 1);
-    add("conv2d of 40,500 terms".into(), Kernel::Conv2d(Conv2d { shape: deep, tail: no_tail() }));
+    add(
+        "conv2d of 40,500 terms".into(),
+        Kernel::Conv2d(Conv2d { shape: deep, pool: Pooling::None, tail: no_tail() }),
+    );
     let wide = conv(1, 2, (3, 3), 4500, (3, 3), (1, 1), (1, 0), (1, 1), 1);
     add(
         "conv2d_backward_input of 40,500 terms".into(),
-        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: wide, tail: no_tail() }),
+        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: wide, unpool: false, tail: no_tail() }),
     );
     let many = conv(70_000, 1, (3, 3), 1, (3, 3), (1, 1), (0, 0), (1, 1), 1);
-    add("conv2d of 70,000 images".into(), Kernel::Conv2d(Conv2d { shape: many, tail: no_tail() }));
+    add(
+        "conv2d of 70,000 images".into(),
+        Kernel::Conv2d(Conv2d { shape: many, pool: Pooling::None, tail: no_tail() }),
+    );
 
     let shape = conv(3, 2, (9, 8), 5, (3, 3), (1, 1), (1, 0), (1, 1), 1);
     let tail = channel_tail(3, 5, (shape.out_h * shape.out_w) as usize);
-    add("conv2d with bias and relu".into(), Kernel::Conv2d(Conv2d { shape, tail }));
+    add("conv2d with bias and relu".into(), Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail }));
     let tail = gradient_tail(shape.x_len());
     add(
         "conv2d_backward_input with a gradient's tail".into(),
-        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail }),
+        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail }),
     );
 }
 
@@ -375,7 +412,12 @@ fn pooling(add: Add<'_>) {
     ];
     for (name, shape) in shapes {
         let tail = no_tail();
-        add(format!("max_pool2d {name}"), Kernel::MaxPool2d(MaxPool2d { shape, tail: tail.clone() }));
+        add(
+            format!("max_pool2d {name}"),
+            Kernel::MaxPool2d(MaxPool2d { shape, places: false, tail: tail.clone() }),
+        );
+        let kernel = MaxPool2d { shape, places: true, tail: tail.clone() };
+        add(format!("max_pool2d_with_places {name}"), Kernel::MaxPool2d(kernel));
         let kernel = MaxPool2dBackward { shape, tail: tail.clone() };
         add(format!("max_pool2d_backward {name}"), Kernel::MaxPool2dBackward(kernel));
         for count_include_pad in [false, true] {
@@ -391,8 +433,10 @@ fn pooling(add: Add<'_>) {
     {
         let positions = (shape.out_h * shape.out_w) as usize;
         let tail = channel_tail(2, 3, positions);
-        let kernel = MaxPool2d { shape, tail: tail.clone() };
-        add(format!("max_pool2d {name} with a tail"), Kernel::MaxPool2d(kernel));
+        for places in [false, true] {
+            let kernel = MaxPool2d { shape, places, tail: tail.clone() };
+            add(format!("max_pool2d {name} with a tail, places {places}"), Kernel::MaxPool2d(kernel));
+        }
         let kernel = AvgPool2d { shape, count_include_pad: true, tail };
         add(format!("avg_pool2d {name} with a tail"), Kernel::AvgPool2d(kernel));
         let tail = gradient_tail(shape.x_len());
@@ -424,6 +468,31 @@ fn rows(add: Add<'_>) {
             let kernel = CrossEntropyBackward { rows, classes, smoothing };
             let name = format!("cross_entropy_backward {rows}x{classes} {smoothing:?}");
             add(name, Kernel::CrossEntropyBackward(kernel));
+        }
+    }
+    // The first is the last layer of mnist-cnn.
+    for (rows, classes, features) in [
+        (64, 10, 64),
+        (1, 1, 1),
+        (67, 10, 130),
+        (5, 100, 163),
+        (3, 2, 8192),
+        (2, 1, 16_384),
+        (70, 33, 5),
+        (2, 16_384, 1),
+        (3, 64, 7),
+        (300, 65, 12),
+    ] {
+        for (bias, smoothing, gradient) in [
+            (true, Real(0.0), Some(Real(1.0 / 64.0))),
+            (false, Real(0.1), Some(Real(-2.0))),
+            (true, Real(0.1), None),
+            (false, Real(0.0), None),
+        ] {
+            let loss = CrossEntropy { rows, classes, smoothing, gradient };
+            let name =
+                format!("dense_cross_entropy {rows}x{classes}x{features} {bias} {smoothing:?} {gradient:?}");
+            add(name, Kernel::DenseCrossEntropy(DenseCrossEntropy { loss, features, bias }));
         }
     }
 }
@@ -764,6 +833,12 @@ fn norms(add: Add<'_>) {
 
 /// What each argument holds before the launch; results start as NaN, so that an element that is not written shows.
 pub fn inputs(kernel: &Kernel, seed: u64) -> Vec<Host> {
+    if let Kernel::Pair(pair) = kernel {
+        let mut all = inputs(&pair.first, seed);
+        let of_second = inputs(&pair.second, seed + 1000).into_iter().enumerate();
+        all.extend(of_second.filter(|(i, _)| !pair.shared.iter().any(|s| s.0 == *i)).map(|(_, host)| host));
+        return all;
+    }
     let positive = needs_positive(kernel);
     kernel
         .bindings()
@@ -782,6 +857,10 @@ pub fn inputs(kernel: &Kernel, seed: u64) -> Vec<Host> {
                     Host::U32(labels(kernel, &random, len))
                 }
 
+                // which of a window's four results was the largest
+                (DType::U32, "places") if binding.access == Access::Read => {
+                    Host::U32((0..len as u32).map(|i| random.below(i, 4)).collect())
+                }
                 (DType::U32, "segments") => Host::U32(segments(kernel, len / 2)),
                 (DType::U32, "block_segments") => {
                     // the last is past the parameters
@@ -884,6 +963,7 @@ fn labels(kernel: &Kernel, random: &Stream, len: usize) -> Vec<u32> {
     let classes = match kernel {
         Kernel::CrossEntropy(k) => k.classes,
         Kernel::CrossEntropyBackward(k) => k.classes,
+        Kernel::DenseCrossEntropy(k) => k.loss.classes,
         Kernel::OneHot(k) => k.classes,
         Kernel::RankRows(k) => k.classes,
         Kernel::Tally(k) => k.classes,

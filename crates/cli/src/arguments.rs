@@ -100,6 +100,7 @@ impl Command {
             Self::Bench(args) => match &args.what {
                 BenchWhat::Step(args) => &args.output,
                 BenchWhat::Matmul(args) => &args.output,
+                BenchWhat::Conv(args) => &args.output,
             },
         }
     }
@@ -435,12 +436,14 @@ pub(crate) enum BenchWhat {
     Step(BenchStep),
     /// Time the product of two N x N matrices
     Matmul(BenchMatmul),
+    /// Time a convolution and its two gradients
+    Conv(BenchConv),
 }
 
 #[derive(Debug, Args)]
 #[command(
     allow_negative_numbers = true,
-    after_help = "Example:\n  kiln bench step mnist-cnn --batch-size 64 --json"
+    after_help = "Example:\n  kiln bench step mnist-cnn --batch-size 64 --profile"
 )]
 pub(crate) struct BenchStep {
     /// A built-in recipe or a recipe file
@@ -459,6 +462,15 @@ pub(crate) struct BenchStep {
     /// Steps to time
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = at_least_one(1_000_000))]
     pub(crate) steps: u32,
+    /// Time each launch by itself, too, and print a table: what ran, how long, how fast, and how near the device's best
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Write the launches of one step as a trace for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Compile shaders with run-time checks of indices and loops, which release builds leave out
+    #[arg(long)]
+    pub(crate) checked: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -472,6 +484,42 @@ pub(crate) struct BenchMatmul {
     #[command(flatten)]
     pub(crate) device: OnDevice,
     /// Products to time
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one(1_000_000))]
+    pub(crate) steps: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Example:\n  kiln bench conv --channels 64 --filters 128 --size 28 --padding 1 --device gpu"
+)]
+pub(crate) struct BenchConv {
+    /// Images
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one(65_536))]
+    pub(crate) batch_size: u32,
+    /// Channels of an image
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one(65_536))]
+    pub(crate) channels: u32,
+    /// Rows and columns of an image
+    #[arg(long, value_name = "N", default_value_t = 28, value_parser = at_least_one(16_384))]
+    pub(crate) size: u32,
+    /// Channels of the result
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one(65_536))]
+    pub(crate) filters: u32,
+    /// Rows and columns of the kernel
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one(1024))]
+    pub(crate) kernel: u32,
+    /// Pixels between neighbouring results
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one(1024))]
+    pub(crate) stride: u32,
+    /// Zeros on each side of an image
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub(crate) padding: u32,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    /// Runs to time
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one(1_000_000))]
     pub(crate) steps: u32,
     #[command(flatten)]

@@ -78,6 +78,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
         Command::Doctor(args) => commands::doctor::run(args, ui),
         Command::Bench(bench) => match &bench.what {
             BenchWhat::Matmul(args) => commands::bench_matmul::run(args, ui),
+            BenchWhat::Conv(args) => commands::bench_conv::run(args, ui),
             BenchWhat::Step(args) => commands::bench_step::run(args, ui),
         },
         Command::Train(args) => commands::train::run(args, ui),

@@ -69,6 +69,7 @@ pub(crate) fn time_product(backend: &dyn Backend, n: u32, samples: u32) -> Resul
         a_stride: 0,
         b_stride: 0,
         splits: 1,
+        row_sums: false,
         tail: Tail::default(),
     });
     let arguments = vec![input(&a, "a")?, input(&b, "b")?, y.view()];

@@ -7,16 +7,16 @@
 //! - one `const` line for each of [`Kernel::constants`] and for each choice made for the device;
 //! - `epilogue(v: f32, i: u32) -> f32` from the kernel's tail, with the tail's operands as bindings `tail0`,
 //!   `tail1`, ... behind the kernel's own;
-//! - `source_index`, `kept_index` and `reduced_index` from its layouts.
+//! - `source_index`, `kept_index` and `reduced_index` from its layouts, `sum_part` from a table of sums.
 //!
 //! A kernel's own bindings are declared in its file, under the names of [`Kernel::bindings`]; a test compares
 //! what naga reflects with what the kernel declares.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step};
+use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step, SumPart};
 
-use crate::{choose, custom, functions};
+use crate::{choose, custom, functions, pair};
 
 /// What kind of machine executes the shaders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,8 +145,10 @@ pub struct Assembled {
     pub workgroup_size: [u32; 3],
     /// Workgroups along x, y, z.
     pub workgroups: [u32; 3],
+    /// Workgroups that have work, which the grid is folded from.
+    pub(crate) number: u64,
     /// (file, first line in `wgsl`, counted from 1), in the order of the text.
-    parts: Vec<(Cow<'static, str>, usize)>,
+    pub(crate) parts: Vec<(Cow<'static, str>, usize)>,
 }
 
 impl Assembled {
@@ -175,13 +177,75 @@ impl Assembled {
     }
 }
 
+/// One of the dispatches that run a kernel.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// What is dispatched: the kernel, or one of a pair.
+    pub kernel: Kernel,
+    /// Which of the whole kernel's arguments it binds, in the order of its own bindings.
+    pub arguments: Vec<usize>,
+    /// Its text.
+    pub assembled: Assembled,
+}
+
+/// How a kernel runs on a device: as one dispatch, or, if it is a pair that cannot be one there, as two.
+#[derive(Clone, Debug)]
+pub struct Dispatches {
+    /// The variant in words: `strip 16x1x13 | strip 16x3x6`, or `apart: ...`.
+    pub variant: String,
+    /// In the order in which they run.
+    pub each: Vec<Dispatch>,
+}
+
+/// Puts together the WGSL of all dispatches of a kernel.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn dispatches(kernel: &Kernel, facts: &Facts) -> Result<Dispatches, BackendError> {
+    let one = |kernel: &Kernel, arguments: Vec<usize>, assembled: Assembled| Dispatch {
+        kernel: kernel.clone(),
+        arguments,
+        assembled,
+    };
+    let all = || (0..kernel.bindings().len()).collect::<Vec<_>>();
+    let Kernel::Pair(of) = kernel else {
+        let assembled = assemble(kernel, facts)?;
+        return Ok(Dispatches {
+            variant: assembled.variant.clone(),
+            each: vec![one(kernel, all(), assembled)],
+        });
+    };
+    match pair::assemble(kernel, of, facts)? {
+        Ok(assembled) => {
+            Ok(Dispatches { variant: assembled.variant.clone(), each: vec![one(kernel, all(), assembled)] })
+        }
+        Err(reason) => {
+            let (first, second) = (assemble(&of.first, facts)?, assemble(&of.second, facts)?);
+            let variant = format!("apart: {reason}: {} | {}", first.variant, second.variant);
+            let of_first = (0..of.first.bindings().len()).collect();
+            let each = vec![one(&of.first, of_first, first), one(&of.second, of.second_bindings(), second)];
+            Ok(Dispatches { variant, each })
+        }
+    }
+}
+
 /// Puts a kernel's WGSL together for a device.
 ///
 /// # Errors
 /// [`BackendError::Limit`] where the grid is larger than the device allows, [`BackendError::Validation`]
-/// where a constant is not a finite number.
+/// where a constant is not a finite number, or where a pair needs two [`dispatches`].
 pub fn assemble(kernel: &Kernel, facts: &Facts) -> Result<Assembled, BackendError> {
-    let choice = choose::choose(kernel, facts)?;
+    if let Kernel::Pair(of) = kernel {
+        return pair::assemble(kernel, of, facts)?.map_err(|reason| BackendError::Validation {
+            label: kernel.to_string(),
+            message: format!("apart: {reason}"),
+        });
+    }
+    with_choice(kernel, choose::choose(kernel, facts)?, facts)
+}
+
+/// As [`assemble`], with what was chosen for the kernel.
+pub(crate) fn with_choice(kernel: &Kernel, choice: Choice, facts: &Facts) -> Result<Assembled, BackendError> {
     let workgroups = fold(kernel, choice.workgroups, facts.limits.max_workgroups_per_dimension)?;
 
     let mut wgsl = String::new();
@@ -233,12 +297,13 @@ pub fn assemble(kernel: &Kernel, facts: &Facts) -> Result<Assembled, BackendErro
         variant: choice.variant,
         workgroup_size: choice.workgroup_size,
         workgroups,
+        number: choice.workgroups,
         parts,
     })
 }
 
 /// A grid of at least `count` workgroups with as few rows as fit, and as few workgroups too many.
-fn fold(kernel: &Kernel, count: u64, most: u32) -> Result<[u32; 3], BackendError> {
+pub(crate) fn fold(kernel: &Kernel, count: u64, most: u32) -> Result<[u32; 3], BackendError> {
     let most = u64::from(most).max(1);
     let count = count.max(1);
     if count > most * most || count > u64::from(u32::MAX) {
@@ -296,7 +361,47 @@ fn layouts(out: &mut String, kernel: &Kernel) {
             layout(out, "kept_index", &k.kept);
             layout(out, "reduced_index", &k.reduced);
         }
+        Kernel::SumParts(k) => sum_part(out, &k.parts),
         _ => {}
+    }
+}
+
+/// `fn sum_part(i: u32) -> SumPart`: where the terms of the i-th sum of [`kiln_kernel::SumParts`] lie, and its result.
+fn sum_part(out: &mut String, parts: &[SumPart]) {
+    out.push_str("struct SumPart { first: u32, stride: u32, splits: u32, place: u32 }\n");
+    out.push_str("fn sum_part(i: u32) -> SumPart {\n    var part: SumPart;\n");
+    let mut behind = 0;
+    let numbered: Vec<(u32, SumPart)> = parts
+        .iter()
+        .map(|&part| {
+            let first = behind;
+            behind += part.len;
+            (first, part)
+        })
+        .collect();
+    choose_part(out, &numbered, 1);
+    out.push_str("    return part;\n}\n");
+}
+
+/// Halves the parts until one is left, so that an element is found in few comparisons.
+fn choose_part(out: &mut String, parts: &[(u32, SumPart)], depth: usize) {
+    let indent = "    ".repeat(depth);
+    match parts {
+        [] => {}
+        [(start, p)] => {
+            let SumPart { from, stride, splits, to, .. } = p;
+            let j = if *start == 0 { "i".to_owned() } else { format!("(i - {start}u)") };
+            let _ =
+                writeln!(out, "{indent}part = SumPart({from}u + {j}, {stride}u, {splits}u, {to}u + {j});");
+        }
+        _ => {
+            let (before, behind) = parts.split_at(parts.len() / 2);
+            let _ = writeln!(out, "{indent}if (i < {}u) {{", behind[0].0);
+            choose_part(out, before, depth + 1);
+            let _ = writeln!(out, "{indent}}} else {{");
+            choose_part(out, behind, depth + 1);
+            let _ = writeln!(out, "{indent}}}");
+        }
     }
 }
 
@@ -408,6 +513,30 @@ mod tests {
         assert_eq!(
             text(&Layout::new(5, [(3, 4), (4, 0), (2, 1)])),
             "fn at(i: u32) -> u32 { return 5u + (i / 8u) * 4u + (i % 2u); }\n"
+        );
+    }
+
+    #[test]
+    fn sums_are_found_by_halving() {
+        let part = |len, from, to| SumPart { len, splits: 3, from, stride: 9, to };
+        let mut out = String::new();
+        sum_part(&mut out, &[part(4, 0, 64), part(5, 4, 0), part(2, 30, 70)]);
+        let lines: Vec<&str> = out.lines().map(str::trim).collect();
+        assert_eq!(
+            lines[3..],
+            [
+                "if (i < 4u) {",
+                "part = SumPart(0u + i, 9u, 3u, 64u + i);",
+                "} else {",
+                "if (i < 9u) {",
+                "part = SumPart(4u + (i - 4u), 9u, 3u, 0u + (i - 4u));",
+                "} else {",
+                "part = SumPart(30u + (i - 9u), 9u, 3u, 70u + (i - 9u));",
+                "}",
+                "}",
+                "return part;",
+                "}"
+            ]
         );
     }
 

@@ -6,13 +6,13 @@ use std::{
 };
 
 use kiln_kernel::{
-    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Host, HostRef, Launch, Limits, Program,
-    Reading, View,
+    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Host, HostRef, Kernel, Launch,
+    LaunchTime, Limits, Program, Reading, View,
 };
 
 use crate::{
     memory::{Memory, Staging, Tally, scoped, translate},
-    pipeline::{Pipeline, Pipelines},
+    pipeline::{Compiled, Pipelines},
 };
 
 /// Bytes of an element: both types have 32 bits on a GPU.
@@ -66,7 +66,9 @@ pub(crate) struct WgpuBackend {
 
 /// Launches with their pipelines and bind groups.
 struct Prepared {
-    launches: Vec<(Arc<Pipeline>, wgpu::BindGroup)>,
+    /// A bind group for each of a kernel's dispatches.
+    launches: Vec<(Compiled, Vec<wgpu::BindGroup>)>,
+    dispatches: u64,
     tally: Arc<Tally>,
 }
 
@@ -164,32 +166,36 @@ impl WgpuBackend {
         Ok(())
     }
 
-    fn bind(&self, launch: &Launch<View>) -> Result<(Arc<Pipeline>, wgpu::BindGroup), BackendError> {
+    fn bind(&self, launch: &Launch<View>) -> Result<(Compiled, Vec<wgpu::BindGroup>), BackendError> {
         let label = &*launch.label;
-        let Some(pipeline) = self.pipelines.get(&launch.kernel) else {
+        let Some(pipelines) = self.pipelines.get(&launch.kernel) else {
             unreachable!("prepare compiles every launch's kernel first")
         };
         let bindings = launch.kernel.bindings();
-        let mut entries = Vec::with_capacity(bindings.len());
-        for (slot, (binding, view)) in (0u32..).zip(bindings.iter().zip(&launch.arguments)) {
-            let memory = self.argument(binding, view, label)?;
-            entries.push(wgpu::BindGroupEntry {
-                binding: slot,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &memory.buffer,
-                    offset: view.offset as u64 * ELEMENT,
-                    size: std::num::NonZeroU64::new(view.len as u64 * ELEMENT),
-                }),
-            });
+        let mut groups = Vec::with_capacity(pipelines.len());
+        for pipeline in &*pipelines {
+            let mut entries = Vec::with_capacity(pipeline.arguments.len());
+            for (slot, &argument) in (0u32..).zip(&pipeline.arguments) {
+                let view = &launch.arguments[argument];
+                let memory = self.argument(&bindings[argument], view, label)?;
+                entries.push(wgpu::BindGroupEntry {
+                    binding: slot,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &memory.buffer,
+                        offset: view.offset as u64 * ELEMENT,
+                        size: std::num::NonZeroU64::new(view.len as u64 * ELEMENT),
+                    }),
+                });
+            }
+            groups.push(scoped(&self.device, label, 0, || {
+                self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(label),
+                    layout: &pipeline.layout,
+                    entries: &entries,
+                })
+            })?);
         }
-        let group = scoped(&self.device, label, 0, || {
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(label),
-                layout: &pipeline.layout,
-                entries: &entries,
-            })
-        })?;
-        Ok((pipeline, group))
+        Ok((pipelines, groups))
     }
 
     /// What needs no device: counts, aliases and the number of buffers.
@@ -208,11 +214,16 @@ impl WgpuBackend {
             });
         }
         let allowed = self.pipelines.facts.limits.max_storage_buffers;
-        if bindings.len() > allowed as usize {
+        let needed = match &launch.kernel {
+            // with more than fit, its kernels run apart
+            Kernel::Pair(pair) => pair.first.bindings().len().max(pair.second.bindings().len()),
+            _ => bindings.len(),
+        };
+        if needed > allowed as usize {
             return Err(BackendError::Limit {
                 label: label.to_owned(),
                 what: "buffers in one kernel",
-                needed: bindings.len() as u64,
+                needed: needed as u64,
                 allowed: allowed.into(),
             });
         }
@@ -222,10 +233,20 @@ impl WgpuBackend {
         Self::aliases(&bindings, &launch.arguments, label)
     }
 
-    fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         let index = self.queue.submit([encoder.finish()]);
         self.tally.submissions.fetch_add(1, Relaxed);
         index
+    }
+
+    /// A program's launches, if it was prepared here and the device is well.
+    fn prepared<'a>(&self, program: &'a Program) -> Result<&'a Prepared, BackendError> {
+        self.incidents.check()?;
+        let prepared = program.downcast::<Prepared>().filter(|p| Arc::ptr_eq(&p.tally, &self.tally));
+        prepared.ok_or_else(|| BackendError::Validation {
+            label: "run".to_owned(),
+            message: "the program was prepared by another device".to_owned(),
+        })
     }
 
     fn start_read(&self, from: &View) -> Result<Pending, BackendError> {
@@ -390,19 +411,14 @@ impl Backend for WgpuBackend {
         }
         self.pipelines.compile(&self.device, &self.tally, launches.iter().map(|l| &l.kernel))?;
         let bound = launches.iter().map(|l| self.bind(l)).collect::<Result<Vec<_>, _>>()?;
-        let prepared = Prepared { launches: bound, tally: Arc::clone(&self.tally) };
-        Ok(Program::new(Arc::new(prepared), launches.len()))
+        let dispatches: usize = bound.iter().map(|(_, groups)| groups.len()).sum();
+        let tally = Arc::clone(&self.tally);
+        let prepared = Prepared { launches: bound, dispatches: dispatches as u64, tally };
+        Ok(Program::new(Arc::new(prepared), dispatches))
     }
 
     fn run(&self, program: &Program, times: u32) -> Result<(), BackendError> {
-        self.incidents.check()?;
-        let prepared = program
-            .downcast::<Prepared>()
-            .filter(|p| Arc::ptr_eq(&p.tally, &self.tally))
-            .ok_or_else(|| BackendError::Validation {
-                label: "run".to_owned(),
-                message: "the program was prepared by another device".to_owned(),
-            })?;
+        let prepared = self.prepared(program)?;
         if prepared.launches.is_empty() || times == 0 {
             return Ok(());
         }
@@ -415,27 +431,40 @@ impl Backend for WgpuBackend {
                     timestamp_writes: None,
                 });
                 for _ in 0..times {
-                    for (pipeline, group) in &prepared.launches {
-                        let [x, y, z] = pipeline.workgroups;
-                        pass.set_pipeline(&pipeline.pipeline);
-                        pass.set_bind_group(0, group, &[]);
-                        pass.dispatch_workgroups(x, y, z);
+                    for (pipelines, groups) in &prepared.launches {
+                        for (pipeline, group) in pipelines.iter().zip(groups) {
+                            let [x, y, z] = pipeline.workgroups;
+                            pass.set_pipeline(&pipeline.pipeline);
+                            pass.set_bind_group(0, group, &[]);
+                            pass.dispatch_workgroups(x, y, z);
+                        }
                     }
                 }
             }
             self.submit(encoder)
         })?;
-        self.tally.dispatches.fetch_add(prepared.launches.len() as u64 * u64::from(times), Relaxed);
+        self.tally.dispatches.fetch_add(prepared.dispatches * u64::from(times), Relaxed);
         let oldest = {
             let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
             in_flight.push_back(index);
             if in_flight.len() > IN_FLIGHT { in_flight.pop_front() } else { None }
         };
-        if let Some(index) = oldest {
-            self.device
-                .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
-                .map_err(|e| BackendError::DeviceLost(format!("waiting for the device: {e}")))?;
-        }
-        Ok(())
+        oldest.map_or(Ok(()), |index| self.wait(index))
+    }
+
+    fn profile(&self, program: &Program) -> Result<Vec<LaunchTime>, BackendError> {
+        let prepared = self.prepared(program)?;
+        let dispatches: Vec<_> =
+            prepared.launches.iter().flat_map(|(pipelines, groups)| pipelines.iter().zip(groups)).collect();
+        self.tally.dispatches.fetch_add(prepared.dispatches, Relaxed);
+        let mut times = self.time(&dispatches)?.into_iter();
+        let together = prepared.launches.iter().map(|(pipelines, _)| {
+            // a pair that runs apart is one launch of the program
+            let parts: Vec<LaunchTime> = times.by_ref().take(pipelines.len()).collect();
+            let variants: Vec<&str> = parts.iter().map(|part| &*part.variant).collect();
+            let seconds = parts.iter().map(|part| part.seconds).sum();
+            LaunchTime { seconds, variant: variants.join("; ") }
+        });
+        Ok(together.collect())
     }
 }

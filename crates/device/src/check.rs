@@ -4,14 +4,15 @@
 //! constants alone. What a shader does not guard itself is refused here, before anything is compiled.
 
 use kiln_kernel::{
-    Accumulate, AugmentRanges, BackendError, Concat, ConvShape, EmbeddingBackward, GatherType, Kernel,
-    Layout, MovingAverage, PoolShape, SegmentNorms, Softmax, Source, Tail, Tally,
+    Access, Accumulate, AugmentRanges, BackendError, Concat, ConvShape, DenseCrossEntropy, EmbeddingBackward,
+    GatherType, Kernel, Layout, MovingAverage, Pair, PoolShape, SegmentNorms, Softmax, Source, SumPart,
+    SumParts, Tail, Tally,
 };
 
 use crate::choose::is_disjoint;
 
 /// The most loop iterations that one invocation may run: lavapipe of Mesa 22 stops silently at 65,535.
-const MAX_ITERATIONS: u64 = 49_152;
+pub(crate) const MAX_ITERATIONS: u64 = 49_152;
 
 /// Refuses kernels whose settings contradict each other, or that no launch can compute.
 ///
@@ -32,19 +33,20 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
             Source::Constant(_) => Ok(()),
         },
         Kernel::Reduce(k) => reduce(k),
-        Kernel::SumSplits(k) => need(k.splits > 0 && k.weight_len > 0, "a size is zero"),
+        Kernel::SumParts(k) => sum_parts(k),
         Kernel::Matmul(k) => need(
             [k.batch, k.m, k.n, k.k].iter().all(|&v| v > 0)
                 && (k.a_stride == 0 || k.a_stride == k.m * k.k)
                 && (k.b_stride == 0 || k.b_stride == k.k * k.n),
             "a size is zero, or a stride is neither 0 nor a matrix's elements",
         )
-        .and_then(|()| splits(k.splits, u64::from(k.k))),
-        Kernel::Conv2d(k) => conv(&k.shape),
-        Kernel::Conv2dBackwardInput(k) => conv(&k.shape),
+        .and_then(|()| splits(k.splits, u64::from(k.k)))
+        .and_then(|()| need(!k.row_sums || k.batch == 1, "sums of rows are of one product")),
+        Kernel::Conv2d(k) => conv(&k.shape, k.pool.is_pooled()),
+        Kernel::Conv2dBackwardInput(k) => conv(&k.shape, k.unpool),
         Kernel::Conv2dBackwardWeight(k) => {
             let s = &k.shape;
-            conv(s)
+            conv(s, k.unpool)
                 .and_then(|()| splits(k.splits, u64::from(s.batch) * u64::from(s.out_h) * u64::from(s.out_w)))
         }
         Kernel::MaxPool2d(k) => pool(&k.shape),
@@ -55,6 +57,14 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
         Kernel::SoftmaxBackward(k) => rows(k.len, k.outer > 0 && k.inner > 0),
         Kernel::CrossEntropy(k) => rows(k.classes, k.rows > 0),
         Kernel::CrossEntropyBackward(k) => rows(k.classes, k.rows > 0),
+        Kernel::DenseCrossEntropy(k) => {
+            rows(k.loss.classes, k.loss.rows > 0 && k.features > 0).and_then(|()| {
+                need(
+                    k.features as usize <= DenseCrossEntropy::MAX_TERMS / k.loss.classes as usize,
+                    "a row has more than 16,384 products",
+                )
+            })
+        }
         Kernel::Dropout(k) => need(
             (0.0..1.0).contains(&k.rate.0) && k.group > 0,
             "the rate is not in [0, 1), or a group has no element",
@@ -160,6 +170,7 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
             "there are more blocks than one launch takes, or no parameters",
         ),
         Kernel::Advance(_) => Ok(()),
+        Kernel::Pair(k) => return pair(kernel, k),
         Kernel::Custom(k) => {
             let names: Vec<&str> = k.inputs.iter().map(|input| &*input.name).collect();
             kiln_kernel::Custom::check_names(&k.name, &names)
@@ -170,6 +181,30 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
         tail(kernel, t).map_err(invalid)?;
     }
     iterations(kernel)
+}
+
+/// Both kernels of a pair, and what they share.
+fn pair(kernel: &Kernel, pair: &Pair) -> Result<(), BackendError> {
+    for one in [&pair.first, &pair.second] {
+        if matches!(one, Kernel::Pair(_) | Kernel::Custom(_)) {
+            return Err(BackendError::Validation {
+                label: kernel.to_string(),
+                message: format!("{} cannot be one of a pair", one.name()),
+            });
+        }
+        self::kernel(one)?;
+    }
+    let (first, second) = (pair.first.bindings(), pair.second.bindings());
+    let reads_the_same = |&(of_second, of_first): &(usize, usize)| {
+        second.get(of_second).zip(first.get(of_first)).is_some_and(|(a, b)| {
+            a.access == Access::Read && b.access == Access::Read && a.dtype == b.dtype && a.len == b.len
+        })
+    };
+    need(
+        pair.shared.iter().all(reads_the_same) && pair.shared.is_sorted_by(|a, b| a.0 < b.0),
+        "what two kernels share is not read by both alike, or not in order",
+    )
+    .map_err(|message| BackendError::Validation { label: kernel.to_string(), message })
 }
 
 /// The table of hyper-parameters, whose last row is read where the clock is past it.
@@ -211,6 +246,29 @@ fn splits(splits: u32, terms: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// Parts that stay inside both arenas, each result being written once.
+fn sum_parts(k: &SumParts) -> Result<(), String> {
+    let elements: u64 = k.parts.iter().map(|p| u64::from(p.len)).sum();
+    need(
+        (1..=u64::from(u32::MAX)).contains(&elements) && k.parts.iter().all(|p| p.len > 0 && p.splits > 0),
+        "there is nothing to sum, or too much",
+    )?;
+    let last = |p: &SumPart| {
+        u64::from(p.from) + u64::from(p.splits - 1) * u64::from(p.stride) + u64::from(p.len) - 1
+    };
+    need(
+        k.parts.iter().all(|p| {
+            last(p) < u64::from(k.partial_len)
+                && u64::from(p.to) + u64::from(p.len) <= u64::from(k.gradients_len)
+                && u64::from(p.splits) <= MAX_ITERATIONS
+        }),
+        "a part leaves its arena, or has too many sums",
+    )?;
+    let mut written: Vec<(u32, u32)> = k.parts.iter().map(|p| (p.to, p.to + p.len)).collect();
+    written.sort_unstable();
+    need(written.windows(2).all(|pair| pair[0].1 <= pair[1].0), "parts overlap where they are written")
+}
+
 fn reduce(k: &kiln_kernel::Reduce) -> Result<(), String> {
     if k.splits > 1 && !k.tail.is_empty() {
         return Err("a split reduction has a tail".to_owned());
@@ -229,7 +287,12 @@ fn reduction(kept: &Layout, reduced: &Layout, parts: u32, len: u32) -> Result<()
     layout("x", &joined, kept.len() as u64 * reduced.len() as u64, len)
 }
 
-fn conv(s: &ConvShape) -> Result<(), String> {
+/// A convolution, whose results may be pooled in windows of 2 x 2.
+fn conv(s: &ConvShape, pooled: bool) -> Result<(), String> {
+    need(
+        !pooled || (s.out_h.is_multiple_of(2) && s.out_w.is_multiple_of(2)),
+        "windows of 2 x 2 do not fill the results",
+    )?;
     let sizes = [
         s.batch,
         s.in_channels,
@@ -285,8 +348,8 @@ fn rows(len: u32, others: bool) -> Result<(), String> {
 
 fn tail(kernel: &Kernel, tail: &Tail) -> Result<(), String> {
     // The index that a tail sees counts the result's elements.
-    let results =
-        kernel.bindings().iter().find(|b| b.access == kiln_kernel::Access::Write).map_or(0, |b| b.len as u64);
+    let result = kernel.bindings().into_iter().find(|b| b.access == Access::Write);
+    let results = result.map_or(0, |b| b.len as u64);
     for (k, operand) in tail.operands.iter().enumerate() {
         layout(&format!("tail{k}"), &operand.layout, results, operand.len)?;
     }

@@ -1,7 +1,8 @@
 //! Which files, workgroup and grid a kernel gets: one pure function of the kernel and the device's facts.
 
 use kiln_kernel::{
-    BackendError, Constant, GROUP_BLOCK, GatherType, Kernel, PoolShape, SegmentNorms, Softmax,
+    BackendError, Constant, DenseCrossEntropy, GROUP_BLOCK, GatherType, Kernel, Pair, PoolShape,
+    SegmentNorms, Softmax, SumParts,
 };
 
 use crate::{
@@ -40,12 +41,10 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             let rows = k.kept.len() as u64 * u64::from(k.splits);
             rows_of(facts, part!("reduce.wgsl"), rows, k.reduced.len().div_ceil(k.splits as usize), 1)
         }
-        Kernel::SumSplits(k) => {
-            let elements = u64::from(k.weight_len) + u64::from(k.bias_len);
-            rows_of(facts, part!("sum_splits.wgsl"), elements, k.splits as usize, 1)
-        }
+        Kernel::SumParts(k) => sum_parts(facts, k),
         Kernel::MaxPool2d(k) => {
-            let parts = [INDEX, part!("max_pool2d.wgsl")];
+            let file = if k.places { part!("max_pool2d_with_places.wgsl") } else { part!("max_pool2d.wgsl") };
+            let parts = [INDEX, file];
             windows(&k.shape, flat_of(facts, &parts, k.shape.y_len() as u32, steps))
         }
         Kernel::MaxPool2dBackward(k) if is_disjoint(&k.shape) => {
@@ -78,10 +77,12 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
         Kernel::CrossEntropy(k) => {
             let file = part!("cross_entropy.wgsl");
             let mut choice = rows_of(facts, file, u64::from(k.rows), k.classes as usize, 3);
+            choice.parts.insert(2, part!("lib/cross_entropy_row.wgsl"));
             // The file holds the entry points with and without the gradient.
             choice.constants.push(("GRADIENT", Constant::F32(0.0)));
             choice
         }
+        Kernel::DenseCrossEntropy(k) => dense_cross_entropy(facts, k),
         Kernel::CrossEntropyBackward(k) => {
             let file = part!("cross_entropy_backward.wgsl");
             rows_of(facts, file, u64::from(k.rows), k.classes as usize, 3)
@@ -202,9 +203,38 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
         Kernel::Custom(k) => {
             flat_of(facts, &[part!("custom.wgsl")], k.shape.elements() as u32, u64::from(u32::MAX))
         }
+        Kernel::Pair(_) => {
+            return Err(BackendError::Validation {
+                label: kernel.to_string(),
+                message: "each kernel of a pair is chosen for".to_owned(),
+            });
+        }
     };
     choice.parts.splice(0..0, functions::parts(kernel));
     Ok(choice)
+}
+
+/// How the kernels of a pair run in one launch, or why they do not.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn choose_pair(pair: &Pair, facts: &Facts) -> Result<gemm::Together, BackendError> {
+    let (first, second) = (&pair.first, &pair.second);
+    let chosen = match gemm::choose_pair(first, second, facts)? {
+        Some(Ok((mut a, mut b))) => {
+            a.parts.splice(0..0, functions::parts(first));
+            b.parts.splice(0..0, functions::parts(second));
+            (a, b)
+        }
+        Some(Err(reason)) => return Ok(Err(reason)),
+        None => (choose(first, facts)?, choose(second, facts)?),
+    };
+    let sizes = (chosen.0.workgroup_size, chosen.1.workgroup_size);
+    Ok(if sizes.0 == sizes.1 {
+        Ok(chosen)
+    } else {
+        Err(format!("workgroups of {:?} and {:?} invocations", sizes.0, sizes.1))
+    })
 }
 
 /// A flat list of elements, `PER_INVOCATION` to an invocation: one on a GPU, which wants many invocations; some more on
@@ -241,16 +271,17 @@ fn rows_of(facts: &Facts, file: Part, rows: u64, terms: usize, passes: usize) ->
         Kind::Software => terms < 64 || rows >= 16,
         _ => terms < 64 || (terms < 256 && rows > 16_384),
     };
-    if short && terms * passes <= 16_384 {
-        Choice {
-            variant: "row per invocation".to_owned(),
-            parts: vec![INDEX, part!("lib/row_invocation.wgsl"), file],
-            constants: vec![("LANES", 1u32.into())],
-            workgroup_size: [FLAT, 1, 1],
-            workgroups: rows.div_ceil(u64::from(FLAT)),
-        }
-    } else {
-        cooperative(file, rows)
+    if short && terms * passes <= 16_384 { row_per_invocation(file, rows) } else { cooperative(file, rows) }
+}
+
+/// An invocation to a row.
+fn row_per_invocation(file: Part, rows: u64) -> Choice {
+    Choice {
+        variant: "row per invocation".to_owned(),
+        parts: vec![INDEX, part!("lib/row_invocation.wgsl"), file],
+        constants: vec![("LANES", 1u32.into())],
+        workgroup_size: [FLAT, 1, 1],
+        workgroups: rows.div_ceil(u64::from(FLAT)),
     }
 }
 
@@ -262,6 +293,43 @@ fn cooperative(file: Part, rows: u64) -> Choice {
         constants: vec![("LANES", FLAT.into())],
         workgroup_size: [FLAT, 1, 1],
         workgroups: rows,
+    }
+}
+
+/// A dense layer with its loss: a workgroup to a row, whose lanes share the products; on a software rasterizer, where
+/// barriers cost much, an invocation.
+fn dense_cross_entropy(facts: &Facts, k: &DenseCrossEntropy) -> Choice {
+    let file = part!("dense_cross_entropy.wgsl");
+    let (rows, classes) = (u64::from(k.loss.rows), u64::from(k.loss.classes));
+    // Four logits are computed at once, then all of them are walked three times.
+    let iterations = classes.div_ceil(4) * (u64::from(k.features) + 1) + 3 * classes;
+    let mut choice = if facts.kind == Kind::Software && iterations <= check::MAX_ITERATIONS {
+        row_per_invocation(file, rows)
+    } else {
+        cooperative(file, rows)
+    };
+    let bias = if k.bias { part!("lib/dense_bias.wgsl") } else { part!("lib/dense_no_bias.wgsl") };
+    choice.parts.splice(2..2, [part!("lib/cross_entropy_row.wgsl"), bias]);
+    // The file holds the entry points with and without the gradient.
+    choice.constants.extend([("LABELS", (2 + u32::from(k.bias)).into()), ("GRADIENT", Constant::F32(0.0))]);
+    choice
+}
+
+/// Sums side by side, so that neighbours are read together, and for each as many lanes as its terms are worth.
+fn sum_parts(facts: &Facts, k: &SumParts) -> Choice {
+    let most = k.parts.iter().map(|p| p.splits).max().unwrap_or(1);
+    let (columns, lanes) = match (facts.kind, most) {
+        // A lane of its own for each sum keeps it busy, and barriers cost much there.
+        (Kind::Software, _) | (_, 0..16) => (FLAT, 1),
+        (_, 16..64) => (32, 4),
+        (_, _) => (32, 8),
+    };
+    Choice {
+        variant: format!("{lanes} lanes to a sum"),
+        parts: vec![INDEX, part!("sum_parts.wgsl")],
+        constants: vec![("COLUMNS", columns.into()), ("LANES", lanes.into())],
+        workgroup_size: [columns * lanes, 1, 1],
+        workgroups: u64::from(k.elements().div_ceil(columns)),
     }
 }
 

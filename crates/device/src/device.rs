@@ -7,7 +7,7 @@ use kiln_reference::Cpu;
 
 use crate::{
     adapters::{Candidate, Info, candidates, select, wanted_features},
-    assemble::{Facts, assemble},
+    assemble::{Facts, dispatches},
     backend::{Incidents, WgpuBackend},
     pipeline::{Pipelines, ReplaceShader},
 };
@@ -204,7 +204,7 @@ impl Device {
     /// Where the device cannot run the kernel.
     pub fn variant(&self, kernel: &Kernel) -> Result<Option<String>, BackendError> {
         match &self.gpu {
-            Some(gpu) => assemble(kernel, &gpu.pipelines.facts).map(|a| Some(a.variant)),
+            Some(gpu) => dispatches(kernel, &gpu.pipelines.facts).map(|d| Some(d.variant)),
             None => Ok(None),
         }
     }

@@ -16,7 +16,7 @@
 
 mod strip;
 
-use kiln_kernel::{BackendError, Constant, Kernel};
+use kiln_kernel::{BackendError, Constant, Kernel, Pooling};
 
 use crate::assemble::{Choice, Facts, Kind, Part, part};
 
@@ -24,10 +24,10 @@ const TILED: Part = part!("lib/gemm_tiled.wgsl");
 const SUBGROUP: Part = part!("lib/gemm_subgroup.wgsl");
 
 /// A kernel seen as `problems` matrix products of `m` x `n` results with `terms` terms each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Product {
-    /// The kernel's file, with the entry point and the operands' addresses.
-    file: Part,
+    /// What the variant's file asks for; the kernel's own file, with the entry point, last.
+    files: Vec<Part>,
     /// Products side by side: batch entries, groups and parts of the reduction.
     problems: u64,
     /// Rows of a result.
@@ -40,6 +40,26 @@ struct Product {
     left_along_k: bool,
     /// Whether the right operand's memory is contiguous along the terms rather than along its columns.
     right_along_k: bool,
+    /// Results in neighbouring columns that one invocation stores together: 4 where they are pooled, else 1.
+    window: u32,
+    /// Whether the sums of the left operand's rows are results too.
+    row_sums: bool,
+}
+
+const NO_ROW_SUMS: Part = part!("lib/no_row_sums.wgsl");
+
+/// How a kernel reads the gradient of a convolution's results.
+fn gradient(unpool: bool) -> Part {
+    if unpool { part!("lib/dy_unpool.wgsl") } else { part!("lib/dy.wgsl") }
+}
+
+/// What becomes of a convolution's results.
+fn stores(pool: Pooling) -> Vec<Part> {
+    match pool {
+        Pooling::None => vec![part!("lib/conv2d_store.wgsl")],
+        Pooling::Max => vec![part!("lib/conv2d_largest.wgsl"), part!("lib/conv2d_pool.wgsl")],
+        Pooling::MaxAndPlaces => vec![part!("lib/conv2d_places.wgsl"), part!("lib/conv2d_pool.wgsl")],
+    }
 }
 
 impl Product {
@@ -47,40 +67,51 @@ impl Product {
     fn of(kernel: &Kernel) -> Option<Self> {
         Some(match kernel {
             Kernel::Matmul(k) => Self {
-                file: part!("matmul.wgsl"),
+                files: vec![
+                    if k.row_sums { part!("lib/row_sums.wgsl") } else { NO_ROW_SUMS },
+                    part!("matmul.wgsl"),
+                ],
                 problems: u64::from(k.batch) * u64::from(k.splits),
                 m: k.m,
                 n: k.n,
                 terms: k.k.div_ceil(k.splits),
                 left_along_k: !k.transpose_a,
                 right_along_k: k.transpose_b,
+                window: 1,
+                row_sums: k.row_sums,
             },
             Kernel::Conv2d(k) => Self {
-                file: part!("conv2d.wgsl"),
+                files: [vec![NO_ROW_SUMS], stores(k.pool), vec![part!("conv2d.wgsl")]].concat(),
                 problems: k.shape.groups.into(),
                 m: k.shape.out_channels / k.shape.groups,
                 n: k.shape.batch * k.shape.out_h * k.shape.out_w,
                 terms: k.shape.taps() as u32,
                 left_along_k: true,
                 right_along_k: false,
+                window: if k.pool.is_pooled() { 4 } else { 1 },
+                row_sums: false,
             },
             Kernel::Conv2dBackwardInput(k) => Self {
-                file: part!("conv2d_backward_input.wgsl"),
+                files: vec![NO_ROW_SUMS, gradient(k.unpool), part!("conv2d_backward_input.wgsl")],
                 problems: k.shape.groups.into(),
                 m: k.shape.in_channels / k.shape.groups,
                 n: k.shape.batch * k.shape.in_h * k.shape.in_w,
                 terms: k.shape.out_channels / k.shape.groups * k.shape.kernel_h * k.shape.kernel_w,
                 left_along_k: true,
                 right_along_k: false,
+                window: 1,
+                row_sums: false,
             },
             Kernel::Conv2dBackwardWeight(k) => Self {
-                file: part!("conv2d_backward_weight.wgsl"),
+                files: vec![gradient(k.unpool), part!("conv2d_backward_weight.wgsl")],
                 problems: u64::from(k.shape.groups) * u64::from(k.splits),
                 m: k.shape.out_channels / k.shape.groups,
-                n: k.shape.taps() as u32 + u32::from(k.bias),
+                n: k.shape.taps() as u32,
                 terms: (k.shape.batch * k.shape.out_h * k.shape.out_w).div_ceil(k.splits),
                 left_along_k: true,
                 right_along_k: true,
+                window: 1,
+                row_sums: k.bias,
             },
             _ => return None,
         })
@@ -93,7 +124,14 @@ impl Product {
             ("GEMM_TERMS", self.terms.into()),
             ("LEFT_ALONG_K", self.left_along_k.into()),
             ("RIGHT_ALONG_K", self.right_along_k.into()),
+            ("WINDOW", self.window.into()),
+            ("ROW_SUMS", self.row_sums.into()),
         ]
+    }
+
+    /// The variant's file before what it asks for.
+    fn parts(&self, variant: Part) -> Vec<Part> {
+        [&[variant][..], &self.files].concat()
     }
 }
 
@@ -112,8 +150,8 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Option<Choice>, B
     let Some(lanes) = cpu_lanes(facts) else { return Ok(Some(tiled(&product, facts))) };
     let strips = match kernel {
         Kernel::Conv2d(k) => strip::forward(&k.shape, &product, lanes),
-        Kernel::Conv2dBackwardInput(k) => strip::backward_input(&k.shape, &product, lanes),
-        Kernel::Conv2dBackwardWeight(k) => strip::backward_weight(&k.shape, &product, lanes),
+        Kernel::Conv2dBackwardInput(k) => strip::backward_input(&k.shape, k.unpool, &product, lanes),
+        Kernel::Conv2dBackwardWeight(k) => strip::backward_weight(&k.shape, k.unpool, &product, lanes),
         _ => None,
     };
     if strips.is_some() {
@@ -161,13 +199,19 @@ fn piece(size: u32, most: u32) -> u32 {
 const SUBGROUP_TILES: [(u32, u32, u32); 8] =
     [(32, 8, 2), (32, 8, 4), (16, 2, 2), (16, 2, 4), (16, 2, 8), (8, 1, 8), (8, 1, 16), (8, 1, 32)];
 
+/// The same for results that are stored four columns at a time.
+const SUBGROUP_WINDOW_TILES: [(u32, u32, u32); 8] =
+    [(32, 8, 2), (32, 8, 4), (16, 4, 2), (16, 4, 4), (16, 4, 8), (8, 4, 8), (8, 4, 16), (8, 4, 32)];
+
 /// A register tile for each subgroup. Where there is much to compute it is large and takes a quarter of a second to
 /// compile, where there is little it is small.
 fn subgroup(product: &Product, flops: u64, lanes: u32) -> Choice {
-    let candidates = if flops >= 1 << 26 { &SUBGROUP_TILES[..] } else { &SUBGROUP_TILES[2..] };
+    let tiles = if product.window == 1 { &SUBGROUP_TILES } else { &SUBGROUP_WINDOW_TILES };
+    let candidates = if flops >= 1 << 26 { &tiles[..] } else { &tiles[2..] };
     let fitted = candidates.iter().map(|&(rows, columns, step)| {
         let rows = piece(product.m, rows);
-        let columns = piece(product.n.div_ceil(lanes), columns);
+        let window = product.window;
+        let columns = window * piece(product.n.div_ceil(lanes * window), columns / window);
         let step = product.terms.min(step);
         let inner = rows + (rows * step).div_ceil(lanes) + step * (columns + 1) + 1;
         let iterations = u64::from(product.terms.div_ceil(step)) * u64::from(inner);
@@ -182,7 +226,7 @@ fn subgroup(product: &Product, flops: u64, lanes: u32) -> Choice {
     constants.extend([("ROWS", rows.into()), ("COLUMNS", columns.into()), ("STEP", step.into())]);
     Choice {
         variant: format!("subgroup {rows}x{}", columns * lanes),
-        parts: vec![SUBGROUP, product.file],
+        parts: product.parts(SUBGROUP),
         constants,
         workgroup_size: [lanes, 1, 1],
         workgroups: product.problems
@@ -226,6 +270,13 @@ impl Tile {
         4 * self.k * (self.m + 4 + self.n + 4)
     }
 
+    /// Whether a device can run it, and whether an invocation's columns hold whole windows.
+    fn fits(&self, product: &Product, facts: &Facts) -> bool {
+        self.invocations() <= facts.limits.max_workgroup_invocations
+            && self.workgroup_bytes() <= facts.limits.workgroup_memory_bytes
+            && self.columns.is_multiple_of(product.window)
+    }
+
     fn workgroups(&self, product: &Product) -> u64 {
         product.problems * u64::from(product.m.div_ceil(self.m)) * u64::from(product.n.div_ceil(self.n))
     }
@@ -234,28 +285,90 @@ impl Tile {
     /// each as long as its tile is large, whether results fill the tile or not.
     fn cost(&self, product: &Product, busy: u64) -> f64 {
         let rounds = self.workgroups(product).div_ceil(busy);
-        rounds as f64 * f64::from(self.m * self.n) / self.speed
+        rounds as f64 * self.workgroup_cost(product)
+    }
+
+    /// Time of one workgroup in the same units.
+    fn workgroup_cost(&self, product: &Product) -> f64 {
+        f64::from(self.m * self.n) * f64::from(product.terms) / self.speed
+    }
+}
+
+/// Workgroups that a device works on at once.
+fn busy(facts: &Facts) -> u64 {
+    match facts.kind {
+        Kind::Discrete | Kind::Virtual => 128,
+        Kind::Integrated => 32,
+        Kind::Software | Kind::Cpu => 4,
     }
 }
 
 /// The portable variant with the tile of least cost.
 fn tiled(product: &Product, facts: &Facts) -> Choice {
-    let busy = match facts.kind {
-        Kind::Discrete | Kind::Virtual => 128,
-        Kind::Integrated => 32,
-        Kind::Software | Kind::Cpu => 4,
-    };
-    let fits = |tile: &&Tile| {
-        tile.invocations() <= facts.limits.max_workgroup_invocations
-            && tile.workgroup_bytes() <= facts.limits.workgroup_memory_bytes
-    };
-    let smallest = TILES[TILES.len() - 1];
-    let tile = TILES
+    with_tile(product, &best_tile(product, facts))
+}
+
+/// The tile of least cost; on devices below the least that WebGPU asks for, a small one that suits every product.
+fn best_tile(product: &Product, facts: &Facts) -> Tile {
+    let busy = busy(facts);
+    TILES
         .iter()
-        .filter(fits)
+        .filter(|tile| tile.fits(product, facts))
         .min_by(|a, b| a.cost(product, busy).total_cmp(&b.cost(product, busy)))
         .copied()
-        .unwrap_or(smallest);
+        .unwrap_or(TILES[TILES.len() - 2])
+}
+
+/// How two kernels run in one launch, or why they do not.
+pub(crate) type Together = Result<(Choice, Choice), String>;
+
+/// How much longer than one after the other two products may take in one launch: where they are small, a launch saved is
+/// worth more.
+const PAIR_COST: f64 = 1.1;
+
+/// The variants with which two products run in one launch: workgroups of as many invocations, and workgroup memory for
+/// both. Or why they cannot, or should not; `None` if one is no product.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn choose_pair(
+    first: &Kernel,
+    second: &Kernel,
+    facts: &Facts,
+) -> Result<Option<Together>, BackendError> {
+    let (Some(a), Some(b)) = (Product::of(first), Product::of(second)) else { return Ok(None) };
+    if cpu_lanes(facts).is_some() {
+        // one subgroup each, and no workgroup memory
+        return Ok(choose(first, facts)?.zip(choose(second, facts)?).map(Ok));
+    }
+    let busy = busy(facts);
+    let together = |x: &Tile, y: &Tile| {
+        let (longest_x, longest_y) = (x.workgroup_cost(&a), y.workgroup_cost(&b));
+        let all = x.workgroups(&a) as f64 * longest_x + y.workgroups(&b) as f64 * longest_y;
+        (all / busy as f64).max(longest_x).max(longest_y)
+    };
+    let mut best: Option<(f64, Tile, Tile)> = None;
+    for x in TILES.iter().filter(|tile| tile.fits(&a, facts)) {
+        for y in TILES.iter().filter(|tile| tile.fits(&b, facts)) {
+            let fits = x.invocations() == y.invocations()
+                && x.workgroup_bytes() + y.workgroup_bytes() <= facts.limits.workgroup_memory_bytes;
+            let cost = together(x, y);
+            if fits && best.is_none_or(|(least, ..)| cost < least) {
+                best = Some((cost, *x, *y));
+            }
+        }
+    }
+    let Some((cost, x, y)) = best else {
+        return Ok(Some(Err("no tiles fit into workgroup memory together".to_owned())));
+    };
+    let apart = best_tile(&a, facts).cost(&a, busy) + best_tile(&b, facts).cost(&b, busy);
+    if cost > PAIR_COST * apart {
+        return Ok(Some(Err("tiles that fit together are slower than two launches".to_owned())));
+    }
+    Ok(Some(Ok((with_tile(&a, &x), with_tile(&b, &y)))))
+}
+
+fn with_tile(product: &Product, tile: &Tile) -> Choice {
     let mut constants = product.constants();
     constants.extend([
         ("TILE_M", tile.m.into()),
@@ -266,7 +379,7 @@ fn tiled(product: &Product, facts: &Facts) -> Choice {
     ]);
     Choice {
         variant: format!("tiled {}x{}", tile.m, tile.n),
-        parts: vec![TILED, product.file],
+        parts: product.parts(TILED),
         constants,
         workgroup_size: [tile.invocations(), 1, 1],
         workgroups: tile.workgroups(product),
@@ -292,6 +405,7 @@ mod tests {
             a_stride: m * k,
             b_stride: k * n,
             splits: 1,
+            row_sums: false,
             tail: Tail::default(),
         })
     }
@@ -321,12 +435,13 @@ mod tests {
     fn kernels(shape: ConvShape) -> [Kernel; 3] {
         let terms = (shape.batch * shape.out_h * shape.out_w) as usize;
         [
-            Kernel::Conv2d(Conv2d { shape, tail: Tail::default() }),
-            Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail: Tail::default() }),
+            Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: Tail::default() }),
+            Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail: Tail::default() }),
             Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
                 shape,
                 splits: splits_for(terms, 1),
                 bias: true,
+                unpool: false,
             }),
         ]
     }

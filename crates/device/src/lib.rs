@@ -13,8 +13,10 @@ mod device;
 mod functions;
 mod gemm;
 mod memory;
+mod pair;
 mod pipeline;
 mod probe;
+mod profile;
 mod trusted;
 
 pub use adapters::{Info, LimitRow};

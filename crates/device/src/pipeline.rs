@@ -9,7 +9,7 @@ use std::{
 use kiln_kernel::{Access, BackendError, Kernel};
 
 use crate::{
-    assemble::{Assembled, Facts, assemble},
+    assemble::{Assembled, Dispatch, Facts, dispatches},
     custom,
     memory::{Tally, one_line, scoped, translate},
     trusted,
@@ -24,12 +24,19 @@ pub struct ReplaceShader {
     pub edit: fn(&str) -> String,
 }
 
-/// A compiled kernel.
+/// A compiled kernel: what is dispatched for it, in order.
+pub(crate) type Compiled = Arc<[Pipeline]>;
+
+/// One compiled dispatch.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
     pub(crate) workgroups: [u32; 3],
+    /// How the kernel runs, in words.
+    pub(crate) variant: String,
+    /// Which of the launch's arguments it binds.
+    pub(crate) arguments: Vec<usize>,
 }
 
 /// All pipelines of a device, by kernel.
@@ -38,7 +45,7 @@ pub(crate) struct Pipelines {
     pub(crate) facts: Facts,
     pub(crate) checked: bool,
     pub(crate) replace: Option<ReplaceShader>,
-    compiled: RwLock<HashMap<Kernel, Arc<Pipeline>>>,
+    compiled: RwLock<HashMap<Kernel, Compiled>>,
 }
 
 impl Pipelines {
@@ -47,7 +54,7 @@ impl Pipelines {
     }
 
     /// A kernel's pipeline, if it is compiled.
-    pub(crate) fn get(&self, kernel: &Kernel) -> Option<Arc<Pipeline>> {
+    pub(crate) fn get(&self, kernel: &Kernel) -> Option<Compiled> {
         self.compiled.read().unwrap_or_else(PoisonError::into_inner).get(kernel).cloned()
     }
 
@@ -74,10 +81,13 @@ impl Pipelines {
             loop {
                 let kernel = next.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some(kernel) = kernel else { return Ok(()) };
-                let pipeline = self.build(device, kernel)?;
-                tally.pipelines.fetch_add(1, Relaxed);
+                let dispatches = dispatches(kernel, &self.facts)?.each;
+                let built =
+                    dispatches.into_iter().map(|d| self.build(device, d)).collect::<Result<_, _>>()?;
+                let pipelines: Compiled = Vec::into(built);
+                tally.pipelines.fetch_add(pipelines.len() as u64, Relaxed);
                 let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
-                compiled.insert(kernel.clone(), Arc::new(pipeline));
+                compiled.insert(kernel.clone(), pipelines);
             }
         };
         if threads == 1 {
@@ -92,8 +102,8 @@ impl Pipelines {
         })
     }
 
-    fn build(&self, device: &wgpu::Device, kernel: &Kernel) -> Result<Pipeline, BackendError> {
-        let mut assembled = assemble(kernel, &self.facts)?;
+    fn build(&self, device: &wgpu::Device, dispatch: Dispatch) -> Result<Pipeline, BackendError> {
+        let Dispatch { ref kernel, arguments, mut assembled } = dispatch;
         let replaced = match self.replace {
             Some(replace) if replace.kernel == kernel.name() => {
                 assembled.wgsl = (replace.edit)(&assembled.wgsl);
@@ -145,7 +155,13 @@ impl Pipelines {
                 },
                 cache: None,
             });
-            Pipeline { pipeline, layout, workgroups: assembled.workgroups }
+            Pipeline {
+                pipeline,
+                layout,
+                workgroups: assembled.workgroups,
+                variant: assembled.variant.clone(),
+                arguments,
+            }
         })
     }
 

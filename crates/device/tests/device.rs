@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use kiln_device::{Device, DeviceOptions, Kind, ReplaceShader};
 use kiln_kernel::{
-    Accumulate, Backend, BackendError, Binary, Buffer, DType, Elementwise, Host, HostRef, Kernel, Launch,
-    Layout, Operand, Real, Source, Step, SumSplits, Tail, Unary, View,
+    Accumulate, Backend, BackendError, Binary, Buffer, CrossEntropy, DType, Elementwise, Host, HostRef,
+    Kernel, Launch, Layout, Operand, Real, Source, Step, Tail, Unary, View,
 };
 
 /// The adapter, opened once in the whole process.
@@ -119,16 +119,18 @@ fn arguments_that_do_not_fit_are_refused() {
     // Read twice is fine, and so are two results in one buffer.
     backend.prepare(&[launch(&kernel, vec![x.view(), y.view(), x.view()])]).unwrap();
     let align = backend.limits().offset_alignment;
-    let sums = Kernel::SumSplits(SumSplits { splits: 2, weight_len: 3, bias_len: 2 });
-    let partial = device.upload_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0]).unwrap();
+    let loss = CrossEntropy { rows: 2, classes: 1, smoothing: Real(0.0), gradient: None };
+    let loss = Kernel::CrossEntropy(loss);
+    let logits = device.upload_f32(&[1.5, -2.5]).unwrap();
+    let labels = backend.allocate(DType::U32, 2, "labels").unwrap();
     let arena = f32s(align + 2);
-    let arguments = vec![partial.view(), arena.slice(0, 3), arena.slice(align, 2)];
-    let program = backend.prepare(&[launch(&sums, arguments)]).unwrap();
+    let arguments = vec![logits.view(), labels.view(), arena.slice(0, 2), arena.slice(align, 2)];
+    let program = backend.prepare(&[launch(&loss, arguments)]).unwrap();
     backend.run(&program, 1).unwrap();
     let all = device.read(&arena).unwrap().into_f32();
-    assert_eq!((&all[..3], &all[align..]), (&[11.0, 22.0, 33.0][..], &[44.0, 55.0][..]));
-    let overlapping = vec![partial.view(), arena.slice(0, 3), arena.slice(0, 2)];
-    assert!(refused(device, &sums, overlapping).contains("\"dw\" and \"db\""));
+    assert_eq!((&all[..2], &all[align..]), (&[0.0, 0.0][..], &[1.0, 1.0][..]));
+    let overlapping = vec![logits.view(), labels.view(), arena.slice(0, 2), arena.slice(0, 2)];
+    assert!(refused(device, &loss, overlapping).contains("\"losses\" and \"correct\""));
     // A program or a buffer of another device.
     let program = Device::cpu().backend().prepare(&[]).unwrap();
     assert!(matches!(backend.run(&program, 1), Err(BackendError::Validation { .. })));

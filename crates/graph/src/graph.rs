@@ -285,6 +285,12 @@ impl Graph {
         Ok(self.push(op, inputs.to_vec(), outputs))
     }
 
+    /// A further tensor of a node, for planning.
+    pub(crate) fn add_tensor(&mut self, info: TensorInfo) -> Tensor {
+        self.tensors.push(info);
+        Tensor { graph: self.id, index: (self.tensors.len() - 1) as u32 }
+    }
+
     /// Records an operation with one result.
     pub(crate) fn record1(&mut self, op: Op, inputs: &[Tensor]) -> Result<Tensor, GraphError> {
         Ok(self.record(op, inputs)?[0])

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kiln_kernel::{Backend, BackendError, Buffer, Host, HostRef, Launch, Program, Reading, View};
+use kiln_kernel::{Backend, BackendError, Buffer, Host, HostRef, Launch, LaunchTime, Program, Reading, View};
 
 use crate::{GraphError, ParameterStore, Place, Plan};
 
@@ -77,7 +77,7 @@ impl Session {
             slots.push(backend.allocate(slot.dtype, slot.len, &format!("workspace {i}"))?);
         }
         let view = |place: &Place| match place {
-            Place::Slot { index, len } => slots[*index].slice(0, *len),
+            Place::Slot { index, offset, len } => slots[*index].slice(*offset, *len),
             Place::External { name, offset, len } => externals[&**name].slice(*offset, *len),
         };
         let launches: Vec<Launch<View>> = plan
@@ -128,6 +128,14 @@ impl Session {
     /// If the device fails.
     pub fn run(&self, times: u32) -> Result<(), GraphError> {
         Ok(self.backend.run(&self.program, times)?)
+    }
+
+    /// Runs the plan once, launch by launch, and says how long each took.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn profile(&self) -> Result<Vec<LaunchTime>, GraphError> {
+        Ok(self.backend.profile(&self.program)?)
     }
 
     /// Queues a copy of a fetched result; awaiting it waits for the runs that were submitted before.

@@ -14,7 +14,7 @@ use kiln_graph::{
 };
 use kiln_kernel::{
     Access, Advance, Backend, BackendError, Buffer, CLOCK_WORDS, Counters, DType, HYPER_COLUMNS, Host,
-    HostRef, Kernel, Launch, Limits, Program, Reading, Real, Sgd, View, random::Stream,
+    HostRef, Kernel, Launch, LaunchTime, Limits, Program, Reading, Real, Sgd, View, random::Stream,
 };
 use kiln_reference::Cpu;
 use ndarray::IxDyn;
@@ -27,6 +27,10 @@ struct Broken {
 }
 
 impl Backend for Broken {
+    fn profile(&self, program: &Program) -> Result<Vec<LaunchTime>, BackendError> {
+        self.inner.profile(program)
+    }
+
     fn name(&self) -> &str {
         "broken"
     }
@@ -209,8 +213,11 @@ fn each_wrong_kernel_is_caught_where_it_is() {
 #[test]
 fn steps_name_the_first_tensor_that_departs() {
     let example = example();
-    let broken: Arc<dyn Backend> =
-        Arc::new(Broken { inner: Cpu::new(), kernel: "conv2d_backward_weight", wrong: Mutex::default() });
+    let broken: Arc<dyn Backend> = Arc::new(Broken {
+        inner: Cpu::new(),
+        kernel: "conv2d_backward_weight_unpool",
+        wrong: Mutex::default(),
+    });
     let reports =
         check_steps(&example.graph, &example.request, start(&example), &[], &broken, 1, &mut descend(1.0))
             .unwrap();

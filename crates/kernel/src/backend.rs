@@ -235,6 +235,15 @@ impl fmt::Debug for Program {
     }
 }
 
+/// How long one launch of a program took, and how it ran; see [`Backend::profile`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaunchTime {
+    /// Seconds on the device.
+    pub seconds: f64,
+    /// Which of the backend's programs for the kernel ran, in words: `tiled 64x64`.
+    pub variant: String,
+}
+
 /// Elements on their way back from a device.
 ///
 /// The copy is queued when [`Backend::read`] is called, so it sees what was submitted before and nothing
@@ -281,4 +290,10 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// Where the device is lost or out of memory.
     fn run(&self, program: &Program, times: u32) -> Result<(), BackendError>;
+
+    /// Runs a program's launches once, in order, each by itself between two readings of a clock, and waits for them.
+    ///
+    /// # Errors
+    /// As [`Backend::run`].
+    fn profile(&self, program: &Program) -> Result<Vec<LaunchTime>, BackendError>;
 }

@@ -168,6 +168,35 @@ impl Unary {
         }
     }
 
+    /// True if a larger argument never gives a smaller value: the largest of some values then is the value of the largest
+    /// argument.
+    pub fn is_increasing(&self) -> bool {
+        match self {
+            Unary::LeakyRelu(slope) => slope.0 >= 0.0,
+            Unary::Elu(alpha) => alpha.0 >= 0.0,
+            Unary::Exp
+            | Unary::Relu
+            | Unary::Relu6
+            | Unary::Selu
+            | Unary::Sigmoid
+            | Unary::HardSigmoid
+            | Unary::Tanh
+            | Unary::Softplus
+            | Unary::Softsign => true,
+            Unary::Neg
+            | Unary::Abs
+            | Unary::Square
+            | Unary::Sqrt
+            | Unary::Log
+            | Unary::Reciprocal
+            | Unary::Gelu
+            | Unary::GeluTanh
+            | Unary::Silu
+            | Unary::HardSwish
+            | Unary::Mish => false,
+        }
+    }
+
     /// What the derivative reads. Functions whose derivative follows from their value say so, because
     /// then the argument of a fused activation is never stored.
     pub fn saved(&self) -> Saved {

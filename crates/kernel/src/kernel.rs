@@ -37,6 +37,11 @@ impl Binding {
         Self { dtype: DType::U32, ..Self::read(name, len) }
     }
 
+    /// A result of unsigned integers.
+    pub fn write_u32(name: &'static str, len: usize) -> Self {
+        Self { dtype: DType::U32, ..Self::write(name, len) }
+    }
+
     /// A result of real numbers.
     pub fn write(name: &'static str, len: usize) -> Self {
         Self { access: Access::Write, ..Self::read(name, len) }
@@ -103,6 +108,12 @@ pub trait Spec {
         None
     }
 
+    /// Its sizes in words, for profiles.
+    fn shapes(&self) -> String {
+        let sizes: Vec<String> = self.core_bindings().iter().map(|b| b.len.to_string()).collect();
+        sizes.join(" ")
+    }
+
     /// Floating-point operations of one launch, a multiply and add counted as two; for benchmarks.
     fn flops(&self) -> u64 {
         self.core_bindings().iter().filter(|b| b.access != Access::Read).map(|b| b.len as u64).sum()
@@ -117,7 +128,7 @@ pub trait Spec {
 pub enum Kernel {
     Elementwise(Elementwise),
     Reduce(Reduce),
-    SumSplits(SumSplits),
+    SumParts(SumParts),
     Matmul(Matmul),
     Conv2d(Conv2d),
     Conv2dBackwardInput(Conv2dBackwardInput),
@@ -130,6 +141,7 @@ pub enum Kernel {
     SoftmaxBackward(SoftmaxBackward),
     CrossEntropy(CrossEntropy),
     CrossEntropyBackward(CrossEntropyBackward),
+    DenseCrossEntropy(DenseCrossEntropy),
     Dropout(Dropout),
     RandomNormal(RandomNormal),
     Gather(Gather),
@@ -164,6 +176,7 @@ pub enum Kernel {
     ClipNorm(ClipNorm),
     Advance(Advance),
     Custom(Custom),
+    Pair(Box<Pair>),
 }
 
 impl Kernel {
@@ -171,7 +184,7 @@ impl Kernel {
         match self {
             Kernel::Elementwise(k) => k,
             Kernel::Reduce(k) => k,
-            Kernel::SumSplits(k) => k,
+            Kernel::SumParts(k) => k,
             Kernel::Matmul(k) => k,
             Kernel::Conv2d(k) => k,
             Kernel::Conv2dBackwardInput(k) => k,
@@ -184,6 +197,7 @@ impl Kernel {
             Kernel::SoftmaxBackward(k) => k,
             Kernel::CrossEntropy(k) => k,
             Kernel::CrossEntropyBackward(k) => k,
+            Kernel::DenseCrossEntropy(k) => k,
             Kernel::Dropout(k) => k,
             Kernel::RandomNormal(k) => k,
             Kernel::Gather(k) => k,
@@ -218,6 +232,7 @@ impl Kernel {
             Kernel::ClipNorm(k) => k,
             Kernel::Advance(k) => k,
             Kernel::Custom(k) => k,
+            Kernel::Pair(k) => &**k,
         }
     }
 
@@ -270,12 +285,13 @@ impl Kernel {
             Kernel::Concat(k) => Some(&mut k.tail),
             Kernel::Embedding(k) => Some(&mut k.tail),
             Kernel::OneHot(k) => Some(&mut k.tail),
-            Kernel::SumSplits(_)
+            Kernel::SumParts(_)
             | Kernel::Conv2dBackwardWeight(_)
             | Kernel::Softmax(_)
             | Kernel::SoftmaxBackward(_)
             | Kernel::CrossEntropy(_)
             | Kernel::CrossEntropyBackward(_)
+            | Kernel::DenseCrossEntropy(_)
             | Kernel::Gather(_)
             | Kernel::AugmentDraw(_)
             | Kernel::GatherAugmented(_)
@@ -303,13 +319,20 @@ impl Kernel {
             | Kernel::SegmentNorms(_)
             | Kernel::ClipNorm(_)
             | Kernel::Advance(_)
-            | Kernel::Custom(_) => None,
+            | Kernel::Custom(_)
+            | Kernel::Pair(_) => None,
         }
     }
 
     /// Floating-point operations of one launch, a multiply and add counted as two.
     pub fn flops(&self) -> u64 {
         self.spec().flops()
+    }
+
+    /// Its sizes in words: `64x1x28x28 * 32x1x3x3` of a convolution, `64x10x64` (M x N x K) of a product, else the
+    /// elements of its arguments.
+    pub fn shapes(&self) -> String {
+        self.spec().shapes()
     }
 }
 
@@ -318,6 +341,7 @@ impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kernel::Custom(custom) => write!(f, "{}(", custom.name)?,
+            Kernel::Pair(pair) => write!(f, "{} | {}(", pair.first.name(), pair.second.name())?,
             kernel => write!(f, "{}(", kernel.name())?,
         }
         for (i, binding) in self.bindings().iter().enumerate() {

@@ -16,7 +16,9 @@ mod kernels;
 pub mod random;
 mod shape;
 
-pub use backend::{Backend, Buffer, Counters, Host, HostRef, Launch, Limits, Program, Reading, View};
+pub use backend::{
+    Backend, Buffer, Counters, Host, HostRef, Launch, LaunchTime, Limits, Program, Reading, View,
+};
 pub use elementwise::{Binary, Layout, Operand, Real, Saved, Source, Step, Tail, Unary};
 pub use error::BackendError;
 pub use kernel::{Access, Binding, Constant, Kernel, Spec};
@@ -24,10 +26,11 @@ pub use kernels::{
     Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AugmentDraw, AugmentRanges, AvgPool2d,
     AvgPool2dBackward, Border, ClipNorm, ClipValue, Collect, Concat, Conv2d, Conv2dBackwardInput,
     Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Custom, CustomFunction, CustomInput,
-    CustomValue, Dropout, Elementwise, Embedding, EmbeddingBackward, Gather, GatherAugmented, GatherType,
-    Lamb, LambApply, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage,
-    Nadam, OneHot, Pad, PoolShape, RandomNormal, RankRows, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd,
-    Softmax, SoftmaxBackward, SumSplits, SumSquares, Tally, ToIndices, splits_for,
+    CustomValue, DenseCrossEntropy, Dropout, Elementwise, Embedding, EmbeddingBackward, Gather,
+    GatherAugmented, GatherType, Lamb, LambApply, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments,
+    MomentsFinish, MovingAverage, Nadam, OneHot, Pad, Pair, PoolShape, Pooling, RandomNormal, RankRows,
+    Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, SumPart, SumParts, SumSquares,
+    Tally, ToIndices, splits_for,
 };
 pub use shape::{DType, Shape};
 

@@ -20,6 +20,30 @@ pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
+/// [`philox4x32`] of `N` counters that follow one another in their first word: word w of counter i is `[w][i]`. The loops
+/// are over arrays of fixed length, so that a caller that is compiled for vectors computes as many at once.
+#[inline(always)]
+pub fn philox4x32_many<const N: usize>(counter: [u32; 4], key: [u32; 2]) -> [[u32; N]; 4] {
+    let [mut c0, mut c1, mut c2, mut c3] = counter.map(|word| [word; N]);
+    for (i, word) in (0u32..).zip(&mut c0) {
+        *word = word.wrapping_add(i);
+    }
+    let [mut k0, mut k1] = key;
+    for _ in 0..10 {
+        for i in 0..N {
+            let p0 = u64::from(c0[i]) * 0xD251_1F53;
+            let p1 = u64::from(c2[i]) * 0xCD9E_8D57;
+            c0[i] = (p1 >> 32) as u32 ^ c1[i] ^ k0;
+            c1[i] = p1 as u32;
+            c2[i] = (p0 >> 32) as u32 ^ c3[i] ^ k1;
+            c3[i] = p0 as u32;
+        }
+        k0 = k0.wrapping_add(0x9E37_79B9);
+        k1 = k1.wrapping_add(0xBB67_AE85);
+    }
+    [c0, c1, c2, c3]
+}
+
 /// A stream of random numbers: what for (`stream`), and when (`step`), under a seed.
 ///
 /// ```
@@ -91,6 +115,18 @@ mod tests {
             philox4x32([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn many_are_the_same_as_one_by_one() {
+        for counter in [[0; 4], [u32::MAX - 2, 7, 9, 11]] {
+            let many = philox4x32_many::<16>(counter, [3, 5]);
+            for i in 0..16 {
+                let [first, rest @ ..] = counter;
+                let one = philox4x32([first.wrapping_add(i as u32), rest[0], rest[1], rest[2]], [3, 5]);
+                assert_eq!(one, [0, 1, 2, 3].map(|word: usize| many[word][i]));
+            }
+        }
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use kiln_data::{Features, RowKind, Split, Targets};
 use kiln_device::Device;
-use kiln_graph::{Plan, Segments, Session};
+use kiln_graph::{GraphError, Plan, Segments, Session};
 use kiln_kernel::random::Stream;
 use serde::Serialize;
 
 use crate::{
-    DataForm, NnError, Recipe, Residency, TargetKind,
+    DataForm, Network, NnError, Preprocess, Recipe, Residency, TargetKind,
     feed::Feed,
-    step::{self, Form, Recorded},
+    step::{self, Form, Keep, Recorded},
     trainer::Trainer,
 };
 
@@ -49,6 +49,28 @@ pub struct BenchReport {
 /// # Errors
 /// If the layers do not fit each other or the data, or the batch size is 0.
 pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError> {
+    plan(recipe, batch_size, |model, form, preprocess| {
+        let preparation = recipe.preparation(preprocess);
+        step::record_training(model, &recipe.loss, &recipe.optimizer, preparation, form, batch_size)
+    })
+}
+
+/// The plan of the evaluation of `batch_size` rows, loss and accuracy, as every device runs it.
+///
+/// # Errors
+/// As [`training_plan`].
+pub fn evaluation_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError> {
+    plan(recipe, batch_size, |model, form, preprocess| {
+        let keep = Keep { tally: false, outputs: None };
+        step::record_evaluation(model, &recipe.loss, preprocess, form, keep, batch_size)
+    })
+}
+
+fn plan(
+    recipe: &Recipe,
+    batch_size: usize,
+    record: impl FnOnce(&Network, &Form, &Preprocess) -> Result<Recorded, GraphError>,
+) -> Result<Plan, NnError> {
     if batch_size == 0 {
         return Err(NnError::Settings("batch size must be at least 1".into()));
     }
@@ -56,14 +78,7 @@ pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError
     let (model, form) = (recipe.model()?, Form::of(&split));
     let preprocess = recipe.preprocess.measured(&split)?;
     step::check_targets(&model, &recipe.loss, &form)?;
-    let Recorded { graph, request } = step::record_training(
-        &model,
-        &recipe.loss,
-        &recipe.optimizer,
-        recipe.preparation(&preprocess),
-        &form,
-        batch_size,
-    )?;
+    let Recorded { graph, request } = record(&model, &form, &preprocess)?;
     Ok(Plan::new(&graph, &Segments::new(&graph.parameters()), &request)?)
 }
 
@@ -80,28 +95,13 @@ pub fn bench_step(
     if batch_size == 0 || steps == 0 {
         return Err(NnError::Settings("batch size and steps must be at least 1".into()));
     }
-    check(recipe, batch_size)?;
-    let split = random_rows(recipe, batch_size)?;
-    let trainer = recipe.trainer(device, &[], 42)?;
-    let backend = device.backend();
-    let data = Feed::new(&**backend, &split, None, batch_size, Residency::Auto)?;
-    let preprocess = recipe.preprocess.measured(&split)?;
-    let started = Instant::now();
-    let recorded = step::record_training(
-        trainer.model(),
-        &recipe.loss,
-        &recipe.optimizer,
-        recipe.preparation(&preprocess),
-        &data.form,
-        batch_size,
-    )?;
-    let plan = Plan::new(&recorded.graph, trainer.store().segments(), &recorded.request)?;
-    let session = trainer.session(&plan, &data)?;
-    let first = timed_step(&trainer, &session, started)?;
+    let bench = Bench::new(recipe, device, batch_size)?;
+    let first = bench.step(bench.started)?;
+    let (backend, plan) = (device.backend(), &bench.plan);
     let before = backend.counters();
     let mut times = Vec::with_capacity(steps);
     for _ in 0..steps {
-        times.push(timed_step(&trainer, &session, Instant::now())?);
+        times.push(bench.step(Instant::now())?);
     }
     let after = backend.counters();
     times.sort_by(f64::total_cmp);
@@ -114,21 +114,58 @@ pub fn bench_step(
         first_step_seconds: first,
         median_step_seconds: median,
         images_per_second: batch_size as f64 / median,
-        dispatches_per_step: session.launches(),
+        dispatches_per_step: bench.session.launches(),
         workspace_bytes: plan.workspace_bytes(),
         naive_bytes: plan.naive_bytes,
-        parameter_bytes: trainer.store().arena_bytes(),
+        parameter_bytes: bench.trainer.store().arena_bytes(),
         allocated_after_first_step: after.allocations - before.allocations + after.pipelines
             - before.pipelines,
     })
 }
 
-/// Seconds from `since` to the step's loss on the host.
-fn timed_step(trainer: &Trainer, session: &Session, since: Instant) -> Result<f64, NnError> {
-    trainer.write_hyper(1, 0)?;
-    session.run(1)?;
-    pollster::block_on(trainer.take_totals()?)?;
-    Ok(since.elapsed().as_secs_f64())
+/// A recipe's training step on random rows, ready to run.
+pub(crate) struct Bench {
+    trainer: Trainer,
+    /// When planning began.
+    started: Instant,
+    pub(crate) plan: Plan,
+    pub(crate) session: Session,
+}
+
+impl Bench {
+    /// Plans and compiles.
+    pub(crate) fn new(recipe: &Recipe, device: &Device, batch_size: usize) -> Result<Self, NnError> {
+        check(recipe, batch_size)?;
+        let split = random_rows(recipe, batch_size)?;
+        let trainer = recipe.trainer(device, &[], 42)?;
+        let data = Feed::new(&**device.backend(), &split, None, batch_size, Residency::Auto)?;
+        let preprocess = recipe.preprocess.measured(&split)?;
+        let started = Instant::now();
+        let recorded = step::record_training(
+            trainer.model(),
+            &recipe.loss,
+            &recipe.optimizer,
+            recipe.preparation(&preprocess),
+            &data.form,
+            batch_size,
+        )?;
+        let plan = Plan::new(&recorded.graph, trainer.store().segments(), &recorded.request)?;
+        let session = trainer.session(&plan, &data)?;
+        Ok(Self { trainer, started, plan, session })
+    }
+
+    /// Writes the hyper-parameters of the first step.
+    pub(crate) fn write_hyper(&self) -> Result<(), NnError> {
+        self.trainer.write_hyper(1, 0)
+    }
+
+    /// Runs a step; seconds from `since` to its loss on the host.
+    pub(crate) fn step(&self, since: Instant) -> Result<f64, NnError> {
+        self.write_hyper()?;
+        self.session.run(1)?;
+        pollster::block_on(self.trainer.take_totals()?)?;
+        Ok(since.elapsed().as_secs_f64())
+    }
 }
 
 /// Refuses layers, loss or batches that do not fit before any row is made.

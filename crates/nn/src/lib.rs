@@ -44,6 +44,7 @@ mod node;
 mod optimizer;
 mod position;
 mod preprocess;
+mod profile;
 mod recipe;
 mod recording;
 mod schedule;
@@ -56,7 +57,7 @@ mod words;
 
 pub use activation::Activation;
 pub use augment::{Augment, Fill, Reach, Sampling};
-pub use bench::{BenchReport, bench_step, training_plan};
+pub use bench::{BenchReport, bench_step, evaluation_plan, training_plan};
 pub use callbacks::{Callback, Flow, Prepared, StepReport};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use data_spec::{DataForm, DataSpec, OnUnreadable, TableTask, Target};
@@ -83,6 +84,7 @@ pub use optimizer::{
     Update,
 };
 pub use preprocess::{Normalize, Numbers, Preprocess};
+pub use profile::{LaunchProfile, Profile, profile_step};
 pub use recipe::{EarlyStoppingSpec, Recipe};
 pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};

@@ -3,7 +3,7 @@
 
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
-use kiln_kernel::{Access, BackendError, Binding, Buffer, Kernel, Launch, View};
+use kiln_kernel::{Access, BackendError, Binding, Buffer, ConvShape, Kernel, Launch, Pair, View};
 
 use crate::storage::{Data, Storage};
 use crate::{Real, storage::Shared};
@@ -20,6 +20,8 @@ pub(crate) enum Argument<'a, T> {
 pub(crate) struct Bound {
     pub(crate) kernel: Kernel,
     pub(crate) label: std::sync::Arc<str>,
+    /// Of a pair, how many of the arguments are the first kernel's, and which are the second's.
+    pub(crate) pair: Option<(usize, Vec<usize>)>,
     buffers: Vec<BoundBuffer>,
     arguments: usize,
 }
@@ -43,7 +45,7 @@ impl Bound {
             let (want, got) = (bindings.len(), launch.arguments.len());
             return Err(invalid(format!("{got} arguments given, the kernel binds {want}")));
         }
-        check_layouts(&launch.kernel, &bindings).map_err(invalid)?;
+        check_kernel(&launch.kernel, &bindings).map_err(invalid)?;
         let mut buffers: Vec<BoundBuffer> = Vec::new();
         for (position, (binding, view)) in bindings.iter().zip(&launch.arguments).enumerate() {
             check_view::<T>(binding, view, shared).map_err(invalid)?;
@@ -75,7 +77,11 @@ impl Bound {
             }
         }
         let label = launch.label.clone();
-        Ok(Self { kernel: launch.kernel.clone(), label, buffers, arguments: bindings.len() })
+        let pair = match &launch.kernel {
+            Kernel::Pair(pair) => Some((pair.first.bindings().len(), pair.second_bindings())),
+            _ => None,
+        };
+        Ok(Self { kernel: launch.kernel.clone(), label, pair, buffers, arguments: bindings.len() })
     }
 
     /// Locks the buffers and calls `f` with the arguments in binding order.
@@ -162,8 +168,8 @@ fn check_view<T: Real>(binding: &Binding, view: &View, shared: &Shared) -> Resul
     Ok(())
 }
 
-/// Checks that no layout reads past its buffer, and that steps name operands which exist.
-fn check_layouts(kernel: &Kernel, bindings: &[Binding]) -> Result<(), String> {
+/// Checks that no layout reads past its buffer, that steps name operands which exist, and what else a twin relies on.
+fn check_kernel(kernel: &Kernel, bindings: &[Binding]) -> Result<(), String> {
     let last = |layout: &kiln_kernel::Layout| -> usize {
         let far =
             layout.dims.iter().map(|&(size, stride)| (size as usize).saturating_sub(1) * stride as usize);
@@ -192,8 +198,50 @@ fn check_layouts(kernel: &Kernel, bindings: &[Binding]) -> Result<(), String> {
         },
         Kernel::Reduce(k) => inside("x", last(&k.kept) + last(&k.reduced), bindings[0].len),
         Kernel::Moments(k) => inside("x", last(&k.kept) + last(&k.reduced), bindings[0].len),
+        Kernel::Matmul(k) if k.row_sums && k.batch != 1 => {
+            Err(format!("row sums of {} products; there is room for those of one", k.batch))
+        }
+        Kernel::Conv2d(k) if k.pool.is_pooled() => check_windows(&k.shape),
+        Kernel::Conv2dBackwardInput(k) if k.unpool => check_windows(&k.shape),
+        Kernel::Conv2dBackwardWeight(k) if k.unpool => check_windows(&k.shape),
+        Kernel::SumParts(k) => k.parts.iter().try_for_each(|part| {
+            let [len, splits, from, stride, to] =
+                [part.len, part.splits, part.from, part.stride, part.to].map(|v| v as usize);
+            if len == 0 || splits == 0 {
+                return Err("a part has no elements or no sums".to_owned());
+            }
+            inside("partial", from + (splits - 1) * stride + len - 1, k.partial_len as usize)?;
+            inside("gradients", to + len - 1, k.gradients_len as usize)
+        }),
+        Kernel::Pair(pair) => check_pair(pair),
         _ => Ok(()),
     }
+}
+
+/// Windows of 2 x 2 cover the results of a convolution.
+fn check_windows(s: &ConvShape) -> Result<(), String> {
+    if s.out_h.is_multiple_of(2) && s.out_w.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(format!("results of {} x {} are no whole windows of 2 x 2", s.out_h, s.out_w))
+}
+
+/// Two kernels that are themselves right, neither of them a pair, and share what both read alike.
+fn check_pair(pair: &Pair) -> Result<(), String> {
+    if matches!(pair.first, Kernel::Pair(_)) || matches!(pair.second, Kernel::Pair(_)) {
+        return Err("a pair is one of a pair".to_owned());
+    }
+    let (first, second) = (pair.first.bindings(), pair.second.bindings());
+    for &(of_second, of_first) in &pair.shared {
+        let alike = |a: &Binding, b: &Binding| {
+            a.access == Access::Read && b.access == Access::Read && (a.dtype, a.len) == (b.dtype, b.len)
+        };
+        if !second.get(of_second).zip(first.get(of_first)).is_some_and(|(a, b)| alike(a, b)) {
+            return Err(format!("bindings {of_first} and {of_second} cannot be shared"));
+        }
+    }
+    check_kernel(&pair.first, &first)?;
+    check_kernel(&pair.second, &second)
 }
 
 /// A buffer locked for one launch.

@@ -5,23 +5,26 @@ use rayon::prelude::*;
 
 use crate::{
     gemm::{Matrix, Threads, gemm},
+    gradient::Gradient,
     parallel::for_blocks,
     patches::Patches,
     real::{Real, with_scratch},
 };
 
 /// Part `s` of `dweight[oc, c, kh, kw] = Σ_{n, oh, ow} dy[n, oc, oh, ow] · x[n, group(oc) + c, ih, iw]` and of
-/// `dbias[oc] = Σ_{n, oh, ow} dy[n, oc, oh, ow]`.
+/// `dbias[oc] = Σ_{n, oh, ow} dy[n, oc, oh, ow]`; with `places` dy is the gradient of pooled results.
 pub(crate) fn conv2d_backward_weight<T: Real>(
     kernel: &Conv2dBackwardWeight,
     x: &[T],
     dy: &[T],
     partial: &mut [T],
+    places: Option<&[u32]>,
 ) {
+    let dy = Gradient::new(&kernel.shape, dy, places);
     if T::FAST {
-        backward_weight_gemm(kernel, x, dy, partial);
+        backward_weight_gemm(kernel, x, &dy, partial);
     } else {
-        backward_weight_plain(kernel, x, dy, partial);
+        backward_weight_plain(kernel, x, &dy, partial);
     }
 }
 
@@ -42,13 +45,18 @@ fn part(kernel: &Conv2dBackwardWeight, s: usize) -> Range<usize> {
 }
 
 /// Each output channel's weights and bias in turn, term by term.
-fn backward_weight_plain<T: Real>(kernel: &Conv2dBackwardWeight, x: &[T], dy: &[T], partial: &mut [T]) {
+fn backward_weight_plain<T: Real>(
+    kernel: &Conv2dBackwardWeight,
+    x: &[T],
+    dy: &Gradient<'_, T>,
+    partial: &mut [T],
+) {
     let s = &kernel.shape;
     let (x_plane, y_plane) = ((s.in_h * s.in_w) as usize, (s.out_h * s.out_w) as usize);
     let (in_w, out_w) = (s.in_w as usize, s.out_w as usize);
     let channels = (s.in_channels / s.groups) as usize;
     let part_len = partial.len() / kernel.splits as usize;
-    let rows_of = |n: usize, oc: usize| &dy[(n * s.out_channels as usize + oc) * y_plane..][..y_plane];
+    let plane = |n: usize, oc: usize| n * s.out_channels as usize + oc;
     for (p, partial) in partial.chunks_exact_mut(part_len).enumerate() {
         let terms = part(kernel, p);
         let (weights, bias) = partial.split_at_mut(s.weight_len());
@@ -60,7 +68,6 @@ fn backward_weight_plain<T: Real>(kernel: &Conv2dBackwardWeight, x: &[T], dy: &[
                 let (c, kh, kw) = (tap / (kernel_h * kernel_w), tap / kernel_w % kernel_h, tap % kernel_w);
                 let mut total = T::ZERO;
                 for (n, positions) in images(terms.clone(), y_plane) {
-                    let dy = rows_of(n, oc);
                     let x = &x[(n * s.in_channels as usize + first + c) * x_plane..][..x_plane];
                     for oh in positions.start / out_w..positions.end.div_ceil(out_w) {
                         // Wraps below zero in the padding above, and is out of bounds there as well.
@@ -71,11 +78,11 @@ fn backward_weight_plain<T: Real>(kernel: &Conv2dBackwardWeight, x: &[T], dy: &[
                         }
                         let row = oh * out_w..(oh + 1) * out_w;
                         let inside = positions.start.max(row.start)..positions.end.min(row.end);
-                        for (at, &dy) in inside.clone().zip(&dy[inside]) {
-                            let iw = ((at - row.start) * s.stride_w as usize + kw * s.dilation_w as usize)
+                        for ow in inside.start - row.start..inside.end - row.start {
+                            let iw = (ow * s.stride_w as usize + kw * s.dilation_w as usize)
                                 .wrapping_sub(s.pad_left as usize);
                             if iw < in_w {
-                                total += dy * x[ih * in_w + iw];
+                                total += dy.at(plane(n, oc), oh, ow) * x[ih * in_w + iw];
                             }
                         }
                     }
@@ -85,7 +92,7 @@ fn backward_weight_plain<T: Real>(kernel: &Conv2dBackwardWeight, x: &[T], dy: &[
         });
         for (oc, bias) in bias.iter_mut().enumerate() {
             *bias = images(terms.clone(), y_plane)
-                .map(|(n, positions)| rows_of(n, oc)[positions].iter().copied().sum())
+                .map(|(n, positions)| positions.map(|at| dy.at(plane(n, oc), at / out_w, at % out_w)).sum())
                 .sum();
         }
     }
@@ -104,7 +111,12 @@ const PIECES: usize = 4;
 /// work, and gives its weights transposed, [taps, out_channels], unless taps are few: of the two matrices the
 /// product turns over the one whose rows become the result's columns, which had better be the smaller. Then
 /// the pieces are put into `partial`.
-fn backward_weight_gemm<T: Real>(kernel: &Conv2dBackwardWeight, x: &[T], dy: &[T], partial: &mut [T]) {
+fn backward_weight_gemm<T: Real>(
+    kernel: &Conv2dBackwardWeight,
+    x: &[T],
+    dy: &Gradient<'_, T>,
+    partial: &mut [T],
+) {
     let s = &kernel.shape;
     let (splits, groups, taps) = (kernel.splits as usize, s.groups as usize, s.taps());
     let channels = (s.in_channels / s.groups) as usize;
@@ -146,7 +158,7 @@ struct Work<'a, T> {
     patches: Patches<'a>,
     turned: bool,
     x: &'a [T],
-    dy: &'a [T],
+    dy: &'a Gradient<'a, T>,
 }
 
 impl<T: Real> Work<'_, T> {
@@ -154,9 +166,9 @@ impl<T: Real> Work<'_, T> {
     fn piece(&self, p: usize, g: usize, first_tap: usize, rows: &mut [T]) {
         let s = &self.kernel.shape;
         let (groups, taps) = (s.groups as usize, s.taps());
-        let (x_image, y_image) = (self.x.len() / s.batch as usize, self.dy.len() / s.batch as usize);
+        let x_image = self.x.len() / s.batch as usize;
         let (x_plane, y_plane) = ((s.in_h * s.in_w) as usize, (s.out_h * s.out_w) as usize);
-        let (y_group, outputs) = (y_image / groups, s.out_channels as usize / groups);
+        let outputs = s.out_channels as usize / groups;
         let count = rows.len() / outputs;
         let own_taps = (first_tap + count).min(taps) - first_tap.min(taps);
         let per_channel = (s.kernel_h * s.kernel_w) as usize;
@@ -167,7 +179,8 @@ impl<T: Real> Work<'_, T> {
         let terms = part(self.kernel, p);
         let mut images = images(terms, y_plane).peekable();
         let most = COLUMNS + self.patches.columns(&self.patches.positions());
-        with_scratch((count + outputs) * most, |scratch| {
+        with_scratch((count + outputs) * most + self.dy.spare_len(), |scratch| {
+            let (scratch, spare) = scratch.split_at_mut((count + outputs) * most);
             let mut started = false;
             while images.peek().is_some() {
                 // The images of one product, as many as are needed for enough columns.
@@ -185,9 +198,9 @@ impl<T: Real> Work<'_, T> {
                         let x = &self.x[n * x_image..][planes.clone()];
                         self.patches.fill(x, &positions, &mut matrix[column..], width);
                     }
-                    let dy = &self.dy[n * y_image + g * y_group..][..y_group];
-                    for (dy, row) in dy.chunks_exact(y_plane).zip(wide.chunks_exact_mut(width)) {
-                        self.patches.widen(dy, &positions, &mut row[column..column + columns]);
+                    for (plane, row) in ((n * groups + g) * outputs..).zip(wide.chunks_exact_mut(width)) {
+                        let row = &mut row[column..column + columns];
+                        self.dy.widen(&self.patches, plane, &positions, row, spare);
                     }
                     column += columns;
                 }
@@ -210,14 +223,40 @@ impl<T: Real> Work<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_kernel::{Conv2d, Tail};
+    use kiln_kernel::{Conv2d, ConvShape, Pooling, Tail};
 
     use super::*;
     use crate::{
         conv2d::conv2d,
         tail::BoundTail,
-        testing::{CONV_SHAPES, assert_close, dot, values},
+        testing::{CONV_SHAPES, assert_close, dot, pooled_shapes, unpooled, values},
     };
+
+    /// Numbers of parts of which none is empty.
+    fn all_splits(s: &ConvShape) -> impl Iterator<Item = usize> {
+        let terms = (s.batch * s.out_h * s.out_w) as usize;
+        [1, 2, 3, 7].into_iter().filter(move |&splits| (splits - 1) * terms.div_ceil(splits) < terms)
+    }
+
+    #[test]
+    fn unpools_first() {
+        for shape in pooled_shapes() {
+            let s = &shape;
+            let (x, pooled) = (values(s.x_len(), 1), values(s.y_len() / 4, 3));
+            let (places, dy) = unpooled(s, &pooled);
+            let gradient = Gradient::new(s, &pooled, Some(&places));
+            for splits in all_splits(s) {
+                let kernel = Conv2dBackwardWeight { shape, splits: splits as u32, bias: true, unpool: true };
+                let mut want = vec![f64::NAN; splits * (s.weight_len() + s.out_channels as usize)];
+                backward_weight_plain(&kernel, &x, &Gradient::new(s, &dy, None), &mut want);
+                let (mut plain, mut fast) = (vec![f64::NAN; want.len()], vec![f64::NAN; want.len()]);
+                backward_weight_plain(&kernel, &x, &gradient, &mut plain);
+                backward_weight_gemm(&kernel, &x, &gradient, &mut fast);
+                assert_eq!(plain, want);
+                assert_close(&fast, &want, 1e-12);
+            }
+        }
+    }
 
     #[test]
     fn is_the_adjoint_of_conv2d() {
@@ -227,19 +266,17 @@ mod tests {
             let s = &shape;
             let (x, weight, dy) = (values(s.x_len(), 1), values(s.weight_len(), 2), values(s.y_len(), 3));
             let mut y = vec![f64::NAN; s.y_len()];
-            conv2d(&Conv2d { shape, tail: tail.clone() }, &x, &weight, &mut y, &bound);
-            let terms = (s.batch * s.out_h * s.out_w) as usize;
-            for splits in [1, 2, 3, 7].into_iter().filter(|&splits| {
-                // No part may be empty.
-                (splits - 1) * terms.div_ceil(splits) < terms
-            }) {
+            let kernel = Conv2d { shape, pool: Pooling::None, tail: tail.clone() };
+            conv2d(&kernel, &x, &weight, &mut y, &mut [], &bound);
+            let gradient = Gradient::new(s, &dy, None);
+            for splits in all_splits(s) {
                 for bias in [false, true] {
-                    let kernel = Conv2dBackwardWeight { shape, splits: splits as u32, bias };
+                    let kernel = Conv2dBackwardWeight { shape, splits: splits as u32, bias, unpool: false };
                     let part_len = s.weight_len() + if bias { s.out_channels as usize } else { 0 };
                     let mut plain = vec![f64::NAN; splits * part_len];
                     let mut fast = plain.clone();
-                    backward_weight_plain(&kernel, &x, &dy, &mut plain);
-                    backward_weight_gemm(&kernel, &x, &dy, &mut fast);
+                    backward_weight_plain(&kernel, &x, &gradient, &mut plain);
+                    backward_weight_gemm(&kernel, &x, &gradient, &mut fast);
                     assert_close(&fast, &plain, 1e-12);
                     let dweight: f64 = plain.chunks(part_len).map(|p| dot(&p[..weight.len()], &weight)).sum();
                     let want = dot(&y, &dy);

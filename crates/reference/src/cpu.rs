@@ -1,8 +1,12 @@
-use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::{
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
+};
 
 use kiln_kernel::{
-    Backend, BackendError, Buffer, Counters, DType, Host, HostRef, Launch, Limits, Program, Reading, View,
+    Backend, BackendError, Buffer, Counters, DType, Host, HostRef, Launch, LaunchTime, Limits, Program,
+    Reading, View,
 };
 
 use crate::{
@@ -55,6 +59,17 @@ impl<T: Real> Cpu<T> {
             ));
         }
         Ok(storage)
+    }
+}
+
+impl<T> Cpu<T> {
+    /// A program's launches, if it was prepared here.
+    fn launches<'a>(&self, program: &'a Program) -> Result<&'a [Bound], BackendError> {
+        let launches = program.downcast::<Launches>();
+        let launches = launches.filter(|launches| Arc::ptr_eq(&launches.shared, &self.shared));
+        launches
+            .map(|launches| &*launches.bound)
+            .ok_or_else(|| invalid("run", "the program was prepared by another device".into()))
     }
 }
 
@@ -154,11 +169,7 @@ impl<T: Real> Backend for Cpu<T> {
     }
 
     fn run(&self, program: &Program, times: u32) -> Result<(), BackendError> {
-        let launches = program
-            .downcast::<Launches>()
-            .filter(|launches| Arc::ptr_eq(&launches.shared, &self.shared))
-            .ok_or_else(|| invalid("run", "the program was prepared by another device".into()))?;
-        let launches = &launches.bound;
+        let launches = self.launches(program)?;
         let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.submitted(u64::from(times) * launches.len() as u64);
         // On one of the pool's threads: a kernel that shares out its work then need not wake one to start.
@@ -169,6 +180,20 @@ impl<T: Real> Backend for Cpu<T> {
                 }
             }
             Ok(())
+        })
+    }
+
+    fn profile(&self, program: &Program) -> Result<Vec<LaunchTime>, BackendError> {
+        let launches = self.launches(program)?;
+        let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.submitted(launches.len() as u64);
+        rayon::scope(|_| {
+            let time = |launch| {
+                let start = Instant::now();
+                dispatch::<T>(launch)?;
+                Ok(LaunchTime { seconds: start.elapsed().as_secs_f64(), variant: T::NAME.to_string() })
+            };
+            launches.iter().map(time).collect()
         })
     }
 }

@@ -60,25 +60,37 @@ pub(crate) fn cross_entropy<T: Real>(
     dlogits: Option<&mut [T]>,
 ) {
     let classes = kernel.classes as usize;
-    let smoothing = T::from_f32(kernel.smoothing.0);
     let block = items_per_block(16 * classes);
     let rows = logits.par_chunks(block * classes).zip(labels.par_chunks(block));
     let results = losses.par_chunks_mut(block).zip(correct.par_chunks_mut(block));
     rows.zip(results).for_each(|((logits, labels), (losses, correct))| {
         let rows = logits.chunks_exact(classes).zip(labels);
         for ((logits, &label), (loss, correct)) in rows.zip(losses.iter_mut().zip(correct)) {
-            let row = Row::new(logits, label);
-            *loss = row.loss(logits, smoothing);
-            *correct = if row.predicted == row.label { T::ONE } else { T::ZERO };
+            (*loss, *correct) = row_results(kernel, logits, label, None);
         }
     });
     if let (Some(dlogits), Some(gradient)) = (dlogits, kernel.gradient) {
-        let factor = T::from_f32(gradient.0);
+        let (smoothing, factor) = (T::from_f32(kernel.smoothing.0), T::from_f32(gradient.0));
         for_rows(classes, dlogits, |r, dlogits| {
             let logits = &logits[r * classes..(r + 1) * classes];
             Row::new(logits, labels[r]).gradient(logits, smoothing, factor, dlogits);
         });
     }
+}
+
+/// The loss of a row and whether it is a hit, 1 or 0; the gradient where there is room for it.
+pub(crate) fn row_results<T: Real>(
+    kernel: &CrossEntropy,
+    logits: &[T],
+    label: u32,
+    dlogits: Option<&mut [T]>,
+) -> (T, T) {
+    let smoothing = T::from_f32(kernel.smoothing.0);
+    let row = Row::new(logits, label);
+    if let (Some(dlogits), Some(gradient)) = (dlogits, kernel.gradient) {
+        row.gradient(logits, smoothing, T::from_f32(gradient.0), dlogits);
+    }
+    (row.loss(logits, smoothing), if row.predicted == row.label { T::ONE } else { T::ZERO })
 }
 
 /// `dlogits[r, c] = dlosses[r] · (softmax(logits[r])[c] - q[r, c])`.

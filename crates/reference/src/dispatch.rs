@@ -1,6 +1,6 @@
 //! From a kernel to the function of its name.
 
-use kiln_kernel::{BackendError, DType, GatherType, Kernel};
+use kiln_kernel::{BackendError, DType, GatherType, Kernel, Pooling};
 
 use crate::{
     Real,
@@ -20,13 +20,14 @@ use crate::{
     conv2d_backward_weight::conv2d_backward_weight,
     cross_entropy::{cross_entropy, cross_entropy_backward},
     custom::custom,
+    dense_cross_entropy::{DenseRows, dense_cross_entropy},
     dropout::dropout,
     elementwise::elementwise,
     embedding::{embedding, embedding_backward, to_indices},
     gather::{gather_f32, gather_u8, gather_u32},
     lamb::{lamb, lamb_apply},
     lion::lion,
-    matmul::matmul,
+    matmul::{matmul, row_sums},
     max_pool2d::{max_pool2d, max_pool2d_backward},
     moments::{moments, moments_finish, moments_partial, moving_average},
     nadam::nadam,
@@ -37,7 +38,7 @@ use crate::{
     rmsprop::{rmsprop, rmsprop_centered, rmsprop_momentum},
     sgd::{sgd, sgd_momentum},
     softmax::{softmax, softmax_backward},
-    sum_splits::sum_splits,
+    sum_parts::sum_parts,
     tail::BoundTail,
     tally::{collect, rank_rows, tally},
     update::Tables,
@@ -91,6 +92,16 @@ impl<'a, 'b, T: Real> Arguments<'a, 'b, T> {
         if there { self.real_mut().map(Some) } else { Ok(None) }
     }
 
+    /// `uint`, where the binding is there only if `there`.
+    fn optional_uint(&mut self, there: bool) -> Result<Option<&'a [u32]>, BackendError> {
+        if there { self.uint().map(Some) } else { Ok(None) }
+    }
+
+    /// `places`, or nothing where there is no such binding.
+    fn places(&mut self, there: bool) -> Result<&'a mut [u32], BackendError> {
+        if there { self.uint_mut() } else { Ok(&mut []) }
+    }
+
     /// `hyper`, `clock` and `group_settings`.
     fn tables(&mut self) -> Result<Tables<'a, T>, BackendError> {
         Ok(Tables { hyper: self.real()?, clock: self.uint()?, group_settings: self.real()? })
@@ -130,22 +141,32 @@ fn call<'a: 'b, 'b, T: Real>(
             elementwise(k, x, args.real_mut()?, &args.tail(&k.tail)?);
         }
         Kernel::Reduce(k) => reduce(k, args.real()?, args.real_mut()?, &args.tail(&k.tail)?),
-        Kernel::SumSplits(k) => {
-            sum_splits(k, args.real()?, args.real_mut()?, args.optional_mut(k.bias_len > 0)?);
-        }
+        Kernel::SumParts(k) => sum_parts(k, args.real()?, args.real_mut()?),
         Kernel::Matmul(k) => {
-            matmul(k, args.real()?, args.real()?, args.real_mut()?, &args.tail(&k.tail)?);
+            let (a, b, y) = (args.real()?, args.real()?, args.real_mut()?);
+            if let Some(sums) = args.optional_mut(k.row_sums)? {
+                row_sums(k, a, sums);
+            }
+            matmul(k, a, b, y, &args.tail(&k.tail)?);
         }
         Kernel::Conv2d(k) => {
-            conv2d(k, args.real()?, args.real()?, args.real_mut()?, &args.tail(&k.tail)?);
+            let (x, weight, y) = (args.real()?, args.real()?, args.real_mut()?);
+            let places = args.places(k.pool == Pooling::MaxAndPlaces)?;
+            conv2d(k, x, weight, y, places, &args.tail(&k.tail)?);
         }
         Kernel::Conv2dBackwardInput(k) => {
-            conv2d_backward_input(k, args.real()?, args.real()?, args.real_mut()?, &args.tail(&k.tail)?);
+            let (dy, weight, dx) = (args.real()?, args.real()?, args.real_mut()?);
+            let places = args.optional_uint(k.unpool)?;
+            conv2d_backward_input(k, dy, weight, dx, places, &args.tail(&k.tail)?);
         }
         Kernel::Conv2dBackwardWeight(k) => {
-            conv2d_backward_weight(k, args.real()?, args.real()?, args.real_mut()?);
+            let (x, dy, partial) = (args.real()?, args.real()?, args.real_mut()?);
+            conv2d_backward_weight(k, x, dy, partial, args.optional_uint(k.unpool)?);
         }
-        Kernel::MaxPool2d(k) => max_pool2d(k, args.real()?, args.real_mut()?, &args.tail(&k.tail)?),
+        Kernel::MaxPool2d(k) => {
+            let (x, y, places) = (args.real()?, args.real_mut()?, args.places(k.places)?);
+            max_pool2d(k, x, y, places, &args.tail(&k.tail)?);
+        }
         Kernel::MaxPool2dBackward(k) => {
             max_pool2d_backward(k, args.real()?, args.real()?, args.real_mut()?, &args.tail(&k.tail)?);
         }
@@ -165,6 +186,19 @@ fn call<'a: 'b, 'b, T: Real>(
         ),
         Kernel::CrossEntropyBackward(k) => {
             cross_entropy_backward(k, args.real()?, args.uint()?, args.real()?, args.real_mut()?);
+        }
+        Kernel::DenseCrossEntropy(k) => {
+            let (x, weight) = (args.real()?, args.real()?);
+            let bias = if k.bias { Some(args.real()?) } else { None };
+            let rows = DenseRows {
+                x,
+                labels: args.uint()?,
+                logits: args.real_mut()?,
+                losses: args.real_mut()?,
+                correct: args.real_mut()?,
+                dlogits: args.optional_mut(k.loss.gradient.is_some())?.unwrap_or_default(),
+            };
+            dense_cross_entropy(k, weight, bias, rows);
         }
         Kernel::Dropout(k) => {
             dropout(k, args.real()?, args.uint()?, args.real_mut()?, &args.tail(&k.tail)?);
@@ -303,6 +337,26 @@ fn call<'a: 'b, 'b, T: Real>(
                 });
             }
             custom(k, &inputs, args.real_mut()?);
+        }
+        Kernel::Pair(pair) => {
+            // The second's arguments are taken out from among the pair's; what both read stays for the first.
+            let mut all: Vec<Option<Argument<'a, T>>> = args.rest.by_ref().map(Some).collect();
+            let Some((own, positions)) = &args.bound.pair else { return Err(args.unexpected()) };
+            let own = *own;
+            let mut second = Vec::with_capacity(positions.len());
+            for &position in positions {
+                second.push(match all.get_mut(position) {
+                    Some(Some(Argument::Real(shared))) if position < own => Argument::Real(shared),
+                    Some(Some(Argument::Uint(shared))) if position < own => Argument::Uint(shared),
+                    Some(argument) if position >= own => argument.take().ok_or_else(|| args.unexpected())?,
+                    _ => return Err(args.unexpected()),
+                });
+            }
+            all.truncate(own);
+            let first: Vec<_> = all.into_iter().flatten().collect();
+            let bound = args.bound;
+            call(&pair.first, &mut Arguments { rest: first.into_iter(), bound })?;
+            call(&pair.second, &mut Arguments { rest: second.into_iter(), bound })?;
         }
     }
     Ok(())

@@ -1,11 +1,12 @@
 use kiln_kernel::{
     Dropout,
-    random::{Stream, philox4x32},
+    random::{Stream, philox4x32_many},
 };
 
 use crate::{
     parallel::{BLOCK, for_blocks},
     real::Real,
+    simd::vectorize,
     tail::BoundTail,
 };
 
@@ -43,14 +44,25 @@ pub(crate) fn dropout<T: Real>(
     // A block starts at a multiple of four: one Philox block holds the numbers of four elements.
     for_blocks(y, BLOCK, |start, y| {
         let x = &x[start..start + y.len()];
-        for (i, (y, x)) in y.chunks_mut(4).zip(x.chunks(4)).enumerate() {
-            let counter = [(start / 4 + i) as u32, clock[0], kernel.stream, 0];
-            let words = philox4x32(counter, [clock[3], clock[4]]);
-            for ((y, &x), word) in y.iter_mut().zip(x).zip(words) {
-                let u = (word >> 8) as f32 * (1.0 / 16_777_216.0);
-                *y = if u >= rate { x * scale } else { T::ZERO };
+        vectorize(|| {
+            for (i, (y, x)) in y.chunks_mut(4 * LANES).zip(x.chunks(4 * LANES)).enumerate() {
+                let counter = [(start / 4 + i * LANES) as u32, clock[0], kernel.stream, 0];
+                let words = philox4x32_many::<LANES>(counter, [clock[3], clock[4]]);
+                let mut factors = [T::ZERO; 4 * LANES];
+                for (lane, factors) in factors.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                    for (factor, words) in factors.iter_mut().zip(&words) {
+                        let u = (words[lane] >> 8) as f32 * (1.0 / 16_777_216.0);
+                        *factor = scale.keep_if(u >= rate);
+                    }
+                }
+                for ((y, &x), factor) in y.iter_mut().zip(x).zip(factors) {
+                    *y = if factor == T::ZERO { T::ZERO } else { x * factor };
+                }
             }
-        }
+        });
         tail.apply(start, y);
     });
 }
+
+/// Philox blocks that are computed side by side.
+const LANES: usize = 16;

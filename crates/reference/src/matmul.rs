@@ -4,6 +4,8 @@ use crate::{
     gemm::{Matrix, Threads, gemm},
     parallel::{BLOCK, for_blocks, items_per_block},
     real::Real,
+    reduce::sum,
+    simd::vectorize,
     tail::BoundTail,
 };
 
@@ -13,6 +15,36 @@ pub(crate) fn matmul<T: Real>(kernel: &Matmul, a: &[T], b: &[T], y: &mut [T], ta
         matmul_gemm(kernel, a, b, y, tail);
     } else {
         matmul_plain(kernel, a, b, y, tail);
+    }
+}
+
+/// `sums[s, i] = Σ_{k in part s} a(i, k)` of the one product.
+pub(crate) fn row_sums<T: Real>(kernel: &Matmul, a: &[T], sums: &mut [T]) {
+    let (m, k) = (kernel.m as usize, kernel.k as usize);
+    let chunk = k.div_ceil(kernel.splits as usize);
+    for (s, sums) in sums.chunks_exact_mut(m).enumerate() {
+        let terms = s * chunk..((s + 1) * chunk).min(k);
+        // Neighbours in a row of the transposed matrix, enough for whole vectors.
+        let rows = items_per_block(chunk).max(64);
+        for_blocks(sums, rows, |start, sums| match (T::FAST, kernel.transpose_a) {
+            (true, true) => {
+                sums.fill(T::ZERO);
+                for k in terms.clone() {
+                    let a = &a[k * m + start..][..sums.len()];
+                    vectorize(|| sums.iter_mut().zip(a).for_each(|(sum, &a)| *sum += a));
+                }
+            }
+            (true, false) => {
+                for (i, total) in sums.iter_mut().enumerate() {
+                    *total = sum(&a[(start + i) * k..][terms.clone()]);
+                }
+            }
+            (false, transposed) => {
+                for (i, sum) in (start..).zip(sums) {
+                    *sum = terms.clone().map(|t| if transposed { a[t * m + i] } else { a[i * k + t] }).sum();
+                }
+            }
+        });
     }
 }
 

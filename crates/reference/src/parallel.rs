@@ -18,6 +18,24 @@ pub(crate) fn for_blocks<T: Send>(values: &mut [T], size: usize, f: impl Fn(usiz
     values.par_chunks_mut(size).enumerate().for_each(|(i, block)| f(i * size, block));
 }
 
+/// As [`for_blocks`], with a second result of as many elements, or of none.
+pub(crate) fn for_blocks_of_two<T: Send, U: Send>(
+    values: &mut [T],
+    others: &mut [U],
+    size: usize,
+    f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
+) {
+    let size = size.max(1);
+    if others.is_empty() {
+        return for_blocks(values, size, |start, values| f(start, values, &mut []));
+    }
+    if values.len() <= size {
+        return f(0, values, others);
+    }
+    let blocks = values.par_chunks_mut(size).zip(others.par_chunks_mut(size)).enumerate();
+    blocks.for_each(|(i, (values, others))| f(i * size, values, others));
+}
+
 /// As many whole items of `item` elements as make a block worth a thread's while. `work` is the cost of
 /// an item, in cheap element operations.
 pub(crate) fn items_per_block(work: usize) -> usize {

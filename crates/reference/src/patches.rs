@@ -36,6 +36,11 @@ impl<'a> Patches<'a> {
         !self.wide
     }
 
+    /// How many columns an output row takes, with those that mean nothing.
+    pub(crate) fn row_columns(&self) -> usize {
+        if self.wide { self.shape.in_w as usize } else { self.shape.out_w as usize }
+    }
+
     /// The output positions of an image.
     pub(crate) fn positions(&self) -> Range<usize> {
         0..(self.shape.out_h * self.shape.out_w) as usize
@@ -57,9 +62,8 @@ impl<'a> Patches<'a> {
 
     /// The rows of output positions in `positions`: (oh, range of ow, column relative to the first).
     fn rows(&self, positions: &Range<usize>) -> impl Iterator<Item = (usize, Range<usize>, usize)> + use<'a> {
-        let (wide, in_w, out_w) = (self.wide, self.shape.in_w as usize, self.shape.out_w as usize);
+        let (row_columns, out_w) = (self.row_columns(), self.shape.out_w as usize);
         let Range { start, end } = *positions;
-        let row_columns = if wide { in_w } else { out_w };
         let first_column = start / out_w * row_columns + start % out_w;
         (start / out_w..end.div_ceil(out_w)).map(move |oh| {
             let from = start.max(oh * out_w) - oh * out_w;

@@ -73,39 +73,51 @@ macro_rules! real {
             const ONE: Self = 1.0;
             const NEG_INFINITY: Self = <$t>::NEG_INFINITY;
 
+            #[inline]
             fn from_f32(v: f32) -> Self {
                 v as $t
             }
+            #[inline]
             fn from_f64(v: f64) -> Self {
                 v as $t
             }
+            #[inline]
             fn to_f64(self) -> f64 {
                 self as f64
             }
+            #[inline]
             fn abs(self) -> Self {
                 <$t>::abs(self)
             }
+            #[inline]
             fn sqrt(self) -> Self {
                 <$t>::sqrt(self)
             }
+            #[inline]
             fn exp(self) -> Self {
                 <$t>::exp(self)
             }
+            #[inline]
             fn exp_m1(self) -> Self {
                 <$t>::exp_m1(self)
             }
+            #[inline]
             fn ln(self) -> Self {
                 <$t>::ln(self)
             }
+            #[inline]
             fn ln_1p(self) -> Self {
                 <$t>::ln_1p(self)
             }
+            #[inline]
             fn tanh(self) -> Self {
                 <$t>::tanh(self)
             }
+            #[inline]
             fn erfc(self) -> Self {
                 $erfc(self)
             }
+            #[inline(always)] // a call would keep the loops around it from becoming vectors
             fn keep_if(self, condition: bool) -> Self {
                 Self::from_bits(self.to_bits() & <$bits>::from(condition).wrapping_neg())
             }

@@ -1,6 +1,11 @@
 //! What the tests share.
 
-use kiln_kernel::{ConvShape, random::Stream};
+use kiln_kernel::{ConvShape, MaxPool2d, MaxPool2dBackward, PoolShape, Tail, random::Stream};
+
+use crate::{
+    max_pool2d::{max_pool2d, max_pool2d_backward, windows_2x2},
+    tail::BoundTail,
+};
 
 /// Numbers in [-1, 1) that depend on the seed alone.
 pub(crate) fn values(len: usize, seed: u64) -> Vec<f64> {
@@ -21,6 +26,46 @@ pub(crate) fn assert_close(got: &[f64], want: &[f64], tolerance: f64) {
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         assert!((got - want).abs() <= tolerance * (4.0 + want.abs()), "element {i}: {got}, not {want}");
     }
+}
+
+/// The convolutions of [`CONV_SHAPES`] whose results leave a window, cropped to whole windows, and some with larger planes.
+pub(crate) fn pooled_shapes() -> Vec<ConvShape> {
+    let large = ConvShape { in_h: 28, in_w: 28, out_h: 26, out_w: 26, in_channels: 1, ..BASE };
+    let shapes = CONV_SHAPES.into_iter().filter(|s| s.out_h > 1 && s.out_w > 1);
+    let cropped = shapes.map(|s| ConvShape { out_h: s.out_h / 2 * 2, out_w: s.out_w / 2 * 2, ..s });
+    cropped
+        .chain([
+            large,
+            ConvShape { batch: 1, ..large },
+            ConvShape { batch: 9, in_h: 13, in_w: 13, out_h: 10, out_w: 10, ..BASE },
+            ConvShape {
+                batch: 1,
+                in_channels: 1,
+                out_channels: 1,
+                in_h: 4,
+                in_w: 5,
+                out_h: 2,
+                out_w: 2,
+                ..BASE
+            },
+            ConvShape { in_h: 48, in_w: 48, out_h: 48, out_w: 48, pad_top: 1, pad_left: 1, ..BASE },
+        ])
+        .collect()
+}
+
+/// Places of the maxima of some planes, and the gradient of pooled results `dy` as max pooling's own gradient spreads it.
+pub(crate) fn unpooled(s: &ConvShape, dy: &[f64]) -> (Vec<u32>, Vec<f64>) {
+    let shape = PoolShape { planes: s.batch * s.out_channels, ..windows_2x2(s.out_h, s.out_w) };
+    // Coarse, so that maxima tie.
+    let x: Vec<f64> = values(shape.x_len(), 9).iter().map(|v| (v * 2.0).round()).collect();
+    let tail = Tail::default();
+    let bound = BoundTail::new(&tail, Vec::new());
+    let (mut y, mut places) = (vec![f64::NAN; dy.len()], vec![9; dy.len()]);
+    let kernel = MaxPool2d { shape, places: true, tail: tail.clone() };
+    max_pool2d(&kernel, &x, &mut y, &mut places, &bound);
+    let mut spread = vec![f64::NAN; shape.x_len()];
+    max_pool2d_backward(&MaxPool2dBackward { shape, tail: tail.clone() }, &x, dy, &mut spread, &bound);
+    (places, spread)
 }
 
 const BASE: ConvShape = ConvShape {

@@ -70,19 +70,112 @@ fn layouts_and_steps_are_checked() {
 #[test]
 fn one_arena_may_be_written_in_several_places() {
     let cpu = Cpu::<f32>::new();
-    let kernel = Kernel::SumSplits(SumSplits { splits: 2, weight_len: 3, bias_len: 2 });
-    let partial = cpu.allocate(DType::F32, 10, "partial").unwrap().view();
-    let parts: Vec<f32> = (0..10).map(|i| i as f32).collect();
-    cpu.write(&partial, HostRef::F32(&parts)).unwrap();
+    let (transpose_a, transpose_b, a_stride, b_stride) = (false, true, 0, 0);
+    let (batch, m, n, k, splits, row_sums) = (1, 2, 2, 3, 1, true);
+    let tail = Tail::default();
+    let kernel = Kernel::Matmul(Matmul {
+        batch,
+        m,
+        n,
+        k,
+        transpose_a,
+        transpose_b,
+        a_stride,
+        b_stride,
+        splits,
+        row_sums,
+        tail,
+    });
+    let [a, b] = ["a", "b"].map(|name| cpu.allocate(DType::F32, 6, name).unwrap().view());
+    cpu.write(&a, HostRef::F32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])).unwrap();
+    cpu.write(&b, HostRef::F32(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0])).unwrap();
     let arena = cpu.allocate(DType::F32, 10, "gradients").unwrap();
-    // The bias lies before the weight, with a gap between.
-    let arguments = vec![partial.clone(), arena.slice(5, 3), arena.slice(1, 2)];
+    // The sums lie before the product, with a gap between.
+    let arguments = vec![a.clone(), b.clone(), arena.slice(5, 4), arena.slice(1, 2)];
     let program = cpu.prepare(&[launch(kernel.clone(), arguments)]).unwrap();
     cpu.run(&program, 1).unwrap();
     let got = ready(cpu.read(&arena.view())).unwrap();
-    assert_eq!(got, Host::F32(vec![0.0, 11.0, 13.0, 0.0, 0.0, 5.0, 7.0, 9.0, 0.0, 0.0]));
-    let arguments = vec![partial, arena.slice(2, 3), arena.slice(4, 2)];
+    assert_eq!(got, Host::F32(vec![0.0, 6.0, 15.0, 0.0, 0.0, 1.0, 2.0, 4.0, 5.0, 0.0]));
+    let arguments = vec![a, b, arena.slice(2, 4), arena.slice(5, 2)];
     refused(&cpu, kernel, arguments, "overlapping");
+}
+
+/// Two sums of one argument into two places of one buffer, side by side in one launch.
+#[test]
+fn a_pair_is_two_launches() {
+    let cpu = Cpu::<f32>::new();
+    let [x, y, z] = [[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]].map(|values: [f32; 2]| {
+        let view = cpu.allocate(DType::F32, 2, "operand").unwrap().view();
+        cpu.write(&view, HostRef::F32(&values)).unwrap();
+        view
+    });
+    // x, result, tail0; the second reads the first's x.
+    let pair = Pair { first: add(2), second: add(2), shared: vec![(0, 0)] };
+    let kernel = Kernel::Pair(Box::new(pair.clone()));
+    let arena = cpu.allocate(DType::F32, 5, "arena").unwrap();
+    let arguments = vec![x.clone(), arena.slice(3, 2), y.clone(), arena.slice(0, 2), z.clone()];
+    let program = cpu.prepare(&[launch(kernel.clone(), arguments)]).unwrap();
+    cpu.run(&program, 2).unwrap();
+    let got = ready(cpu.read(&arena.view())).unwrap();
+    assert_eq!(got, Host::F32(vec![101.0, 202.0, 0.0, 11.0, 22.0]));
+
+    let arguments =
+        |first: &View, second: &View| vec![x.clone(), first.clone(), y.clone(), second.clone(), z.clone()];
+    refused(&cpu, kernel.clone(), arguments(&arena.slice(0, 2), &x), "one buffer");
+    refused(&cpu, kernel, arguments(&arena.slice(0, 2), &arena.slice(1, 2)), "overlapping");
+    let written = Kernel::Pair(Box::new(Pair { shared: vec![(0, 1)], ..pair.clone() }));
+    refused(&cpu, written, arguments(&arena.slice(0, 2), &arena.slice(2, 2)), "cannot be shared");
+    let nested = Pair { first: Kernel::Pair(Box::new(pair)), second: add(2), shared: vec![(0, 0)] };
+    let mut five = arguments(&arena.slice(0, 2), &arena.slice(2, 2));
+    five.extend([cpu.allocate(DType::F32, 2, "more").unwrap().view(), z.clone()]);
+    refused(&cpu, Kernel::Pair(Box::new(nested)), five, "a pair is one of a pair");
+}
+
+#[test]
+fn what_twins_rely_on_is_checked() {
+    let cpu = Cpu::<f32>::new();
+    let views = |kernel: &Kernel| -> Vec<View> {
+        let bindings = kernel.bindings();
+        bindings.iter().map(|b| cpu.allocate(b.dtype, b.len, "any").unwrap().view()).collect()
+    };
+    let refuse = |kernel: Kernel, because: &str| {
+        let arguments = views(&kernel);
+        refused(&cpu, kernel, arguments, because);
+    };
+    let part = SumPart { len: 3, splits: 2, from: 1, stride: 5, to: 4 };
+    let sums = |part, partial_len, gradients_len| {
+        Kernel::SumParts(SumParts { parts: vec![part], partial_len, gradients_len })
+    };
+    refuse(sums(part, 8, 7), "partial reads element 8 of a buffer of 8");
+    refuse(sums(part, 9, 6), "gradients reads element 6 of a buffer of 6");
+    refuse(sums(SumPart { splits: 0, ..part }, 9, 7), "no sums");
+    let kernel = sums(part, 9, 7);
+    cpu.prepare(&[launch(kernel.clone(), views(&kernel))]).unwrap();
+
+    let shape = ConvShape {
+        batch: 1,
+        in_channels: 1,
+        in_h: 4,
+        in_w: 5,
+        out_channels: 1,
+        out_h: 4,
+        out_w: 5,
+        kernel_h: 1,
+        kernel_w: 1,
+        stride_h: 1,
+        stride_w: 1,
+        pad_top: 0,
+        pad_left: 0,
+        dilation_h: 1,
+        dilation_w: 1,
+        groups: 1,
+    };
+    let tail = Tail::default;
+    refuse(Kernel::Conv2d(Conv2d { shape, pool: Pooling::Max, tail: tail() }), "4 x 5 are no whole windows");
+    let kernel = Conv2dBackwardInput { shape, unpool: true, tail: tail() };
+    refuse(Kernel::Conv2dBackwardInput(kernel), "no whole windows");
+    let kernel = Conv2dBackwardWeight { shape, splits: 1, bias: false, unpool: true };
+    refuse(Kernel::Conv2dBackwardWeight(kernel), "no whole windows");
 }
 
 #[test]
@@ -171,6 +264,7 @@ fn the_bits_do_not_depend_on_the_threads() {
             a_stride,
             b_stride,
             splits,
+            row_sums: false,
             tail: tail(),
         })
     };
@@ -178,11 +272,29 @@ fn the_bits_do_not_depend_on_the_threads() {
     let columns = Layout::new(0, [(50_000, 1)]);
     let sum =
         Reduce { op: ReduceOp::Sum, kept: rows, reduced: columns, len: 150_000, splits: 7, tail: tail() };
+    let even = ConvShape { out_h: 10, out_w: 10, ..shape };
     let cases = [
-        (Kernel::Conv2d(Conv2d { shape, tail: tail() }), vec![x, w]),
-        (Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail: tail() }), vec![y, w]),
-        (Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 3, bias: true }), vec![x, y]),
-        (Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits: 1, bias: true }), vec![x, y]),
+        (Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: tail() }), vec![x, w]),
+        (Kernel::Conv2d(Conv2d { shape: even, pool: Pooling::MaxAndPlaces, tail: tail() }), vec![x, w]),
+        (Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail: tail() }), vec![y, w]),
+        (
+            Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
+                shape,
+                splits: 3,
+                bias: true,
+                unpool: false,
+            }),
+            vec![x, y],
+        ),
+        (
+            Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
+                shape,
+                splits: 1,
+                bias: true,
+                unpool: false,
+            }),
+            vec![x, y],
+        ),
         (matmul(150, 130, 700, 1), vec![150 * 700, 130 * 700]),
         (matmul(150, 130, 700, 4), vec![150 * 700, 130 * 700]),
         (Kernel::Reduce(sum), vec![150_000]),

@@ -79,6 +79,7 @@ fn matmul(m: u32, n: u32, k: u32, transpose_a: bool, transpose_b: bool, tail: Ta
         a_stride,
         b_stride,
         splits: 1,
+        row_sums: false,
         tail,
     })
 }
@@ -110,24 +111,27 @@ fn step() -> Vec<(&'static str, Kernel)> {
         }),
     )];
     let (conv1, conv2, conv3) = (conv(1, 28, 32), conv(32, 13, 64), conv(64, 5, 64));
-    let max_pool = |shape| Kernel::MaxPool2d(MaxPool2d { shape, tail: none() });
+    let max_pool = |shape| Kernel::MaxPool2d(MaxPool2d { shape, places: false, tail: none() });
     let unpool = |shape: PoolShape| {
         Kernel::MaxPool2dBackward(MaxPool2dBackward { shape, tail: relu_backward(shape.x_len()) })
     };
     let forward = |shape: ConvShape| {
         let tail = bias_relu(shape.out_channels, shape.out_h * shape.out_w, true);
-        Kernel::Conv2d(Conv2d { shape, tail })
+        Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail })
     };
     let weight = |shape: ConvShape| {
         let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
-        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true })
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true, unpool: false })
     };
     let finish = |shape: ConvShape| {
         let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
-        let weight_len = shape.weight_len() as u32;
-        Kernel::SumSplits(SumSplits { splits, weight_len, bias_len: shape.out_channels })
+        let len = shape.weight_len() as u32 + shape.out_channels;
+        let part = SumPart { len, splits, from: 0, stride: len, to: 0 };
+        Kernel::SumParts(SumParts { parts: vec![part], partial_len: splits * len, gradients_len: len })
     };
-    let input = |shape: ConvShape, tail| Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, tail });
+    let input = |shape: ConvShape, tail| {
+        Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail })
+    };
     let cross_entropy = CrossEntropy {
         rows: BATCH,
         classes: 10,
@@ -182,6 +186,55 @@ fn milliseconds<T: kiln_reference::Real>(cpu: &Cpu<T>, program: &Program, times:
         start.elapsed().as_secs_f64() * 1e3
     });
     timed.fold(f64::INFINITY, f64::min)
+}
+
+/// The fused kernels of the step, each to be compared with those of [`step`] that it stands for.
+fn fused() -> Vec<(&'static str, Kernel)> {
+    let none = Tail::default;
+    let (conv1, conv2) = (conv(1, 28, 32), ConvShape { out_h: 10, out_w: 10, ..conv(32, 13, 64) });
+    let forward = |shape: ConvShape, pool| {
+        let tail = bias_relu(shape.out_channels, shape.out_h * shape.out_w, true);
+        Kernel::Conv2d(Conv2d { shape, pool, tail })
+    };
+    let weight = |shape: ConvShape| {
+        let splits = splits_for((shape.batch * shape.out_h * shape.out_w) as usize, shape.weight_len());
+        Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, splits, bias: true, unpool: true })
+    };
+    let input = Conv2dBackwardInput { shape: conv2, unpool: true, tail: none() };
+    let gradient = Some(Real(1.0 / BATCH as f32));
+    let loss = CrossEntropy { rows: BATCH, classes: 10, smoothing: Real(0.0), gradient };
+    let Kernel::Matmul(fc1) = matmul(64, 576, BATCH, true, false, none()) else { unreachable!() };
+    vec![
+        ("conv1 pooled", forward(conv1, Pooling::Max)),
+        ("conv1 with places", forward(conv1, Pooling::MaxAndPlaces)),
+        ("conv2 pooled", forward(conv2, Pooling::Max)),
+        ("conv2 with places", forward(conv2, Pooling::MaxAndPlaces)),
+        ("fc2 and loss", Kernel::DenseCrossEntropy(DenseCrossEntropy { loss, features: 64, bias: true })),
+        ("fc1 weight, bias", Kernel::Matmul(Matmul { row_sums: true, ..fc1 })),
+        ("conv2 weight", weight(conv2)),
+        ("conv2 input", Kernel::Conv2dBackwardInput(input)),
+        ("conv1 weight", weight(conv1)),
+    ]
+}
+
+#[test]
+#[ignore = "a benchmark, not a test"]
+fn fused_kernels() {
+    let cpu = Cpu::<f32>::new();
+    for (label, kernel) in fused() {
+        let read = kernel.bindings().into_iter().filter(|b| b.access != Access::Write);
+        let inputs: Vec<Input> = read
+            .enumerate()
+            .map(|(i, b)| match b.dtype {
+                DType::F32 => Input::Real(values(b.len, i as u64)),
+                DType::U32 => Input::Uint((0..b.len as u32).map(|i| i * 7 / 3 % 4).collect()),
+            })
+            .collect();
+        let arguments = arguments(&cpu, &kernel, &inputs);
+        let launch = Launch { kernel, arguments, label: label.into() };
+        let ms = milliseconds(&cpu, &cpu.prepare(std::slice::from_ref(&launch)).unwrap(), 40);
+        println!("{label:20}{:34}{ms:9.3} ms", launch.kernel.name());
+    }
 }
 
 #[test]

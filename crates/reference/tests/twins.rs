@@ -272,15 +272,107 @@ fn sums_of_many_outputs_and_long_rows_agree_in_f32() {
 }
 
 #[test]
-fn sum_splits_adds_the_parts() {
-    for (weight_len, bias_len) in [(37, 5), (20_000, 0), (1, 1)] {
-        let row = weight_len + bias_len;
-        let partial = real(3 * row, 9);
-        let kernel = SumSplits { splits: 3, weight_len: weight_len as u32, bias_len: bias_len as u32 };
-        let got = check(Kernel::SumSplits(kernel), std::slice::from_ref(&partial)).concat();
-        let p = data(&partial);
-        let want: Vec<f64> = (0..row).map(|i| p[i] + p[row + i] + p[2 * row + i]).collect();
-        assert_close(&got, &want, 1e-15, "sum_splits");
+fn sum_parts_adds_the_parts_and_leaves_the_rest() {
+    let part = |len, splits, from, stride, to| SumPart { len, splits, from, stride, to };
+    let tables = [
+        vec![part(37, 3, 0, 42, 11), part(5, 3, 37, 42, 0)],
+        vec![part(20_000, 4, 1, 20_003, 100), part(1, 1, 0, 1, 99), part(64, 7, 20_100, 64, 20_100)],
+        vec![],
+    ];
+    for parts in tables {
+        let end = |p: &SumPart| p.from + (p.splits - 1) * p.stride + p.len;
+        let partial_len = parts.iter().map(end).max().unwrap_or(1);
+        let gradients_len = parts.iter().map(|p| p.to + p.len).max().unwrap_or(1) + 3;
+        let (partial, mut want) = (values(partial_len as usize, 9), values(gradients_len as usize, 10));
+        let inputs = [Input::Real(partial.clone()), Input::Real(want.clone())];
+        for p in &parts {
+            for i in 0..p.len {
+                let term = |s| partial[(p.from + s * p.stride + i) as usize];
+                want[(p.to + i) as usize] = (0..p.splits).map(term).sum();
+            }
+        }
+        let got = check(Kernel::SumParts(SumParts { parts, partial_len, gradients_len }), &inputs);
+        assert_close(&got[0], &want, 1e-15, "sum_parts");
+    }
+}
+
+/// The product beside the sums of its left factor's rows, whole and in parts.
+#[test]
+fn matmul_sums_rows_beside_the_product() {
+    for (m, n, k) in [(1, 1, 1usize), (10, 64, 64), (65, 3, 130), (300, 2, 1000)] {
+        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        for (transpose_a, splits) in [(false, 1), (true, 1), (true, 3), (false, 3)] {
+            let chunk = k.div_ceil(splits);
+            if (splits - 1) * chunk >= k {
+                continue;
+            }
+            let kernel = |row_sums| {
+                let [m, n, k, splits] = [m, n, k, splits].map(|v| v as u32);
+                let (batch, transpose_b, a_stride, b_stride) = (1, false, 0, 0);
+                let tail = Tail::default();
+                Kernel::Matmul(Matmul {
+                    batch,
+                    m,
+                    n,
+                    k,
+                    transpose_a,
+                    transpose_b,
+                    a_stride,
+                    b_stride,
+                    splits,
+                    row_sums,
+                    tail,
+                })
+            };
+            let inputs = [Input::Real(a.clone()), Input::Real(b.clone())];
+            let at = |i: usize, t: usize| if transpose_a { a[t * m + i] } else { a[i * k + t] };
+            let rows = (0..splits).flat_map(|s| (0..m).map(move |i| (s, i)));
+            let sum = |(s, i): (usize, usize)| (s * chunk..((s + 1) * chunk).min(k)).map(|t| at(i, t)).sum();
+            let want: Vec<f64> = rows.map(sum).collect();
+            let got = check(kernel(true), &inputs);
+            assert_eq!(got[0], check(kernel(false), &inputs)[0]);
+            assert_close(&got[1], &want, 1e-13, "row sums");
+        }
+    }
+}
+
+/// A dense layer with its loss is the product, the bias and cross entropy one after the other.
+#[test]
+fn dense_cross_entropy_is_a_product_and_its_loss() {
+    for (rows, classes, features) in [(1, 1, 1), (64, 10, 64), (301, 10, 33), (7, 100, 2), (5, 3, 1200)] {
+        for (bias, smoothing, gradient) in [
+            (true, 0.0, Some(Real(1.0 / 64.0))),
+            (false, 0.25, None),
+            (true, 0.125, None),
+            (false, 0.0, Some(Real(2.0))),
+        ] {
+            let (x, weight, b) = (real(rows * features, 1), real(classes * features, 2), real(classes, 3));
+            // The last label is past the classes.
+            let labels: Vec<u32> = (0..rows as u32).map(|r| r * 7 % (classes as u32 + 1)).collect();
+            let [rows_, classes_, features_] = [rows, classes, features].map(|v| v as u32);
+            let loss = CrossEntropy { rows: rows_, classes: classes_, smoothing: Real(smoothing), gradient };
+            let kernel = DenseCrossEntropy { loss: loss.clone(), features: features_, bias };
+            let mut inputs = vec![x.clone(), weight.clone()];
+            if bias {
+                inputs.push(b.clone());
+            }
+            inputs.push(Input::Uint(labels.clone()));
+            let got = check(Kernel::DenseCrossEntropy(kernel), &inputs);
+            let logits: Vec<f64> = (0..rows * classes)
+                .map(|i| {
+                    let (r, c) = (i / classes, i % classes);
+                    let terms =
+                        (0..features).map(|k| data(&x)[r * features + k] * data(&weight)[c * features + k]);
+                    terms.sum::<f64>() + if bias { data(&b)[c] } else { 0.0 }
+                })
+                .collect();
+            assert_close(&got[0], &logits, 1e-13, "logits");
+            let want = check(Kernel::CrossEntropy(loss), &[Input::Real(logits), Input::Uint(labels)]);
+            assert_eq!(got.len(), want.len() + 1);
+            for (got, want) in got[1..].iter().zip(&want) {
+                assert_close(got, want, 1e-12, "dense_cross_entropy");
+            }
+        }
     }
 }
 
@@ -323,8 +415,19 @@ fn matmul_transposes_batches_and_splits() {
                 let [batch, m, n, k, a_stride, b_stride] =
                     [batch, m, n, k, a_stride, b_stride].map(|v| v as u32);
                 let splits = splits as u32;
-                let kernel =
-                    Matmul { batch, m, n, k, transpose_a, transpose_b, a_stride, b_stride, splits, tail };
+                let kernel = Matmul {
+                    batch,
+                    m,
+                    n,
+                    k,
+                    transpose_a,
+                    transpose_b,
+                    a_stride,
+                    b_stride,
+                    splits,
+                    row_sums: false,
+                    tail,
+                };
                 assert_close(&check(Kernel::Matmul(kernel), &inputs)[0], &want, 1e-13, "matmul");
             }
         }
@@ -381,19 +484,27 @@ fn max_pooling_takes_the_first_maximum() {
         // Few different values, so that there are ties.
         let x: Vec<f64> = values(s.x_len(), 4).iter().map(|v| (v * 2.0).round()).collect();
         let dy = values(s.y_len(), 5);
-        let (mut y, mut dx) = (Vec::new(), vec![0.0; x.len()]);
-        for ((inside, _), dy) in windows(&s).iter().zip(&dy) {
+        let (mut y, mut dx, mut places) = (Vec::new(), vec![0.0; x.len()], Vec::new());
+        for (((inside, _), dy), i) in windows(&s).iter().zip(&dy).zip(0u32..) {
             let mut best = inside[0];
             for &at in inside {
                 best = if x[at] > x[best] { at } else { best };
             }
             y.push(x[best]);
             dx[best] += dy;
+            let (ih, iw) = (best as u32 / s.in_w % s.in_h, best as u32 % s.in_w);
+            let (oh, ow) = (i / s.out_w % s.out_h, i % s.out_w);
+            let row = ih + s.pad_top - oh * s.stride_h;
+            places.push(f64::from(row * s.kernel_w + iw + s.pad_left - ow * s.stride_w));
         }
         let tail = Tail::default();
         let inputs = [Input::Real(x), Input::Real(dy)];
-        let got = check(Kernel::MaxPool2d(MaxPool2d { shape: s, tail: tail.clone() }), &inputs[..1]);
+        let got =
+            check(Kernel::MaxPool2d(MaxPool2d { shape: s, places: false, tail: tail.clone() }), &inputs[..1]);
         assert_eq!(got[0], y);
+        let got =
+            check(Kernel::MaxPool2d(MaxPool2d { shape: s, places: true, tail: tail.clone() }), &inputs[..1]);
+        assert_eq!((&got[0], &got[1]), (&y, &places));
         let got = check(Kernel::MaxPool2dBackward(MaxPool2dBackward { shape: s, tail }), &inputs);
         assert_close(&got[0], &dx, 1e-14, "max_pool2d_backward");
     }
@@ -699,9 +810,12 @@ fn convolutions_with_tails_agree_in_f32() {
                 Step::Unary(Unary::Relu),
             ],
         };
-        let fused = Kernel::Conv2d(Conv2d { shape: s, tail });
+        let fused = Kernel::Conv2d(Conv2d { shape: s, pool: Pooling::None, tail });
         let y = check(fused, &[x.clone(), w.clone(), bias.clone()]);
-        let bare = check(Kernel::Conv2d(Conv2d { shape: s, tail: Tail::default() }), &[x.clone(), w.clone()]);
+        let bare = check(
+            Kernel::Conv2d(Conv2d { shape: s, pool: Pooling::None, tail: Tail::default() }),
+            &[x.clone(), w.clone()],
+        );
         let want: Vec<f64> =
             (bare[0].iter().enumerate()).map(|(i, y)| (y + data(&bias)[i / plane % 10]).max(0.0)).collect();
         assert_close(&y[0], &want, 1e-14, "conv2d with a tail");
@@ -710,9 +824,13 @@ fn convolutions_with_tails_agree_in_f32() {
             operands: vec![Operand { layout: Layout::contiguous(s.x_len()), len: s.x_len() as u32 }],
             steps: vec![Step::UnaryBackward { unary: Unary::Relu, operand: 0 }],
         };
-        let fused = Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, tail });
+        let fused = Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, unpool: false, tail });
         let dx = check(fused, &[dy.clone(), w.clone(), x.clone()]);
-        let bare = Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, tail: Tail::default() });
+        let bare = Kernel::Conv2dBackwardInput(Conv2dBackwardInput {
+            shape: s,
+            unpool: false,
+            tail: Tail::default(),
+        });
         let bare = check(bare, &[dy.clone(), w]);
         let want: Vec<f64> =
             bare[0].iter().zip(data(&x)).map(|(&d, &x)| if x > 0.0 { d } else { 0.0 }).collect();
@@ -720,8 +838,97 @@ fn convolutions_with_tails_agree_in_f32() {
 
         let terms = s.batch as usize * plane;
         for splits in [splits_for(terms, 1), 3] {
-            let kernel = Conv2dBackwardWeight { shape: s, splits, bias: true };
+            let kernel = Conv2dBackwardWeight { shape: s, splits, bias: true, unpool: false };
             check(Kernel::Conv2dBackwardWeight(kernel), &[x.clone(), dy.clone()]);
+        }
+    }
+}
+
+/// Pooled forward, and back through the places that were found: what the three kernels give one after the other.
+#[test]
+fn pooled_convolutions_are_compositions() {
+    let base = ConvShape {
+        batch: 37,
+        in_channels: 6,
+        in_h: 13,
+        in_w: 13,
+        out_channels: 10,
+        out_h: 10,
+        out_w: 10,
+        kernel_h: 3,
+        kernel_w: 3,
+        stride_h: 1,
+        stride_w: 1,
+        pad_top: 0,
+        pad_left: 0,
+        dilation_h: 1,
+        dilation_w: 1,
+        groups: 1,
+    };
+    let shapes = [
+        base,
+        ConvShape { in_channels: 1, in_h: 28, in_w: 28, out_h: 26, out_w: 26, batch: 5, ..base },
+        ConvShape { out_h: 12, out_w: 12, pad_top: 1, pad_left: 1, ..base },
+        ConvShape { out_h: 6, out_w: 6, stride_h: 2, stride_w: 2, groups: 2, ..base },
+        ConvShape { batch: 1, ..base },
+    ];
+    for s in shapes {
+        let (x, w, bias) = (real(s.x_len(), 1), real(s.weight_len(), 2), real(10, 4));
+        let plane = (s.out_h * s.out_w) as usize;
+        let per_channel = Layout::new(0, [(s.batch as usize, 0), (10, 1), (plane, 0)]);
+        let tail = Tail {
+            operands: vec![Operand { layout: per_channel, len: 10 }],
+            steps: vec![
+                Step::Binary { binary: Binary::Add, operand: 0, swapped: false },
+                Step::Unary(Unary::Relu),
+            ],
+        };
+        let conv = |pool| Kernel::Conv2d(Conv2d { shape: s, pool, tail: tail.clone() });
+        let forward = [x.clone(), w.clone(), bias];
+        let whole = check(conv(Pooling::None), &forward).remove(0);
+        let shape = PoolShape {
+            planes: s.batch * s.out_channels,
+            in_h: s.out_h,
+            in_w: s.out_w,
+            out_h: s.out_h / 2,
+            out_w: s.out_w / 2,
+            kernel_h: 2,
+            kernel_w: 2,
+            stride_h: 2,
+            stride_w: 2,
+            pad_top: 0,
+            pad_left: 0,
+        };
+        let none = Tail::default;
+        let pool = Kernel::MaxPool2d(MaxPool2d { shape, places: true, tail: none() });
+        let want = check(pool, &[Input::Real(whole.clone())]);
+        assert_eq!(run::<f64>(&conv(Pooling::MaxAndPlaces), &forward), want);
+        assert_eq!(check(conv(Pooling::Max), &forward)[0], want[0]);
+        // Rounding may decide between equal results, but the values stay.
+        let rounded = run::<f32>(&conv(Pooling::MaxAndPlaces), &forward);
+        assert_close(&rounded[0], &want[0], 2e-5, "pooled in f32");
+        for (i, &place) in rounded[1].iter().enumerate() {
+            let (p, oh, ow) =
+                (i / (plane / 4), i % (plane / 4) * 2 / s.out_w as usize, i * 2 % s.out_w as usize);
+            let (row, column) = (2 * oh + place as usize / 2, ow + place as usize % 2);
+            let there = whole[p * plane + row * s.out_w as usize + column];
+            assert_close(&[there], &[want[0][i]], 2e-5, "the place in f32");
+        }
+
+        let dy = real(shape.y_len(), 3);
+        let unpool = Kernel::MaxPool2dBackward(MaxPool2dBackward { shape, tail: none() });
+        let spread = Input::Real(check(unpool, &[Input::Real(whole), dy.clone()]).remove(0));
+        let places = Input::Uint(want[1].iter().map(|&p| p as u32).collect());
+        let gradient =
+            |unpool| Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: s, unpool, tail: none() });
+        let want = check(gradient(false), &[spread.clone(), w.clone()]);
+        assert_eq!(check(gradient(true), &[dy.clone(), w, places.clone()]), want);
+        for splits in [1, 3, splits_for(s.batch as usize * plane, 1)] {
+            let gradient = |unpool| {
+                Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight { shape: s, splits, bias: true, unpool })
+            };
+            let want = check(gradient(false), &[x.clone(), spread.clone()]);
+            assert_eq!(check(gradient(true), &[x.clone(), dy.clone(), places.clone()]), want);
         }
     }
 }

@@ -1,35 +1,50 @@
 //! `kiln bench step RECIPE`
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use kiln_device::Device;
-use kiln_nn::bench_step;
+use kiln_device::{Device, DeviceOptions};
+use kiln_nn::{BenchReport, Profile, bench_step, profile_step, write_atomically};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     Failure,
     arguments::BenchStep,
-    output::{Spinner, Ui, bytes, count, duration},
+    output::{Align, Spinner, Table, Ui, bytes, count, duration},
 };
+
+/// The report, and the profile beside it where one was asked for.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    bench: BenchReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<Profile>,
+}
 
 pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
     let mut recipe = args.data.recipe(&args.recipe, ui)?;
     if let Some(augment) = &args.augment {
         recipe.augment = Some(augment.clone());
     }
-    let device = Device::open(&args.device.device)?;
+    let defaults = DeviceOptions::default();
+    let options = DeviceOptions { checked: args.checked || defaults.checked, ..defaults };
+    let device = Device::open_with(&args.device.device, options)?;
     let batch_size = args.batch_size.map_or(recipe.batch_size, |n| n as usize);
-    let report = {
+    let (report, profile) = {
         let _spinner =
             Spinner::new(ui, &format!("timing {} steps of {} on {device}", args.steps, recipe.name));
-        bench_step(&recipe, &device, batch_size, args.steps as usize)?
+        let report = bench_step(&recipe, &device, batch_size, args.steps as usize)?;
+        let wanted = args.profile || args.trace.is_some();
+        let profile = wanted.then(|| profile_step(&recipe, &device, batch_size, args.steps as usize));
+        (report, profile.transpose()?)
     };
-    let time = |seconds: f64| duration(Duration::from_secs_f64(seconds.max(0.0)));
     ui.result(&format!(
         "{} in batches of {} on {}\n\
          first step   {}\n\
          median step  {} ({} images/s)\n\
          dispatches   {} a step\n\
-         workspace    {} ({} without sharing)\n\
+         workspace    {} (its values {}, each in a buffer of its own)\n\
          parameters   {}",
         report.recipe,
         report.batch_size,
@@ -42,5 +57,84 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
         bytes(report.naive_bytes),
         bytes(report.parameter_bytes),
     ))?;
-    ui.json(&report)
+    if let Some(profile) = &profile {
+        if args.profile {
+            ui.result(&table(profile, report.median_step_seconds))?;
+        }
+        if let Some(path) = &args.trace {
+            write_trace(path, profile)?;
+            ui.note(&format!("trace written to {}: open it at ui.perfetto.dev", path.display()));
+        }
+    }
+    ui.json(&Report { bench: report, profile })
+}
+
+fn time(seconds: f64) -> String {
+    duration(Duration::from_secs_f64(seconds.max(0.0)))
+}
+
+fn table(profile: &Profile, step: f64) -> String {
+    let (left, right) = (Align::Left, Align::Right);
+    let mut table = Table::new([
+        ("launch", left),
+        ("kernel", left),
+        ("shapes", left),
+        ("variant", left),
+        ("time", right),
+        ("share", right),
+        ("GFLOP/s", right),
+        ("GB/s", right),
+        ("of peak", right),
+    ]);
+    for launch in &profile.launches {
+        table.row([
+            launch.label.clone(),
+            launch.kernel.clone(),
+            launch.shapes.clone(),
+            launch.variant.clone(),
+            time(launch.seconds),
+            format!("{:.1} %", 100.0 * launch.share),
+            format!("{:.1}", launch.gflops),
+            format!("{:.1}", launch.gbytes),
+            format!("{:.0} %", 100.0 * launch.of_peak),
+        ]);
+    }
+    format!(
+        "\n{}\n\nlaunches      {} together; a whole step takes {}\n\
+         peak          {:.0} GFLOP/s (product of 1024 x 1024), {:.1} GB/s (copy); \"of peak\" is the least time that \
+         these allow over the time taken",
+        table.render(),
+        time(profile.seconds),
+        time(step),
+        profile.peak_gflops,
+        profile.peak_gbytes,
+    )
+}
+
+/// The launches one after the other, in the format of Chrome's tracing: times in microseconds.
+fn write_trace(path: &Path, profile: &Profile) -> Result<(), Failure> {
+    let mut start = 0.0;
+    let mut events = Vec::with_capacity(profile.launches.len());
+    for launch in &profile.launches {
+        let length = launch.seconds * 1e6;
+        events.push(json!({
+            "name": launch.kernel,
+            "cat": launch.label,
+            "ph": "X",
+            "ts": start,
+            "dur": length,
+            "pid": 1,
+            "tid": 1,
+            "args": {
+                "layer": launch.label,
+                "shapes": launch.shapes,
+                "variant": launch.variant,
+                "gflops": launch.gflops,
+                "gbytes": launch.gbytes,
+            },
+        }));
+        start += length;
+    }
+    let text = json!({ "traceEvents": events, "displayTimeUnit": "ms" }).to_string();
+    Ok(write_atomically(path, text.as_bytes())?)
 }

@@ -1,5 +1,6 @@
 //! One module per command: `run` does it, the types beside it are its `--json`.
 
+pub(crate) mod bench_conv;
 pub(crate) mod bench_matmul;
 pub(crate) mod bench_step;
 pub(crate) mod data_fetch;

@@ -8,18 +8,28 @@ use crate::assemble::{Choice, Part, part};
 const STRIP: Part = part!("lib/conv_strip.wgsl");
 const STRIP_WEIGHT: Part = part!("lib/conv_strip_weight.wgsl");
 
+/// How a strip reads a row: what is bound, or a gradient of pooled results.
+fn row_part(unpool: bool) -> Part {
+    if unpool { part!("lib/strip_row_unpool.wgsl") } else { part!("lib/strip_row.wgsl") }
+}
+
 /// The longest kernel row, and the longest run of inputs under a strip, that are written out in registers.
 const MAX_KERNEL_W: u32 = 16;
 const MAX_SPAN: u32 = 96;
 
 /// The forward convolution; `None` where kernel rows are too long for strips.
 pub(super) fn forward(shape: &ConvShape, product: &Product, lanes: u32) -> Option<Choice> {
-    strip(&Source::forward(shape), product, lanes)
+    strip(&Source::forward(shape), false, product, lanes)
 }
 
 /// The gradient with respect to the input; `None` also where it is no convolution of dy.
-pub(super) fn backward_input(shape: &ConvShape, product: &Product, lanes: u32) -> Option<Choice> {
-    strip(&Source::backward(shape)?, product, lanes)
+pub(super) fn backward_input(
+    shape: &ConvShape,
+    unpool: bool,
+    product: &Product,
+    lanes: u32,
+) -> Option<Choice> {
+    strip(&Source::backward(shape)?, unpool, product, lanes)
 }
 
 /// The convolution that the strip variant computes: the forward one, or the one that is its gradient.
@@ -93,15 +103,44 @@ fn span(strip_w: u32, stride_w: u32, s: &ConvShape) -> u32 {
     (strip_w - 1) * stride_w + (s.kernel_w - 1) * s.dilation_w + 1
 }
 
-/// Strips of results in registers; `None` where kernel rows are too long for it.
-fn strip(s: &Source, product: &Product, lanes: u32) -> Option<Choice> {
-    let kernel_w = s.shape.kernel_w;
-    let most = (192 / kernel_w).clamp(1, 14);
+/// Channels of a strip of results. Multiplications written out: 16 channels of 14 results under three taps, or as many.
+fn outputs(s: &Source, strip: u32) -> u32 {
+    piece(s.result_channels, (768 / (strip * s.shape.kernel_w)).clamp(4, 16))
+}
+
+/// The most results of one channel in a strip: with 20 a driver takes four times as long to compile as with 14.
+fn most_results(s: &Source) -> u32 {
+    (192 / s.shape.kernel_w).clamp(1, 14)
+}
+
+/// Rows and columns of a strip.
+fn strip_size(s: &Source) -> (u32, u32) {
+    let most = most_results(s);
     let strip_w = piece(s.result_w, most);
-    let strip_h = piece(s.result_h, most / strip_w);
-    // Multiplications written out: 16 channels of a strip under three taps, or as many.
-    let outputs = piece(s.result_channels, (768 / (strip_w * strip_h * kernel_w)).clamp(4, 16));
+    (piece(s.result_h, most / strip_w), strip_w)
+}
+
+/// Two rows, and that even number of columns which computes least beyond the edge and loads least.
+fn window_size(s: &Source, lanes: u32) -> (u32, u32) {
+    let cost = |strip_w: u32| {
+        let outputs = outputs(s, 2 * strip_w);
+        let tiles = s.result_w.div_ceil(strip_w) * s.result_channels.div_ceil(outputs);
+        let multiplications = 2 * strip_w * outputs * s.shape.kernel_w;
+        let loads = 2 * span(strip_w, s.stride_w, &s.shape) + (outputs * s.shape.kernel_w).div_ceil(lanes);
+        u64::from(tiles) * u64::from(3 * multiplications + 70 * loads)
+    };
+    let widest = s.result_w.min(most_results(s) / 2).max(2);
+    (2, (2..=widest).step_by(2).min_by_key(|&strip_w| cost(strip_w)).unwrap_or(2))
+}
+
+/// Strips of results in registers; `None` where kernel rows are too long for it.
+fn strip(s: &Source, unpool: bool, product: &Product, lanes: u32) -> Option<Choice> {
+    let kernel_w = s.shape.kernel_w;
+    let (strip_h, strip_w) = if product.window == 1 { strip_size(s) } else { window_size(s, lanes) };
+    let outputs = outputs(s, strip_w * strip_h);
     let span = span(strip_w, s.stride_w, &s.shape);
+    // An input may lie outside the plane by padding, or under a strip that hangs over the edge.
+    let may_leave = s.padded || !s.result_h.is_multiple_of(strip_h) || !s.result_w.is_multiple_of(strip_w);
     let inner = outputs + strip_h * (span + 1) + (outputs * kernel_w).div_ceil(lanes) + 1;
     let rows = u64::from(s.channels) * u64::from(s.shape.kernel_h);
     if kernel_w > MAX_KERNEL_W || span > MAX_SPAN || rows * u64::from(inner) > MAX_ITERATIONS {
@@ -119,7 +158,8 @@ fn strip(s: &Source, product: &Product, lanes: u32) -> Option<Choice> {
         ("SOURCE_STRIDE_W", s.stride_w.into()),
         ("SOURCE_PAD_TOP", s.pad_top.into()),
         ("SOURCE_PAD_LEFT", s.pad_left.into()),
-        ("SOURCE_PADDED", s.padded.into()),
+        ("MAY_LEAVE", may_leave.into()),
+        ("RUN", span.into()),
         ("STRIP_H", strip_h.into()),
         ("STRIP_W", strip_w.into()),
         ("OUTPUTS", outputs.into()),
@@ -129,7 +169,7 @@ fn strip(s: &Source, product: &Product, lanes: u32) -> Option<Choice> {
         * u64::from(s.result_w.div_ceil(strip_w));
     Some(Choice {
         variant: format!("strip {outputs}x{strip_h}x{strip_w}"),
-        parts: vec![STRIP, product.file],
+        parts: [&[STRIP, row_part(unpool)][..], &product.files].concat(),
         constants,
         workgroup_size: [lanes, 1, 1],
         workgroups: strips.div_ceil(lanes.into())
@@ -139,7 +179,7 @@ fn strip(s: &Source, product: &Product, lanes: u32) -> Option<Choice> {
 }
 
 /// Kernel rows of the weight gradient in registers; `None` where they are too long for it.
-pub(super) fn backward_weight(s: &ConvShape, product: &Product, lanes: u32) -> Option<Choice> {
+pub(super) fn backward_weight(s: &ConvShape, unpool: bool, product: &Product, lanes: u32) -> Option<Choice> {
     let strip_w = piece(s.out_w, 6);
     let outputs = piece(product.m, 16);
     let pairs = s.in_channels / s.groups * s.kernel_h;
@@ -155,13 +195,17 @@ pub(super) fn backward_weight(s: &ConvShape, product: &Product, lanes: u32) -> O
     }
     let mut constants = product.constants();
     constants.extend([
+        ("SOURCE_H", s.out_h.into()),
+        ("SOURCE_W", s.out_w.into()),
+        ("MAY_LEAVE", (!s.out_w.is_multiple_of(strip_w)).into()),
+        ("RUN", strip_w.into()),
         ("STRIP_W", strip_w.into()),
         ("OUTPUTS", outputs.into()),
         ("TAP_ROWS", tap_rows.into()),
     ]);
     Some(Choice {
         variant: format!("strip {outputs}x{tap_rows}x{strip_w}"),
-        parts: vec![STRIP_WEIGHT, product.file],
+        parts: [&[STRIP_WEIGHT, row_part(unpool)][..], &product.files].concat(),
         constants,
         workgroup_size: [lanes, 1, 1],
         workgroups: product.problems

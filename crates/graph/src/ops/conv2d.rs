@@ -1,10 +1,18 @@
 //! 2-D convolution and its two gradients, which are convolutions again.
 
-use kiln_kernel::{self as kernel, ConvShape, DType, Kernel, Shape, Tail, splits_for};
+use kiln_kernel::{self as kernel, ConvShape, DType, Kernel, Pooling, ReduceOp, Shape, Tail, splits_for};
 use ndarray::{ArrayView4, Ix4};
 
-use super::{Arguments, Op, Rule, incoming, real};
-use crate::{Graph, GraphError, Tensor, graph::Node, interpret::Array, plan::Lowering};
+use super::{
+    Arguments, Op, Rule, incoming, real,
+    reduce::{Parts, finish_splits},
+};
+use crate::{
+    Graph, GraphError, Tensor,
+    graph::Node,
+    interpret::Array,
+    plan::{Lowering, Storage},
+};
 
 /// How the input's border is extended with zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -257,11 +265,17 @@ fn expect_shapes(what: [&str; 2], got: &[&Shape], want: [[usize; 4]; 2]) -> Resu
 #[derive(Clone, Debug)]
 pub(crate) struct Conv2d {
     pub(crate) shape: ConvShape,
+    /// Whether the result is pooled; where its maxima are then may be a second result. Set by planning only.
+    pub(crate) pool: Pooling,
 }
 
 impl Rule for Conv2d {
     fn name(&self) -> &'static str {
-        "conv2d"
+        match self.pool {
+            Pooling::None => "conv2d",
+            Pooling::Max => "conv2d_max_pool",
+            Pooling::MaxAndPlaces => "conv2d_max_pool_with_places",
+        }
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>, String> {
@@ -297,13 +311,15 @@ impl Rule for Conv2d {
     }
 
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
-        let arguments = arguments(to, node)?;
-        to.emit(Kernel::Conv2d(kernel::Conv2d { shape: self.shape, tail: Tail::default() }), arguments);
+        let mut arguments = arguments(to, node)?;
+        arguments.extend(node.outputs.get(1).map(|&places| to.result(places)));
+        let kernel = kernel::Conv2d { shape: self.shape, pool: self.pool, tail: Tail::default() };
+        to.emit(Kernel::Conv2d(kernel), arguments);
         Ok(())
     }
 
     fn tail_hook(&self) -> Option<usize> {
-        Some(3)
+        Some(if self.pool == Pooling::MaxAndPlaces { 4 } else { 3 })
     }
 }
 
@@ -311,23 +327,35 @@ fn arguments(to: &mut Lowering<'_>, node: &Node) -> Result<Arguments, GraphError
     Ok(vec![to.argument(node.inputs[0])?, to.argument(node.inputs[1])?, to.result(node.outputs[0])])
 }
 
+/// Where the maxima of pooled results are, which planning has made a third input.
+fn places(to: &mut Lowering<'_>, node: &Node) -> Result<Option<Storage>, GraphError> {
+    node.inputs.get(2).map(|&places| to.argument(places)).transpose()
+}
+
+fn forward(g: &mut Graph, shape: ConvShape, x: Tensor, weight: Tensor) -> Result<Tensor, GraphError> {
+    g.record1(Op::Conv2d(Conv2d { shape, pool: Pooling::None }), &[x, weight])
+}
+
 fn backward_input(g: &mut Graph, shape: ConvShape, dy: Tensor, weight: Tensor) -> Result<Tensor, GraphError> {
-    g.record1(Op::Conv2dBackwardInput(Conv2dBackwardInput { shape }), &[dy, weight])
+    g.record1(Op::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false }), &[dy, weight])
 }
 
 fn backward_weight(g: &mut Graph, shape: ConvShape, x: Tensor, dy: Tensor) -> Result<Tensor, GraphError> {
-    g.record1(Op::Conv2dBackwardWeight(Conv2dBackwardWeight { shape, bias: false }), &[x, dy])
+    let op = Conv2dBackwardWeight { shape, bias: false, unpool: false };
+    g.record1(Op::Conv2dBackwardWeight(op), &[x, dy])
 }
 
 /// dx from dy and the weight: the transposed convolution.
 #[derive(Clone, Debug)]
 pub(crate) struct Conv2dBackwardInput {
     pub(crate) shape: ConvShape,
+    /// Whether dy is that of pooled results, and a third input says where they were. Set by planning only.
+    pub(crate) unpool: bool,
 }
 
 impl Rule for Conv2dBackwardInput {
     fn name(&self) -> &'static str {
-        "conv2d_backward_input"
+        if self.unpool { "conv2d_backward_input_unpool" } else { "conv2d_backward_input" }
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>, String> {
@@ -354,7 +382,7 @@ impl Rule for Conv2dBackwardInput {
         let ddx = incoming(g, outputs, dys, 0)?;
         let mut gradients = vec![None, None];
         if wanted[0] {
-            gradients[0] = Some(g.record1(Op::Conv2d(Conv2d { shape: self.shape }), &[ddx, inputs[1]])?);
+            gradients[0] = Some(forward(g, self.shape, ddx, inputs[1])?);
         }
         if wanted[1] {
             gradients[1] = Some(backward_weight(g, self.shape, ddx, inputs[0])?);
@@ -363,14 +391,16 @@ impl Rule for Conv2dBackwardInput {
     }
 
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
-        let arguments = arguments(to, node)?;
-        let kernel = kernel::Conv2dBackwardInput { shape: self.shape, tail: Tail::default() };
+        let mut arguments = arguments(to, node)?;
+        arguments.extend(places(to, node)?);
+        let (shape, unpool) = (self.shape, self.unpool);
+        let kernel = kernel::Conv2dBackwardInput { shape, unpool, tail: Tail::default() };
         to.emit(Kernel::Conv2dBackwardInput(kernel), arguments);
         Ok(())
     }
 
     fn tail_hook(&self) -> Option<usize> {
-        Some(3)
+        Some(if self.unpool { 4 } else { 3 })
     }
 }
 
@@ -380,11 +410,18 @@ pub(crate) struct Conv2dBackwardWeight {
     pub(crate) shape: ConvShape,
     /// Whether the second result is the sum of dy over batch and pixels. Set by planning only.
     pub(crate) bias: bool,
+    /// As of [`Conv2dBackwardInput`].
+    pub(crate) unpool: bool,
 }
 
 impl Rule for Conv2dBackwardWeight {
     fn name(&self) -> &'static str {
-        "conv2d_backward_weight"
+        match (self.unpool, self.bias) {
+            (false, false) => "conv2d_backward_weight",
+            (false, true) => "conv2d_backward_weight_and_bias",
+            (true, false) => "conv2d_backward_weight_unpool",
+            (true, true) => "conv2d_backward_weight_and_bias_unpool",
+        }
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>, String> {
@@ -414,7 +451,7 @@ impl Rule for Conv2dBackwardWeight {
             gradients[0] = Some(backward_input(g, self.shape, inputs[1], ddw)?);
         }
         if wanted[1] {
-            gradients[1] = Some(g.record1(Op::Conv2d(Conv2d { shape: self.shape }), &[inputs[0], ddw])?);
+            gradients[1] = Some(forward(g, self.shape, inputs[0], ddw)?);
         }
         Ok(gradients)
     }
@@ -422,15 +459,24 @@ impl Rule for Conv2dBackwardWeight {
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
         let s = self.shape;
         let splits = splits_for(s.batch as usize * s.out_h as usize * s.out_w as usize, s.weight_len());
-        let bias_len = if self.bias { s.out_channels } else { 0 };
-        let weight_len = s.weight_len() as u32;
-        let (x, dy) = (to.argument(node.inputs[0])?, to.argument(node.inputs[1])?);
-        let partial = to.scratch(splits as usize * (weight_len + bias_len) as usize);
-        let kernel = kernel::Conv2dBackwardWeight { shape: s, splits, bias: self.bias };
-        to.emit(Kernel::Conv2dBackwardWeight(kernel), vec![x, dy, partial]);
-        let mut arguments = vec![partial];
-        arguments.extend(node.outputs.iter().map(|&t| to.result(t)));
-        to.emit(Kernel::SumSplits(kernel::SumSplits { splits, weight_len, bias_len }), arguments);
+        let bias_len = if self.bias { s.out_channels as usize } else { 0 };
+        let part_len = s.weight_len() + bias_len;
+        let mut arguments = vec![to.argument(node.inputs[0])?, to.argument(node.inputs[1])?];
+        // one part without a bias is the result
+        let finished = splits == 1 && bias_len == 0;
+        let results: Vec<Storage> = node.outputs.iter().map(|&t| to.result(t)).collect();
+        let partial = if finished { results[0] } else { to.scratch(splits as usize * part_len) };
+        arguments.push(partial);
+        arguments.extend(places(to, node)?);
+        let kernel = kernel::Conv2dBackwardWeight { shape: s, splits, bias: self.bias, unpool: self.unpool };
+        to.emit(Kernel::Conv2dBackwardWeight(kernel), arguments);
+        if !finished {
+            let mut from = 0;
+            for (len, y) in [s.weight_len(), bias_len].into_iter().zip(results) {
+                finish_splits(to, ReduceOp::Sum, partial, Parts { from, len, stride: part_len, splits }, y);
+                from += len;
+            }
+        }
         Ok(())
     }
 }
@@ -451,7 +497,7 @@ impl Graph {
     ) -> Result<Tensor, GraphError> {
         let shape = conv_shape(self.shape(x)?, self.shape(weight)?, options)
             .map_err(|message| GraphError::Shape { op: "conv2d".into(), scope: self.scope(), message })?;
-        self.record1(Op::Conv2d(Conv2d { shape }), &[x, weight])
+        forward(self, shape, x, weight)
     }
 
     /// 2-D transposed convolution, the transpose of [`Graph::conv2d`]: x [batch, in, height, width] with weight

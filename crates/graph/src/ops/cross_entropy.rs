@@ -4,7 +4,12 @@ use kiln_kernel::{self as kernel, DType, Kernel, Real, Shape};
 use ndarray::{Array1, Array2, Ix2};
 
 use super::{Op, Rule, real};
-use crate::{Graph, GraphError, Tensor, graph::Node, interpret::Array, plan::Lowering};
+use crate::{
+    Graph, GraphError, Tensor,
+    graph::Node,
+    interpret::Array,
+    plan::{Lowering, Storage},
+};
 
 /// -Σ_c q_c log softmax(logits)_c for each row, and whether the largest logit is at the label.
 #[derive(Clone, Debug)]
@@ -13,6 +18,15 @@ pub(crate) struct CrossEntropy {
     /// Set by planning where the incoming gradient is one known number: the gradient of the logits is then
     /// a third result.
     pub(crate) gradient: Option<Real>,
+    /// Set by planning where the logits are those of a dense layer: its input, weight and bias then take their place as
+    /// inputs, and the logits are the last result.
+    pub(crate) dense: Option<DenseOfLoss>,
+}
+
+/// The dense layer that a cross entropy has taken in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DenseOfLoss {
+    pub(crate) bias: bool,
 }
 
 fn expect_rows(inputs: &[&Shape]) -> Result<(), String> {
@@ -48,7 +62,12 @@ fn distributions(inputs: &[&Array], smoothing: Real) -> (Array2<f64>, Array2<f64
 
 impl Rule for CrossEntropy {
     fn name(&self) -> &'static str {
-        "cross_entropy"
+        match (self.dense.is_some(), self.gradient.is_some()) {
+            (false, false) => "cross_entropy",
+            (false, true) => "cross_entropy_with_gradient",
+            (true, false) => "dense_cross_entropy",
+            (true, true) => "dense_cross_entropy_with_gradient",
+        }
     }
 
     fn dtypes(&self) -> &'static [DType] {
@@ -104,12 +123,26 @@ impl Rule for CrossEntropy {
 
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
         let shape = to.shape(node.inputs[0]);
-        let mut arguments = vec![to.argument(node.inputs[0])?, to.argument(node.inputs[1])?];
-        arguments.extend(node.outputs.iter().map(|&t| to.result(t)));
+        let mut arguments = node.inputs.iter().map(|&t| to.argument(t)).collect::<Result<Vec<_>, _>>()?;
+        let mut results: Vec<Storage> = node.outputs.iter().map(|&t| to.result(t)).collect();
         let (smoothing, gradient) = (self.smoothing, self.gradient);
-        let kernel =
-            kernel::CrossEntropy { rows: shape[0] as u32, classes: shape[1] as u32, smoothing, gradient };
-        to.emit(Kernel::CrossEntropy(kernel), arguments);
+        let loss = |classes: usize| kernel::CrossEntropy {
+            rows: shape[0] as u32,
+            classes: classes as u32,
+            smoothing,
+            gradient,
+        };
+        let kernel = match self.dense {
+            None => Kernel::CrossEntropy(loss(shape[1])),
+            Some(dense) => {
+                results.rotate_right(1); // the logits come first
+                let loss = loss(to.shape(node.inputs[1])[0]);
+                let (features, bias) = (shape[1] as u32, dense.bias);
+                Kernel::DenseCrossEntropy(kernel::DenseCrossEntropy { loss, features, bias })
+            }
+        };
+        arguments.extend(results);
+        to.emit(kernel, arguments);
         Ok(())
     }
 }
@@ -209,7 +242,7 @@ impl Graph {
         labels: Tensor,
         smoothing: f32,
     ) -> Result<(Tensor, Tensor), GraphError> {
-        let op = Op::CrossEntropy(CrossEntropy { smoothing: Real(smoothing), gradient: None });
+        let op = Op::CrossEntropy(CrossEntropy { smoothing: Real(smoothing), gradient: None, dense: None });
         let outputs = self.record(op, &[logits, labels])?;
         Ok((outputs[0], outputs[1]))
     }

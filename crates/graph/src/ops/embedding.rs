@@ -3,7 +3,10 @@
 use kiln_kernel::{self as kernel, DType, Kernel, ReduceOp, Shape, Tail};
 use ndarray::{Axis, IxDyn};
 
-use super::{Op, Rule, incoming, real, reduce::finish_splits};
+use super::{
+    Op, Rule, incoming, real,
+    reduce::{Parts, finish_splits},
+};
 use crate::{Graph, GraphError, Tensor, graph::Node, interpret::Array, plan::Lowering};
 
 /// y[r, :] = weight[indices[r], :].
@@ -142,7 +145,7 @@ impl Rule for EmbeddingBackward {
         };
         to.emit(Kernel::EmbeddingBackward(kernel), vec![dy, indices, target]);
         if splits > 1 {
-            finish_splits(to, ReduceOp::Sum, target, table.elements(), splits, y);
+            finish_splits(to, ReduceOp::Sum, target, Parts::whole(table.elements(), splits), y);
         }
         Ok(())
     }

@@ -3,7 +3,10 @@
 use kiln_kernel::{self as kernel, DType, Kernel, ReduceOp, Shape, Tail, splits_for};
 use ndarray::{Array2, Array3, ArrayView2, Axis, Ix3, linalg::general_mat_mul};
 
-use super::{Op, Rule, incoming, real, reduce::finish_splits};
+use super::{
+    Op, Rule, incoming, real,
+    reduce::{Parts, finish_splits},
+};
 use crate::{Graph, GraphError, Tensor, graph::Node, interpret::Array, plan::Lowering};
 
 /// `op(a) op(b)`, where op transposes the last two axes or not; leading axes are a batch.
@@ -11,6 +14,8 @@ use crate::{Graph, GraphError, Tensor, graph::Node, interpret::Array, plan::Lowe
 pub(crate) struct Matmul {
     pub(crate) transpose_a: bool,
     pub(crate) transpose_b: bool,
+    /// Whether the sums of op(a)'s rows are a second result. Set by planning only.
+    pub(crate) row_sums: bool,
 }
 
 /// The sizes of one product.
@@ -59,7 +64,7 @@ fn stacked(x: &Array) -> Array3<f64> {
 
 impl Rule for Matmul {
     fn name(&self) -> &'static str {
-        "matmul"
+        if self.row_sums { "matmul_with_row_sums" } else { "matmul" }
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>, String> {
@@ -129,6 +134,8 @@ impl Rule for Matmul {
         let outputs = count * m * n;
         let splits = splits_for(k, outputs);
         let target = if splits == 1 { y } else { to.scratch(outputs * splits as usize) };
+        let sums = node.outputs.get(1).map(|&t| to.result(t));
+        let partial_sums = sums.map(|sums| if splits == 1 { sums } else { to.scratch(m * splits as usize) });
         let product = kernel::Matmul {
             batch: count as u32,
             m: m as u32,
@@ -139,17 +146,24 @@ impl Rule for Matmul {
             a_stride: stride(&shape_a, m * k),
             b_stride: stride(&shape_b, k * n),
             splits,
+            row_sums: self.row_sums,
             tail: Tail::default(),
         };
-        to.emit(Kernel::Matmul(product), vec![a, b, target]);
+        let mut arguments = vec![a, b, target];
+        arguments.extend(partial_sums);
+        to.emit(Kernel::Matmul(product), arguments);
         if splits > 1 {
-            finish_splits(to, ReduceOp::Sum, target, outputs, splits, y);
+            // what a tail may follow comes last
+            if let (Some(partial), Some(sums)) = (partial_sums, sums) {
+                finish_splits(to, ReduceOp::Sum, partial, Parts::whole(m, splits), sums);
+            }
+            finish_splits(to, ReduceOp::Sum, target, Parts::whole(outputs, splits), y);
         }
         Ok(())
     }
 
     fn tail_hook(&self) -> Option<usize> {
-        Some(3)
+        Some(if self.row_sums { 4 } else { 3 })
     }
 }
 
@@ -168,7 +182,7 @@ impl Graph {
         transpose_b: bool,
     ) -> Result<Tensor, GraphError> {
         let (a, b) = self.same_batch(a, b)?;
-        self.record1(Op::Matmul(Matmul { transpose_a, transpose_b }), &[a, b])
+        self.record1(Op::Matmul(Matmul { transpose_a, transpose_b, row_sums: false }), &[a, b])
     }
 
     /// Both sides with one batch, or one side without; as they are where that cannot be.

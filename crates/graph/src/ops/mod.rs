@@ -33,6 +33,7 @@ pub use gather::GatherOptions;
 pub use pool2d::Pool2dOptions;
 
 pub(crate) use binary::{is_left_identity, is_right_identity, value as binary_value};
+pub(crate) use cross_entropy::DenseOfLoss;
 pub(crate) use unary::value as unary_value;
 
 use crate::{

@@ -196,7 +196,7 @@ impl Rule for MaxPool2d {
 
     fn lower(&self, to: &mut Lowering<'_>, node: &Node) -> Result<(), GraphError> {
         let (x, y) = (to.argument(node.inputs[0])?, to.result(node.outputs[0]));
-        let kernel = kernel::MaxPool2d { shape: self.0.shape, tail: Tail::default() };
+        let kernel = kernel::MaxPool2d { shape: self.0.shape, places: false, tail: Tail::default() };
         to.emit(Kernel::MaxPool2d(kernel), vec![x, y]);
         Ok(())
     }

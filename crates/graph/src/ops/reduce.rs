@@ -101,7 +101,7 @@ impl Rule for Reduce {
         };
         to.emit(Kernel::Reduce(first), vec![x, target]);
         if splits > 1 {
-            finish_splits(to, self.op, target, outputs, splits, y);
+            finish_splits(to, self.op, target, Parts::whole(outputs, splits), y);
         }
         Ok(())
     }
@@ -111,20 +111,29 @@ impl Rule for Reduce {
     }
 }
 
-/// Reduces [splits, outputs] over the first axis, in the order of the parts.
-pub(crate) fn finish_splits(
-    to: &mut Lowering<'_>,
-    op: ReduceOp,
-    partial: Storage,
-    outputs: usize,
-    splits: u32,
-    y: Storage,
-) {
+/// Where the partial results of a split reduction lie: `len` from `from` on, and the next part's `stride` further.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    pub(crate) from: usize,
+    pub(crate) len: usize,
+    pub(crate) stride: usize,
+    pub(crate) splits: u32,
+}
+
+impl Parts {
+    /// Of [splits, outputs].
+    pub(crate) fn whole(outputs: usize, splits: u32) -> Self {
+        Self { from: 0, len: outputs, stride: outputs, splits }
+    }
+}
+
+/// Reduces partial results, in the order of the parts.
+pub(crate) fn finish_splits(to: &mut Lowering<'_>, op: ReduceOp, partial: Storage, parts: Parts, y: Storage) {
     let finish = kernel::Reduce {
         op,
-        kept: Layout::contiguous(outputs),
-        reduced: Layout::new(0, [(splits as usize, outputs)]),
-        len: (outputs * splits as usize) as u32,
+        kept: Layout::new(parts.from, [(parts.len, 1)]),
+        reduced: Layout::new(0, [(parts.splits as usize, parts.stride)]),
+        len: (parts.stride * parts.splits as usize) as u32,
         splits: 1,
         tail: Tail::default(),
     };

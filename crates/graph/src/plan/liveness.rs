@@ -7,20 +7,27 @@ use std::collections::BTreeMap;
 
 use kiln_kernel::Launch;
 
-use crate::plan::{External, Fetch, Place, Plan, Slot, lower::Lowered};
+use crate::plan::{
+    External, Fetch, Place, Plan, Slot,
+    lower::{Lowered, Storage},
+};
 
-pub(crate) fn assign(lowered: Lowered) -> Plan {
-    let Lowered { launches, storages, fetches, literals } = lowered;
+/// `value_bytes` are those of all recorded operations' results.
+pub(crate) fn assign(lowered: Lowered, value_bytes: u64) -> Plan {
+    let Lowered { launches, storages, fetches, literals, besides } = lowered;
+    let naive_bytes = value_bytes + 4 * besides as u64;
+    // a range of another storage lives in that
+    let home = |s: Storage| storages[s.0].within.map_or((s, 0), |(whole, offset)| (whole, offset));
     // first and last launch that touch each storage
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; storages.len()];
     for (at, launch) in launches.iter().enumerate() {
         for storage in &launch.arguments {
-            let life = lives[storage.0].get_or_insert((at, at));
+            let life = lives[home(*storage).0.0].get_or_insert((at, at));
             life.1 = at;
         }
     }
     for (_, storage, _) in &fetches {
-        if let Some(life) = &mut lives[storage.0] {
+        if let Some(life) = &mut lives[home(*storage).0.0] {
             life.1 = usize::MAX;
         }
     }
@@ -30,11 +37,9 @@ pub(crate) fn assign(lowered: Lowered) -> Plan {
     let mut places: Vec<Option<Place>> = storages.iter().map(|s| s.place.clone()).collect();
     let mut slots: Vec<Slot> = Vec::new();
     let mut taken: Vec<Vec<(usize, usize)>> = Vec::new();
-    let mut naive_bytes = 0;
     for s in by_size {
         let Some((first, last)) = lives[s] else { continue };
         let (dtype, len) = (storages[s].dtype, storages[s].len);
-        naive_bytes += 4 * len as u64;
         let free = |slot: usize| taken[slot].iter().all(|&(f, l)| last < f || l < first);
         let slot = (0..slots.len()).find(|&i| slots[i].dtype == dtype && free(i)).unwrap_or_else(|| {
             slots.push(Slot { dtype, len });
@@ -44,11 +49,18 @@ pub(crate) fn assign(lowered: Lowered) -> Plan {
             taken.push(Vec::new());
         }
         taken[slot].push((first, last));
-        places[s] = Some(Place::Slot { index: slot, len });
+        places[s] = Some(Place::Slot { index: slot, offset: 0, len });
     }
 
-    let place = |s: usize| {
-        places[s].clone().unwrap_or_else(|| unreachable!("storages of launches and fetches have a place"))
+    let place = |s: Storage| {
+        let (whole, from) = home(s);
+        let found = places[whole.0].clone();
+        match found.unwrap_or_else(|| unreachable!("storages of launches and fetches have a place")) {
+            Place::Slot { index, offset, .. } => {
+                Place::Slot { index, offset: offset + from, len: storages[s.0].len }
+            }
+            external => external,
+        }
     };
     let mut externals = BTreeMap::new();
     for storage in &storages {
@@ -58,12 +70,12 @@ pub(crate) fn assign(lowered: Lowered) -> Plan {
         }
     }
     let fetches =
-        fetches.into_iter().map(|(name, s, shape)| Fetch { name, place: place(s.0), shape }).collect();
+        fetches.into_iter().map(|(name, s, shape)| Fetch { name, place: place(s), shape }).collect();
     let launches = launches
         .into_iter()
         .map(|l| Launch {
             kernel: l.kernel,
-            arguments: l.arguments.iter().map(|s| place(s.0)).collect(),
+            arguments: l.arguments.iter().map(|s| place(*s)).collect(),
             label: l.label,
         })
         .collect();

@@ -33,9 +33,12 @@ pub(crate) struct StorageInfo {
     pub(crate) len: usize,
     /// Where it lies, if outside the workspace.
     pub(crate) place: Option<Place>,
+    /// The storage that it is a range of, and its first element there.
+    pub(crate) within: Option<(Storage, usize)>,
 }
 
 /// Launches over storages.
+#[derive(Clone)]
 pub(crate) struct Lowered {
     pub(crate) launches: Vec<Launch<Storage>>,
     pub(crate) storages: Vec<StorageInfo>,
@@ -43,6 +46,16 @@ pub(crate) struct Lowered {
     pub(crate) fetches: Vec<(String, Storage, Shape)>,
     /// Given numbers, by the buffer that holds them.
     pub(crate) literals: BTreeMap<Arc<str>, Arc<[f32]>>,
+    /// Elements of the workspace that are no recorded operation's result: parts of sums, views that had to be written out.
+    pub(crate) besides: usize,
+}
+
+impl Lowered {
+    /// A further storage.
+    pub(crate) fn store(&mut self, info: StorageInfo) -> Storage {
+        self.storages.push(info);
+        Storage(self.storages.len() - 1)
+    }
 }
 
 /// The state of lowering, and what a [`crate::ops::Rule`] needs to emit its launches.
@@ -59,6 +72,8 @@ pub(crate) struct Lowering<'a> {
     /// The core's result, which the attached tail writes under another tensor.
     redirect: Option<(Tensor, Tensor)>,
     label: Arc<str>,
+    /// As [`Lowered::besides`].
+    besides: usize,
 }
 
 /// How an elementwise function reads a tensor.
@@ -91,6 +106,7 @@ pub(crate) fn lower(
         literals: BTreeMap::new(),
         redirect: None,
         label: "".into(),
+        besides: 0,
     };
     let copies = to.place_gradients(&units, request)?;
     for unit in &units {
@@ -127,7 +143,13 @@ pub(crate) fn lower(
             i32::MAX
         )));
     }
-    Ok(Lowered { launches: to.launches, storages: to.storages, fetches, literals: to.literals })
+    Ok(Lowered {
+        launches: to.launches,
+        storages: to.storages,
+        fetches,
+        literals: to.literals,
+        besides: to.besides,
+    })
 }
 
 impl Lowering<'_> {
@@ -138,7 +160,8 @@ impl Lowering<'_> {
 
     /// A buffer of real numbers for the launches of one operation only.
     pub(crate) fn scratch(&mut self, len: usize) -> Storage {
-        self.store(StorageInfo { dtype: DType::F32, len, place: None })
+        self.besides += len;
+        self.store(StorageInfo { dtype: DType::F32, len, place: None, within: None })
     }
 
     /// The storage that an operation's result is written to.
@@ -151,7 +174,12 @@ impl Lowering<'_> {
             return storage;
         }
         let info = &self.r.graph.tensors[tensor.index()];
-        let storage = self.store(StorageInfo { dtype: info.dtype, len: info.shape.elements(), place: None });
+        let storage = self.store(StorageInfo {
+            dtype: info.dtype,
+            len: info.shape.elements(),
+            place: None,
+            within: None,
+        });
         self.of.insert(tensor, storage);
         storage
     }
@@ -189,6 +217,7 @@ impl Lowering<'_> {
                 let shape = self.shape(tensor);
                 let reads = self.reads(tensor, &shape)?;
                 let y = self.result(tensor);
+                self.besides += shape.elements();
                 self.emit_elementwise(shape.elements(), reads, Tail::default(), Vec::new(), y);
                 Ok(y)
             }
@@ -407,7 +436,7 @@ impl Lowering<'_> {
             return storage;
         }
         let (Place::External { len, .. } | Place::Slot { len, .. }) = place;
-        let storage = self.store(StorageInfo { dtype, len, place: Some(place.clone()) });
+        let storage = self.store(StorageInfo { dtype, len, place: Some(place.clone()), within: None });
         self.externals.insert(place, storage);
         storage
     }

@@ -7,11 +7,13 @@
 mod fuse;
 mod liveness;
 mod lower;
+mod pairs;
 mod rewrite;
+mod sums;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use kiln_kernel::{Advance, DType, Launch, Shape};
+use kiln_kernel::{Advance, DType, Kernel, Launch, Shape};
 
 use crate::{Graph, GraphError, Tensor, store::Segments};
 
@@ -36,10 +38,12 @@ pub(crate) const LITERAL: &str = "literal ";
 /// Where an argument of a planned launch lies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// The first `len` elements of a workspace slot.
+    /// Elements of a workspace slot.
     Slot {
         /// Index into [`Plan::slots`].
         index: usize,
+        /// First element.
+        offset: usize,
         /// Number of elements.
         len: usize,
     },
@@ -139,7 +143,8 @@ pub struct Plan {
     pub literals: BTreeMap<Arc<str>, Arc<[f32]>>,
     /// Results that can be read.
     pub fetches: Vec<Fetch>,
-    /// Bytes that the workspace would take if each intermediate value had a buffer of its own.
+    /// Bytes that the workspace would take if nothing were fused and each recorded operation's result had a buffer of its
+    /// own.
     pub naive_bytes: u64,
 }
 
@@ -160,10 +165,13 @@ impl Plan {
         for &t in &sinks {
             graph.info(t)?;
         }
-        let rewritten = rewrite::rewrite(graph, &sinks)?;
+        let value_bytes = rewrite::value_bytes(graph, &sinks);
+        let rewritten = rewrite::rewrite(graph, &sinks);
         let units = fuse::fuse(&rewritten, &sinks);
-        let lowered = lower::lower(&rewritten, units, segments, request)?;
-        Ok(liveness::assign(lowered))
+        let mut lowered = lower::lower(&rewritten, units, segments, request)?;
+        sums::join(&mut lowered, segments);
+        pairs::join(&mut lowered);
+        Ok(liveness::assign(lowered, value_bytes))
     }
 
     /// Bytes of the workspace.
@@ -177,13 +185,24 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for launch in &self.launches {
             write!(f, "{:<24} {}", launch.label, launch.kernel)?;
-            for step in launch.kernel.tail().map_or(&[][..], |t| &t.steps) {
-                write!(f, " > {}", step_name(step))?;
+            let halves = match &launch.kernel {
+                Kernel::Pair(pair) => vec![&pair.first, &pair.second],
+                kernel => vec![kernel],
+            };
+            for (i, kernel) in halves.iter().enumerate() {
+                let tail = kernel.tail().map_or(&[][..], |t| &t.steps);
+                if i > 0 && !tail.is_empty() {
+                    f.write_str(" |")?;
+                }
+                for step in tail {
+                    write!(f, " > {}", step_name(step))?;
+                }
             }
             f.write_str(" @")?;
             for place in &launch.arguments {
                 match place {
-                    Place::Slot { index, .. } => write!(f, " #{index}")?,
+                    Place::Slot { index, offset: 0, .. } => write!(f, " #{index}")?,
+                    Place::Slot { index, offset, .. } => write!(f, " #{index}+{offset}")?,
                     Place::External { name, offset: 0, .. } => write!(f, " {name}")?,
                     Place::External { name, offset, .. } => write!(f, " {name}+{offset}")?,
                 }
@@ -191,5 +210,56 @@ impl fmt::Display for Plan {
             f.write_str("\n")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Conv2dOptions, Graph};
+
+    /// A step of a network of two convolutions, as launches before any is joined.
+    pub(super) fn lowered() -> (lower::Lowered, Segments) {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, 1, 6, 6]).unwrap();
+        let mut parameter = |name: &str, shape: &[usize]| g.parameter(name, shape).unwrap();
+        let (w1, b1) = (parameter("w1", &[2, 1, 3, 3]), parameter("b1", &[2]));
+        let (w2, b2) = (parameter("w2", &[3, 2, 3, 3]), parameter("b2", &[3]));
+        let mut layer = |x, w, b| {
+            let y = g.conv2d(x, w, Conv2dOptions::default()).unwrap();
+            let y = g.add_channels(y, b).unwrap();
+            g.relu(y).unwrap()
+        };
+        let y = layer(x, w1, b1);
+        let y = layer(y, w2, b2);
+        let loss = g.mean_all(y).unwrap();
+        let wanted = [("w1", w1), ("b1", b1), ("w2", w2), ("b2", b2)];
+        let d = g.gradients(loss, &wanted.map(|w| w.1)).unwrap();
+        let gradients = wanted.iter().zip(d).map(|((name, _), d)| (name.to_string(), d)).collect();
+        let advance = Some(Advance { batch: 2, steps: 1 });
+        let request = Request { gradients, totals: vec![(loss, 1.0)], advance, ..Request::default() };
+        let segments = Segments::new(&g.parameters());
+        let sinks: Vec<Tensor> = request.gradients.iter().map(|g| g.1).chain([loss]).collect();
+        let rewritten = rewrite::rewrite(&g, &sinks);
+        let units = fuse::fuse(&rewritten, &sinks);
+        (lower::lower(&rewritten, units, &segments, &request).unwrap(), segments)
+    }
+
+    /// The plan that launches make, in words.
+    pub(super) fn text(lowered: &lower::Lowered) -> String {
+        let plan = liveness::assign(lowered.clone(), 0).to_string();
+        let lines = plan.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        format!("\n{}\n", lines.collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn the_values_of_a_plan_are_counted_as_recorded() {
+        let mut g = Graph::new();
+        let x = g.input("x", [4]).unwrap();
+        let y = g.square(x).unwrap();
+        let y = g.relu(y).unwrap();
+        let request = Request { fetch: vec![("y".into(), y)], ..Request::default() };
+        let plan = Plan::new(&g, &Segments::new(&[]), &request).unwrap();
+        assert_eq!((plan.workspace_bytes(), plan.naive_bytes), (16, 32));
     }
 }

@@ -1,6 +1,6 @@
 //! 2-D convolution and its two gradients.
 
-use super::Constants;
+use super::{Constants, Pooling};
 use crate::{Binding, Spec, Tail};
 
 /// The shapes of a 2-D convolution: x [batch, in_channels, in_h, in_w] with weight [out_channels,
@@ -63,6 +63,13 @@ impl ConvShape {
             || last(self.out_w, self.stride_w, self.kernel_w, self.dilation_w) >= u64::from(self.in_w)
     }
 
+    /// `64x1x28x28 * 32x1x3x3`
+    fn words(&self) -> String {
+        let Self { batch, in_channels, in_h, in_w, out_channels, kernel_h, kernel_w, groups, .. } = self;
+        let per_group = in_channels / groups;
+        format!("{batch}x{in_channels}x{in_h}x{in_w} * {out_channels}x{per_group}x{kernel_h}x{kernel_w}")
+    }
+
     /// Multiply-adds of the convolution, two operations each.
     pub fn flops(&self) -> u64 {
         2 * self.y_len() as u64 * self.taps() as u64
@@ -94,35 +101,62 @@ impl ConvShape {
 /// `y[n, oc, oh, ow] = tail(Σ_{c, kh, kw} weight[oc, c, kh, kw] · x[n, group(oc) + c, ih, iw])`, with
 /// (ih, iw) as in [`ConvShape`]. A bias is a tail.
 ///
-/// Bindings: `x`, `weight`, `y`. Source: PyTorch's `conv2d` (a cross-correlation).
+/// With `pool` the tail takes the largest of each 2 x 2 window of results: y is [batch, out_channels, out_h / 2,
+/// out_w / 2], and out_h and out_w are even. `places` then says which of the window's four results, counted row-major,
+/// was the first largest.
+///
+/// Bindings: `x`, `weight`, `y` and, with [`Pooling::MaxAndPlaces`], `places` (u32, as many as `y`). Source: PyTorch's
+/// `conv2d` (a cross-correlation).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2d {
     /// The shapes.
     pub shape: ConvShape,
+    /// Whether windows of results are pooled.
+    pub pool: Pooling,
     /// What is done to each result.
     pub tail: Tail,
 }
 
+/// Elements of an output, a fourth of the results where these are pooled.
+fn pooled_len(shape: &ConvShape, pooled: bool) -> usize {
+    if pooled { shape.y_len() / 4 } else { shape.y_len() }
+}
+
 impl Spec for Conv2d {
     fn name(&self) -> &'static str {
-        "conv2d"
+        match self.pool {
+            Pooling::None => "conv2d",
+            Pooling::Max => "conv2d_max_pool",
+            Pooling::MaxAndPlaces => "conv2d_max_pool_with_places",
+        }
     }
 
     fn core_bindings(&self) -> Vec<Binding> {
         let s = &self.shape;
-        vec![
+        let y_len = pooled_len(s, self.pool.is_pooled());
+        let mut bindings = vec![
             Binding::read("x", s.x_len()),
             Binding::read("weight", s.weight_len()),
-            Binding::write("y", s.y_len()),
-        ]
+            Binding::write("y", y_len),
+        ];
+        if self.pool == Pooling::MaxAndPlaces {
+            bindings.push(Binding::write_u32("places", y_len));
+        }
+        bindings
     }
 
     fn constants(&self) -> Constants {
-        self.shape.constants()
+        let mut constants = self.shape.constants();
+        constants.push(("POOLED", self.pool.is_pooled().into()));
+        constants
     }
 
     fn tail(&self) -> Option<&Tail> {
         Some(&self.tail)
+    }
+
+    fn shapes(&self) -> String {
+        self.shape.words()
     }
 
     fn flops(&self) -> u64 {
@@ -133,35 +167,52 @@ impl Spec for Conv2d {
 /// `dx[n, ic, ih, iw] = tail(Σ weight[oc, c, kh, kw] · dy[n, oc, oh, ow])` over every output that reads
 /// this input: the gradient of [`Conv2d`] with respect to `x`, and the transposed convolution.
 ///
-/// Bindings: `dy`, `weight`, `dx`.
+/// With `unpool` the argument `dy` is the gradient of results that were pooled, [batch, out_channels, out_h / 2,
+/// out_w / 2]: each of its numbers is dy at that of its window's four places which `places` says, counted row-major,
+/// and dy is zero at the others. out_h and out_w are even.
+///
+/// Bindings: `dy`, `weight`, `dx` and, with `unpool`, `places` (u32, as many as `dy`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2dBackwardInput {
     /// The shapes of the forward convolution.
     pub shape: ConvShape,
+    /// Whether the results were pooled.
+    pub unpool: bool,
     /// What is done to each result.
     pub tail: Tail,
 }
 
 impl Spec for Conv2dBackwardInput {
     fn name(&self) -> &'static str {
-        "conv2d_backward_input"
+        if self.unpool { "conv2d_backward_input_unpool" } else { "conv2d_backward_input" }
     }
 
     fn core_bindings(&self) -> Vec<Binding> {
         let s = &self.shape;
-        vec![
-            Binding::read("dy", s.y_len()),
+        let dy_len = pooled_len(s, self.unpool);
+        let mut bindings = vec![
+            Binding::read("dy", dy_len),
             Binding::read("weight", s.weight_len()),
             Binding::write("dx", s.x_len()),
-        ]
+        ];
+        if self.unpool {
+            bindings.push(Binding::read_u32("places", dy_len));
+        }
+        bindings
     }
 
     fn constants(&self) -> Constants {
-        self.shape.constants()
+        let mut constants = self.shape.constants();
+        constants.push(("UNPOOL", self.unpool.into()));
+        constants
     }
 
     fn tail(&self) -> Option<&Tail> {
         Some(&self.tail)
+    }
+
+    fn shapes(&self) -> String {
+        self.shape.words()
     }
 
     fn flops(&self) -> u64 {
@@ -174,9 +225,9 @@ impl Spec for Conv2dBackwardInput {
 ///
 /// The terms (n, oh, ow), counted row-major, are split as in [`crate::Reduce`]. The result is
 /// [splits, weight_len + (out_channels if bias)]: in each part the weight gradient, then the bias
-/// gradient. [`crate::SumSplits`] finishes it.
+/// gradient. [`crate::SumParts`] finishes it. With `unpool` dy is as for [`Conv2dBackwardInput`].
 ///
-/// Bindings: `x`, `dy`, `partial`.
+/// Bindings: `x`, `dy`, `partial` and, with `unpool`, `places` (u32, as many as `dy`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2dBackwardWeight {
     /// The shapes of the forward convolution.
@@ -185,21 +236,28 @@ pub struct Conv2dBackwardWeight {
     pub splits: u32,
     /// Whether the bias gradient is computed too.
     pub bias: bool,
+    /// Whether the results were pooled.
+    pub unpool: bool,
 }
 
 impl Spec for Conv2dBackwardWeight {
     fn name(&self) -> &'static str {
-        "conv2d_backward_weight"
+        if self.unpool { "conv2d_backward_weight_unpool" } else { "conv2d_backward_weight" }
     }
 
     fn core_bindings(&self) -> Vec<Binding> {
         let s = &self.shape;
         let bias = if self.bias { s.out_channels as usize } else { 0 };
-        vec![
+        let dy_len = pooled_len(s, self.unpool);
+        let mut bindings = vec![
             Binding::read("x", s.x_len()),
-            Binding::read("dy", s.y_len()),
+            Binding::read("dy", dy_len),
             Binding::write("partial", self.splits as usize * (s.weight_len() + bias)),
-        ]
+        ];
+        if self.unpool {
+            bindings.push(Binding::read_u32("places", dy_len));
+        }
+        bindings
     }
 
     fn constants(&self) -> Constants {
@@ -211,8 +269,13 @@ impl Spec for Conv2dBackwardWeight {
             ("SPLITS", self.splits.into()),
             ("CHUNK", terms.div_ceil(self.splits as usize).into()),
             ("BIAS", self.bias.into()),
+            ("UNPOOL", self.unpool.into()),
         ]);
         constants
+    }
+
+    fn shapes(&self) -> String {
+        self.shape.words()
     }
 
     fn flops(&self) -> u64 {

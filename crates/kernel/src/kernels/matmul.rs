@@ -9,7 +9,10 @@ use crate::{Binding, Spec, Tail};
 /// likewise, [K, N] or, transposed, [N, K]. A stride of 0 uses one matrix for the whole batch. The
 /// reduction is split as in [`crate::Reduce`]; the tail is empty unless `splits` is 1.
 ///
-/// Bindings: `a`, `b`, `y` ([splits, batch, M, N]).
+/// With `row_sums` there is one product (batch 1), and beside it `sums[s, i] = Σ_{k in part s} a(i, k)`: of a weight
+/// gradient, where a is dy transposed, the bias gradient.
+///
+/// Bindings: `a`, `b`, `y` ([splits, batch, M, N]) and, with `row_sums`, `sums` ([splits, M]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Matmul {
     /// Number of products.
@@ -30,23 +33,29 @@ pub struct Matmul {
     pub b_stride: u32,
     /// Number of parts of the reduction.
     pub splits: u32,
+    /// Whether the sums of the rows of `a` are a second result.
+    pub row_sums: bool,
     /// What is done to each result.
     pub tail: Tail,
 }
 
 impl Spec for Matmul {
     fn name(&self) -> &'static str {
-        "matmul"
+        if self.row_sums { "matmul_with_row_sums" } else { "matmul" }
     }
 
     fn core_bindings(&self) -> Vec<Binding> {
         let (batch, m, n, k) = (self.batch as usize, self.m as usize, self.n as usize, self.k as usize);
         let count = |stride: u32| if stride == 0 { 1 } else { batch };
-        vec![
+        let mut bindings = vec![
             Binding::read("a", count(self.a_stride) * m * k),
             Binding::read("b", count(self.b_stride) * k * n),
             Binding::write("y", self.splits as usize * batch * m * n),
-        ]
+        ];
+        if self.row_sums {
+            bindings.push(Binding::write("sums", self.splits as usize * m));
+        }
+        bindings
     }
 
     fn constants(&self) -> Constants {
@@ -61,11 +70,17 @@ impl Spec for Matmul {
             ("B_STRIDE", self.b_stride.into()),
             ("SPLITS", self.splits.into()),
             ("CHUNK", self.k.div_ceil(self.splits).into()),
+            ("ROW_SUMS", self.row_sums.into()),
         ]
     }
 
     fn tail(&self) -> Option<&Tail> {
         Some(&self.tail)
+    }
+
+    fn shapes(&self) -> String {
+        let batch = if self.batch > 1 { format!("{} of ", self.batch) } else { String::new() };
+        format!("{batch}{}x{}x{}", self.m, self.n, self.k)
     }
 
     fn flops(&self) -> u64 {

@@ -13,6 +13,7 @@ mod layout;
 mod matmul;
 mod moments;
 mod optimizer;
+mod pair;
 mod pool2d;
 mod reduce;
 mod softmax;
@@ -33,9 +34,10 @@ pub use optimizer::{
     Adadelta, Adagrad, Adam, Adamax, ClipNorm, ClipValue, Lamb, LambApply, Lion, Nadam, Rmsprop,
     SegmentNorms, Sgd, SumSquares,
 };
-pub use pool2d::{AvgPool2d, AvgPool2dBackward, MaxPool2d, MaxPool2dBackward, PoolShape};
-pub use reduce::{Reduce, ReduceOp, SumSplits, splits_for};
-pub use softmax::{CrossEntropy, CrossEntropyBackward, Softmax, SoftmaxBackward};
+pub use pair::Pair;
+pub use pool2d::{AvgPool2d, AvgPool2dBackward, MaxPool2d, MaxPool2dBackward, PoolShape, Pooling};
+pub use reduce::{Reduce, ReduceOp, SumPart, SumParts, splits_for};
+pub use softmax::{CrossEntropy, CrossEntropyBackward, DenseCrossEntropy, Softmax, SoftmaxBackward};
 
 /// Names and values of a kernel's prelude.
 type Constants = Vec<(&'static str, Constant)>;

@@ -49,24 +49,50 @@ impl PoolShape {
     }
 }
 
-/// `y[p, oh, ow] = tail(max over the window of x[p, ih, iw])`.
+/// Whether and how a convolution pools its results, in windows of 2 x 2 side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pooling {
+    /// Not at all.
+    None,
+    /// The largest of each window is stored.
+    Max,
+    /// Beside it is stored which of the window's results it was: 0 to 3, the first of equal ones.
+    MaxAndPlaces,
+}
+
+impl Pooling {
+    /// True unless it is [`Pooling::None`].
+    pub fn is_pooled(self) -> bool {
+        self != Self::None
+    }
+}
+
+/// `y[p, oh, ow] = tail(max over the window of x[p, ih, iw])`; with `places` also which of the window's positions the
+/// first maximum has, counted row-major over the whole window, whatever of it lies outside the input.
 ///
-/// Bindings: `x`, `y`.
+/// Bindings: `x`, `y` and, with `places`, `places` (u32, as many as `y`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MaxPool2d {
     /// The shapes.
     pub shape: PoolShape,
+    /// Whether the maxima's places are a second result.
+    pub places: bool,
     /// What is done to each result.
     pub tail: Tail,
 }
 
 impl Spec for MaxPool2d {
     fn name(&self) -> &'static str {
-        "max_pool2d"
+        if self.places { "max_pool2d_with_places" } else { "max_pool2d" }
     }
 
     fn core_bindings(&self) -> Vec<Binding> {
-        vec![Binding::read("x", self.shape.x_len()), Binding::write("y", self.shape.y_len())]
+        let (x, y) = (self.shape.x_len(), self.shape.y_len());
+        let mut bindings = vec![Binding::read("x", x), Binding::write("y", y)];
+        if self.places {
+            bindings.push(Binding::write_u32("places", y));
+        }
+        bindings
     }
 
     fn constants(&self) -> Constants {

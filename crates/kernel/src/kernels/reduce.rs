@@ -82,47 +82,61 @@ impl Spec for Reduce {
     }
 }
 
-/// `dw[i] = Σ_s partial[s, i]` and `db[j] = Σ_s partial[s, weight_len + j]`, in the order of s: finishes a
-/// split weight gradient. `partial` is [splits, weight_len + bias_len].
+/// `gradients[to + i] = Σ_s partial[from + s · stride + i]` for each of several parts, `i` in `0..len` and s in the order of
+/// its splits: finishes the split gradients of many parameters at once. What no part names stays as it is.
 ///
-/// Bindings: `partial`, `dw` (weight_len), and `db` (bias_len) unless `bias_len` is 0.
+/// Bindings: `partial` (partial_len), `gradients` (gradients_len, updated).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SumSplits {
-    /// Number of parts.
-    pub splits: u32,
-    /// Elements of the weight gradient.
-    pub weight_len: u32,
-    /// Elements of the bias gradient; 0 if there is none.
-    pub bias_len: u32,
+pub struct SumParts {
+    /// What is summed; no two overlap in `gradients`.
+    pub parts: Vec<SumPart>,
+    /// Elements of `partial`.
+    pub partial_len: u32,
+    /// Elements of `gradients`.
+    pub gradients_len: u32,
 }
 
-impl Spec for SumSplits {
+/// One parameter's split gradient; see [`SumParts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SumPart {
+    /// Elements.
+    pub len: u32,
+    /// Number of partial sums of each.
+    pub splits: u32,
+    /// Where the first partial sum lies.
+    pub from: u32,
+    /// Elements from one partial sum to the next.
+    pub stride: u32,
+    /// Where the first sum goes.
+    pub to: u32,
+}
+
+impl SumParts {
+    /// Elements that are written.
+    pub fn elements(&self) -> u32 {
+        self.parts.iter().map(|p| p.len).sum()
+    }
+}
+
+impl Spec for SumParts {
     fn name(&self) -> &'static str {
-        if self.bias_len > 0 { "sum_splits_bias" } else { "sum_splits" }
+        "sum_parts"
     }
 
     fn core_bindings(&self) -> Vec<Binding> {
-        let (weight, bias) = (self.weight_len as usize, self.bias_len as usize);
-        let mut bindings = vec![
-            Binding::read("partial", self.splits as usize * (weight + bias)),
-            Binding::write("dw", weight),
-        ];
-        if bias > 0 {
-            bindings.push(Binding::write("db", bias));
-        }
-        bindings
-    }
-
-    fn constants(&self) -> Constants {
         vec![
-            ("SPLITS", self.splits.into()),
-            ("WEIGHT_LEN", self.weight_len.into()),
-            ("BIAS_LEN", self.bias_len.into()),
+            Binding::read("partial", self.partial_len as usize),
+            Binding::update("gradients", self.gradients_len as usize),
         ]
     }
 
+    /// The parts become the generated function `sum_part(i: u32) -> SumPart`.
+    fn constants(&self) -> Constants {
+        vec![("ELEMENTS", self.elements().into())]
+    }
+
     fn flops(&self) -> u64 {
-        u64::from(self.splits) * u64::from(self.weight_len + self.bias_len)
+        self.parts.iter().map(|p| u64::from(p.len) * u64::from(p.splits)).sum()
     }
 }
 

@@ -150,6 +150,65 @@ impl Spec for CrossEntropy {
     }
 }
 
+/// The last dense layer with its loss: `logits[r, c] = Σ_k x[r, k] · weight[c, k] + bias[c]`, and of these what
+/// [`CrossEntropy`] says, in one launch.
+///
+/// Bindings: `x` [rows, features], `weight` [classes, features], `bias` \[classes\] if there is one, `labels` (u32
+/// \[rows\]), `logits` [rows, classes], `losses` \[rows\], `correct` \[rows\] and, if there is a gradient, `dlogits`
+/// [rows, classes].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DenseCrossEntropy {
+    /// What is made of the logits.
+    pub loss: CrossEntropy,
+    /// Numbers of a row of `x`, at most [`DenseCrossEntropy::MAX_TERMS`] over the number of classes.
+    pub features: u32,
+    /// Whether there is a bias.
+    pub bias: bool,
+}
+
+impl DenseCrossEntropy {
+    /// The most multiplications for one row that planning puts into one launch: beyond that a product of its own is
+    /// faster.
+    pub const MAX_TERMS: usize = 16_384;
+}
+
+impl Spec for DenseCrossEntropy {
+    fn name(&self) -> &'static str {
+        match (self.bias, self.loss.gradient.is_some()) {
+            (false, false) => "dense_cross_entropy",
+            (false, true) => "dense_cross_entropy_with_gradient",
+            (true, false) => "dense_bias_cross_entropy",
+            (true, true) => "dense_bias_cross_entropy_with_gradient",
+        }
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        let (rows, classes) = (self.loss.rows as usize, self.loss.classes as usize);
+        let features = self.features as usize;
+        let mut bindings =
+            vec![Binding::read("x", rows * features), Binding::read("weight", classes * features)];
+        if self.bias {
+            bindings.push(Binding::read("bias", classes));
+        }
+        let mut loss = self.loss.core_bindings();
+        loss.remove(0);
+        loss.insert(1, Binding::write("logits", rows * classes));
+        bindings.extend(loss);
+        bindings
+    }
+
+    fn constants(&self) -> Constants {
+        let mut constants = self.loss.constants();
+        constants.extend([("FEATURES", self.features.into()), ("BIAS", self.bias.into())]);
+        constants
+    }
+
+    fn flops(&self) -> u64 {
+        self.loss.flops()
+            + 2 * u64::from(self.loss.rows) * u64::from(self.loss.classes) * u64::from(self.features)
+    }
+}
+
 /// `dlogits[r, c] = dlosses[r] · (softmax(logits[r])[c] - q[r, c])`: the gradient of [`CrossEntropy`]'s
 /// losses where the incoming gradient differs from row to row.
 ///

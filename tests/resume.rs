@@ -188,7 +188,9 @@ fn an_interrupt_saves_and_says_how_to_go_on() {
     // the newest checkpoint cut short: the one before it is taken, and that is said
     let path = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().path();
     checkpoints = fs::read_dir(here.join("run/checkpoints")).unwrap().collect();
-    let newest = checkpoints.into_iter().map(path).max().unwrap();
+    // what was being written when the second interrupt came has another ending
+    let whole = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "safetensors");
+    let newest = checkpoints.into_iter().map(path).filter(whole).max().unwrap();
     let bytes = fs::read(&newest).unwrap();
     let earlier = newest.with_file_name("step-0000000001.safetensors");
     fs::write(earlier, &bytes).unwrap();

@@ -19,7 +19,7 @@ fn every_recipe_passes() {
                 recipe.data.size = Some([32, 32]);
             }
             let found = verify(&recipe, device, recipe.batch_size.min(5), 3, 1).unwrap();
-            assert!(found.launches.len() >= 10 && found.tensors.len() >= 9, "{name}");
+            assert!(found.launches.len() >= 5 && found.tensors.len() >= 9, "{name}");
             for launch in &found.launches {
                 assert!(launch.passed, "{name} on {device}: {launch}");
             }
@@ -36,7 +36,9 @@ fn a_broken_kernel_is_caught_by_name() {
     type Edit = fn(&str) -> String;
     let breaks: [(&str, Edit); 2] = [
         ("adam", |text| text.replace("(1.0 - BETA1) * g", "(1.0 - BETA2) * g")),
-        ("cross_entropy_with_gradient", |text| text.replace("GRADIENT * (exp", "1.01 * GRADIENT * (exp")),
+        ("dense_bias_cross_entropy_with_gradient", |text| {
+            text.replace("GRADIENT * (exp", "1.01 * GRADIENT * (exp")
+        }),
     ];
     for (kernel, edit) in breaks {
         let options = DeviceOptions {

@@ -121,10 +121,10 @@ mod tests {
     fn many_are_the_same_as_one_by_one() {
         for counter in [[0; 4], [u32::MAX - 2, 7, 9, 11]] {
             let many = philox4x32_many::<16>(counter, [3, 5]);
-            for i in 0..16 {
+            for i in 0..16u32 {
                 let [first, rest @ ..] = counter;
-                let one = philox4x32([first.wrapping_add(i as u32), rest[0], rest[1], rest[2]], [3, 5]);
-                assert_eq!(one, [0, 1, 2, 3].map(|word: usize| many[word][i]));
+                let one = philox4x32([first.wrapping_add(i), rest[0], rest[1], rest[2]], [3, 5]);
+                assert_eq!(one, many.map(|word| word[i as usize]));
             }
         }
     }

@@ -56,11 +56,12 @@ fn partner(lowered: &Lowered, at: usize) -> Option<(usize, Launch<Storage>)> {
     let reach = if own == Family::Product { 1 } else { lowered.launches.len() };
     for with in (at + 1..lowered.launches.len()).take(reach) {
         let second = &lowered.launches[with];
-        let suits = match (own, family(&second.kernel)) {
-            (Family::Product, Some(Family::Product)) | (Family::Gather, Some(Family::Gather)) => true,
-            (Family::Totals, Some(Family::Clock)) => true,
-            _ => false,
-        };
+        let suits = matches!(
+            (own, family(&second.kernel)),
+            (Family::Product, Some(Family::Product))
+                | (Family::Gather, Some(Family::Gather))
+                | (Family::Totals, Some(Family::Clock))
+        );
         if suits && let Some(pair) = pair(lowered, first, second) {
             return Some((with, pair));
         }

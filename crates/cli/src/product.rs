@@ -46,13 +46,7 @@ impl Timed {
 /// Where the device refuses: too large, out of memory, lost.
 pub(crate) fn time_product(backend: &dyn Backend, n: u32, samples: u32) -> Result<Timed, BackendError> {
     let elements = n as usize * n as usize;
-    let host = |stream: u32| -> Vec<f32> {
-        let numbers = Stream { seed: 0, stream, step: 0 };
-        // Words of one Philox block each would be slow for large matrices; a short period does not matter.
-        let few: Vec<f32> = (0..4093).map(|i| numbers.uniform(i) * 2.0 - 1.0).collect();
-        few.into_iter().cycle().take(elements).collect()
-    };
-    let (a, b) = (host(1), host(2));
+    let (a, b) = (numbers(1, elements), numbers(2, elements));
     let input = |data: &[f32], name: &str| -> Result<View, BackendError> {
         let view = backend.allocate(DType::F32, elements, name)?.view();
         backend.write(&view, HostRef::F32(data))?;
@@ -91,6 +85,14 @@ pub(crate) fn time_product(backend: &dyn Backend, n: u32, samples: u32) -> Resul
     measured.sort_unstable();
     let result = pollster::block_on(backend.read(&y.view()))?;
     Ok(Timed { n, median: measured[measured.len() / 2], worst: worst_error(&a, &b, &result, n) })
+}
+
+/// Seeded numbers in [-1, 1). Words of one Philox block each would be slow for large arguments; a short period does not
+/// matter.
+pub(crate) fn numbers(stream: u32, len: usize) -> Vec<f32> {
+    let stream = Stream { seed: 0, stream, step: 0 };
+    let few: Vec<f32> = (0..4093).map(|i| stream.uniform(i) * 2.0 - 1.0).collect();
+    few.into_iter().cycle().take(len).collect()
 }
 
 /// Compares elements all over the product, corners included.

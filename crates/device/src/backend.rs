@@ -463,7 +463,8 @@ impl Backend for WgpuBackend {
             let parts: Vec<LaunchTime> = times.by_ref().take(pipelines.len()).collect();
             let variants: Vec<&str> = parts.iter().map(|part| &*part.variant).collect();
             let seconds = parts.iter().map(|part| part.seconds).sum();
-            LaunchTime { seconds, variant: variants.join("; ") }
+            let apart = if variants.len() > 1 { "apart: " } else { "" };
+            LaunchTime { seconds, variant: format!("{apart}{}", variants.join("; ")) }
         });
         Ok(together.collect())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kiln_device::Device;
 use kiln_kernel::{
     Access, Backend, BackendError, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, Host,
-    HostRef, Kernel, Launch, Pooling, Tail, random::Stream, splits_for,
+    HostRef, Kernel, Launch, Pooling, Tail, splits_for,
 };
 use kiln_reference::Cpu;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::{
     Failure,
     arguments::BenchConv,
     output::{Align, Table, Ui, duration},
+    product::numbers,
 };
 
 #[derive(Serialize)]
@@ -103,16 +104,8 @@ fn shape(args: &BenchConv) -> Result<ConvShape, Failure> {
 /// Times a kernel on seeded numbers, and compares its results with those of the CPU.
 fn time(kernel: &Kernel, backend: &dyn Backend, steps: u32) -> Result<Timed, Failure> {
     let bindings = kernel.bindings();
-    let inputs: Vec<Vec<f32>> = bindings
-        .iter()
-        .zip(0..)
-        .map(|(binding, stream)| {
-            let numbers = Stream { seed: 0, stream, step: 0 };
-            // a short period does not matter
-            let few = (0..4093u32).map(|i| numbers.uniform(i) * 2.0 - 1.0);
-            few.collect::<Vec<_>>().into_iter().cycle().take(binding.len).collect()
-        })
-        .collect();
+    let inputs: Vec<Vec<f32>> =
+        bindings.iter().zip(0..).map(|(binding, stream)| numbers(stream, binding.len)).collect();
     let run = |backend: &dyn Backend, steps: u32| -> Result<(Vec<f64>, String, Vec<f32>), BackendError> {
         let mut views = Vec::with_capacity(bindings.len());
         for (binding, input) in bindings.iter().zip(&inputs) {

@@ -22,7 +22,7 @@ pub(super) fn join(r: &mut Rewritten) {
             continue;
         }
         let weight = r.nodes().find(|&n| {
-            let other = weight_gradient(r, n, dy);
+            let other = weight_gradient(r, n, dy, dense);
             // the input must not depend on the sum, or joining them would close a circle
             other.is_some_and(|x| r.node_of(x) < sum)
         });
@@ -36,13 +36,14 @@ pub(super) fn join(r: &mut Rewritten) {
     }
 }
 
-/// The input that node `n` multiplies dy with, if it is the gradient of a weight that has no bias's beside it.
-fn weight_gradient(r: &Rewritten, n: usize, dy: Tensor) -> Option<Tensor> {
+/// The input that node `n` multiplies dy with, if it is the gradient of a weight, of a dense layer or of a convolution, that
+/// has no bias's beside it.
+fn weight_gradient(r: &Rewritten, n: usize, dy: Tensor, dense: bool) -> Option<Tensor> {
     let node = &r.graph.nodes[n];
     match &node.op {
-        Op::Conv2dBackwardWeight(c) if !c.bias && node.inputs[1] == dy => Some(node.inputs[0]),
+        Op::Conv2dBackwardWeight(c) if !dense && !c.bias && node.inputs[1] == dy => Some(node.inputs[0]),
         // dyᵀ x
-        Op::Matmul(p) if p.transpose_a && !p.row_sums && node.inputs[0] == dy => {
+        Op::Matmul(p) if dense && p.transpose_a && !p.row_sums && node.inputs[0] == dy => {
             let x = node.inputs[1];
             (r.graph.tensors[x.index()].shape.rank() == 2).then_some(x)
         }
@@ -109,5 +110,17 @@ t26 [2] = reshape(t25)
 t27 [2, 1, 3, 3], t25 [1, 2, 1, 1] = conv2d_backward_weight_and_bias(x, t24)
 "
         );
+    }
+
+    /// A batch of products has no row sums, though it may read images whose sum over all but the channels is asked for.
+    #[test]
+    fn batches_of_products_stay_apart() {
+        let mut g = Graph::new();
+        let dy = g.input("dy", [2, 3, 4, 5]).unwrap();
+        let x = g.input("x", [4, 6]).unwrap();
+        let product = g.matmul(dy, x, true, false).unwrap();
+        let sums = g.sum(dy, &[0, 2, 3], false).unwrap();
+        let (before, after) = texts(&g, &[product, sums], &[], join);
+        assert_eq!(before, after);
     }
 }

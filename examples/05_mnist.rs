@@ -18,6 +18,10 @@ struct Curve {
 }
 
 impl Callback for Curve {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_progress(&mut self, _: &mut Trainer, report: &StepReport) -> Result<Flow, NnError> {
         // what is reported is the mean since the epoch began
         let sum = report.scores.loss * report.rows as f64;

@@ -604,3 +604,60 @@ fn steps_on_batches_are_those_of_a_fit() {
         assert!((sum / 610.0 - loss).abs() < 1e-6 * loss, "{device}: {sum} {loss}");
     }
 }
+
+/// Counts how often it is told of steps, by itself or not.
+struct Told {
+    each: bool,
+    times: usize,
+}
+
+impl Callback for Told {
+    fn on_step_end(&mut self, _: &mut Trainer, _: usize, _: usize) -> Result<Flow, NnError> {
+        self.times += 1;
+        Ok(Flow::Continue)
+    }
+
+    fn each_step(&self) -> bool {
+        self.each
+    }
+}
+
+#[test]
+fn steps_of_one_submission_train_to_the_same_bits() {
+    let data = Dataset::digits(1, 1_210, 100).unwrap();
+    let own = devices().iter().map(|d| if d.is_gpu() { Device::open("gpu").unwrap() } else { Device::cpu() });
+    for device in &own.collect::<Vec<_>>() {
+        let run = |each: bool, residency: Residency| {
+            let folder = tempfile::tempdir().unwrap();
+            let model = Sequential::new(Shape::image(1, 28, 28)).add(Flatten).add(Dense::new(10));
+            let trainer = Trainer::new(device, model, Nadam::new(0.004), Loss::CrossEntropy).unwrap();
+            let trainer = trainer.with_schedule(Schedule::one_cycle()).unwrap();
+            let mut trainer = trainer.with_residency(residency);
+            let mut told = Told { each, times: 0 };
+            let mut checkpoints = Checkpoints::new(folder.path()).every_steps(130);
+            let fit = Fit {
+                epochs: 2,
+                batch_size: 4,
+                callbacks: vec![&mut told],
+                checkpoints: Some(&mut checkpoints),
+                ..Fit::default()
+            };
+            let submissions = device.backend().counters().submissions;
+            let history = trainer.fit(&data.train, fit).unwrap();
+            let submissions = device.backend().counters().submissions - submissions;
+            // written where it was due, whatever went together
+            assert!(folder.path().join("step-0000000520.safetensors").is_file(), "{device}");
+            (timeless(&history.epochs), bytes(&trainer, folder.path()), told.times, submissions)
+        };
+        let alone = run(true, Residency::Resident);
+        assert_eq!(alone.2, 606, "{device}");
+        for residency in [Residency::Resident, Residency::Streamed] {
+            let together = run(false, residency);
+            assert_eq!(alone.0, together.0, "{device}");
+            assert!(alone.1 == together.1, "{device}");
+            // steps this small go together wherever a step takes less than 25 milliseconds
+            assert!(together.2 < 500, "{device}: told {} times", together.2);
+            assert!(together.3 < alone.3, "{device}: {} submissions, {} alone", together.3, alone.3);
+        }
+    }
+}

@@ -15,6 +15,9 @@ use crate::{
     trainer::Trainer,
 };
 
+/// Steps of one submission where [`bench_step`] times several.
+pub const STEPS_TOGETHER: usize = 4;
+
 /// Times and sizes of a recipe's training step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BenchReport {
@@ -30,6 +33,12 @@ pub struct BenchReport {
     pub first_step_seconds: f64,
     /// Median of the timed steps, each with its loss read back.
     pub median_step_seconds: f64,
+    /// Mean of steps between which nothing is read back, [`STEPS_TOGETHER`] to a submission, as in a fit.
+    pub unread_step_seconds: f64,
+    /// Seconds that the host takes to encode and submit one step: none on the CPU, which computes within that call.
+    pub submit_seconds: Option<f64>,
+    /// The same for each of [`STEPS_TOGETHER`] steps in one submission.
+    pub submit_seconds_together: Option<f64>,
     /// Rows per second at the median.
     pub images_per_second: f64,
     /// Launches of a step.
@@ -103,9 +112,10 @@ pub fn bench_step(
     for _ in 0..steps {
         times.push(bench.step(Instant::now())?);
     }
+    let together = bench.together(steps.min(20))?;
     let after = backend.counters();
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
+    let median = median(times);
+    let submit = |seconds: f64| device.wgpu().is_some().then_some(seconds);
     Ok(BenchReport {
         recipe: recipe.name.clone(),
         device: backend.name().to_string(),
@@ -113,6 +123,9 @@ pub fn bench_step(
         steps,
         first_step_seconds: first,
         median_step_seconds: median,
+        unread_step_seconds: together.unread,
+        submit_seconds: submit(together.submit_one),
+        submit_seconds_together: submit(together.submit_many),
         images_per_second: batch_size as f64 / median,
         dispatches_per_step: bench.session.launches(),
         workspace_bytes: plan.workspace_bytes(),
@@ -121,6 +134,18 @@ pub fn bench_step(
         allocated_after_first_step: after.allocations - before.allocations + after.pipelines
             - before.pipelines,
     })
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// Seconds a step where several follow each other.
+struct Together {
+    unread: f64,
+    submit_one: f64,
+    submit_many: f64,
 }
 
 /// A recipe's training step on random rows, ready to run.
@@ -136,7 +161,7 @@ impl Bench {
     /// Plans and compiles.
     pub(crate) fn new(recipe: &Recipe, device: &Device, batch_size: usize) -> Result<Self, NnError> {
         check(recipe, batch_size)?;
-        let split = random_rows(recipe, batch_size)?;
+        let split = random_rows(recipe, STEPS_TOGETHER * batch_size)?;
         let trainer = recipe.trainer(device, &[], 42)?;
         let data = Feed::new(&**device.backend(), &split, None, batch_size, Residency::Auto)?;
         let preprocess = recipe.preprocess.measured(&split)?;
@@ -154,9 +179,43 @@ impl Bench {
         Ok(Self { trainer, started, plan, session })
     }
 
-    /// Writes the hyper-parameters of the first step.
+    /// Writes the hyper-parameters of the first steps, which then begin at the first row.
     pub(crate) fn write_hyper(&self) -> Result<(), NnError> {
-        self.trainer.write_hyper(1, 0)
+        self.trainer.write_hyper(STEPS_TOGETHER, 0)
+    }
+
+    /// Waits for all that is under way.
+    fn wait(&self) -> Result<(), NnError> {
+        pollster::block_on(self.trainer.take_totals()?)?;
+        Ok(())
+    }
+
+    /// Times steps without a reading between them, and what of that is the host's part.
+    fn together(&self, rounds: usize) -> Result<Together, NnError> {
+        let host_time = |submissions: usize, steps: usize| -> Result<f64, NnError> {
+            let mut all = Vec::with_capacity(rounds);
+            for _ in 0..rounds {
+                self.write_hyper()?;
+                self.wait()?;
+                let since = Instant::now();
+                for _ in 0..submissions {
+                    self.session.run(steps as u32)?;
+                }
+                all.push(since.elapsed().as_secs_f64() / STEPS_TOGETHER as f64);
+            }
+            Ok(median(all))
+        };
+        let submit_one = host_time(STEPS_TOGETHER, 1)?;
+        let submit_many = host_time(1, STEPS_TOGETHER)?;
+        self.wait()?;
+        let since = Instant::now();
+        for _ in 0..rounds {
+            self.write_hyper()?;
+            self.session.run(STEPS_TOGETHER as u32)?;
+        }
+        self.wait()?;
+        let unread = since.elapsed().as_secs_f64() / (rounds * STEPS_TOGETHER) as f64;
+        Ok(Together { unread, submit_one, submit_many })
     }
 
     /// Runs a step; seconds from `since` to its loss on the host.

@@ -242,6 +242,11 @@ impl Checkpoints {
         seconds || steps || epochs
     }
 
+    /// Steps from one on until a checkpoint is due by their number, if it goes by that.
+    pub(crate) fn steps_until_due(&self, step: u64) -> Option<usize> {
+        self.every_steps.map(|n| (self.last_step + n).saturating_sub(step).max(1) as usize)
+    }
+
     pub(crate) fn save(
         &mut self,
         trainer: &Trainer,

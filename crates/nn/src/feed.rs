@@ -328,6 +328,14 @@ impl Visit<'_, '_> {
         }
     }
 
+    /// How many rows lie on the device from a row of the order on.
+    pub(crate) fn ready(&self, row: usize) -> usize {
+        match &self.source {
+            Source::Resident { .. } => usize::MAX,
+            Source::Streamed { until, .. } => until.saturating_sub(row),
+        }
+    }
+
     /// Makes the batch that begins at `row` of the order ready. Where the clock's cursor does not stand at it by itself,
     /// where it must be set to.
     pub(crate) fn before(&mut self, backend: &dyn Backend, row: usize) -> Result<Option<usize>, NnError> {

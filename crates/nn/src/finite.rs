@@ -7,8 +7,9 @@ use kiln_kernel::{DType, Reading};
 
 use crate::{
     NnError, Trainer,
-    fit::{Moment, Prepare},
+    fit::Prepare,
     step::{self, Recorded},
+    steps::Around,
 };
 
 /// Where a training stopped being numbers.
@@ -139,7 +140,7 @@ impl Check {
         epoch: usize,
         steps: usize,
     ) -> Result<Option<NonFinite>, NnError> {
-        let rows = on.pass(steps).map_or(0, |pass| pass.rows);
+        let rows = on.pass(steps).map_or(0, |(pass, _)| pass.rows);
         let Some(looking) = self.0.iter().find(|looking| looking.rows == rows) else { return Ok(None) };
         looking.session.run(1)?;
         let wrong = |i: usize| -> Result<Option<(usize, f32)>, NnError> {
@@ -166,6 +167,29 @@ impl Check {
     }
 }
 
+/// Steps that are repeated, those of some of them being looked at.
+struct Tracing<'p> {
+    on: &'p Prepare<'p>,
+    check: Check,
+    epoch: usize,
+    from: usize,
+    until: usize,
+    found: Option<NonFinite>,
+}
+
+impl Around for Tracing<'_> {
+    fn before(&mut self, trainer: &mut Trainer, steps: usize) -> Result<usize, NnError> {
+        if steps >= self.from {
+            self.found = self.check.look(trainer, self.on, self.epoch, steps)?;
+        }
+        Ok(usize::from(self.found.is_none()))
+    }
+
+    fn after(&mut self, _: &mut Trainer, steps: usize, _: usize) -> Result<bool, NnError> {
+        Ok(steps <= self.until)
+    }
+}
+
 /// Repeats an epoch from a snapshot up to the first step that is not finite: one of those from the first to the second
 /// of `steps`, counted from 0. The trainer is left before that step.
 pub(crate) fn trace(
@@ -180,15 +204,9 @@ pub(crate) fn trace(
     let check = Check::new(trainer, on)?;
     let place = snapshot.place;
     snapshot.restore(trainer)?;
-    let mut found = None;
-    trainer.run_steps(on, order, place, &mut |trainer, moment| match moment {
-        Moment::Before { steps } if steps >= from => {
-            found = check.look(trainer, on, epoch, steps)?;
-            Ok(found.is_none())
-        }
-        Moment::Before { .. } => Ok(true),
-        Moment::After { steps, .. } => Ok(steps <= until),
-    })?;
+    let mut tracing = Tracing { on, check, epoch, from, until, found: None };
+    trainer.run_steps(on, order, place, &mut tracing)?;
+    let found = tracing.found;
     // a loss that is no number though every tensor is one: the sums over the epoch have overflowed
     let unknown = NonFinite { epoch, step: until.max(1), learning_rate, culprit: None };
     Ok(NnError::NotFinite(Box::new(found.unwrap_or(unknown))))

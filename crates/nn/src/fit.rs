@@ -15,11 +15,12 @@ use crate::{
     callbacks::{Callback, Flow, Prepared, StepReport},
     checkpoint::Resumed,
     evaluation::Evaluation,
-    feed::{Feed, Visit, row_weights},
+    feed::{Feed, row_weights},
     finite::{self, Snapshot},
     metrics::Metric,
     position::{Position, Settings},
-    step::{self, Form, HYPER_ROWS},
+    step::{self, Form},
+    steps::{Around, Pace},
     trainer::{Pass, scores},
 };
 
@@ -113,8 +114,10 @@ struct Run<'r, 'a> {
     /// Steps of the epoch up to which the sums were finite.
     finite_until: usize,
     since: Instant,
-    /// Rows of the epoch that were done when `since` was set.
+    /// Rows and steps of the epoch that were done when `since` was set.
     rows_before: usize,
+    steps_before: usize,
+    pace: Pace,
     /// Whether the first sums of this fit are still to be read.
     is_first: bool,
 }
@@ -203,6 +206,8 @@ impl Trainer {
             order: Vec::new(),
             finite_until: position.steps,
             rows_before: position.rows,
+            steps_before: position.steps,
+            pace: Pace::default(),
             position,
             reading: None,
             since: Instant::now(),
@@ -293,61 +298,6 @@ impl Trainer {
         }
         Ok(position)
     }
-
-    /// Runs steps of an epoch from a place on, until `hook` says that it is enough.
-    pub(crate) fn run_steps(
-        &mut self,
-        on: &Prepare<'_>,
-        order: &[u32],
-        (mut steps, mut rows): (usize, usize),
-        hook: &mut dyn FnMut(&mut Self, Moment) -> Result<bool, NnError>,
-    ) -> Result<(), NnError> {
-        let backend = self.backend().clone();
-        on.feed.visit(&*backend, order, rows, |visit: &mut Visit<'_, '_>| {
-            let mut table_until = 0;
-            while let Some(pass) = on.pass(steps) {
-                // the cursor counts from the beginning of what lies on the device
-                let cursor = visit.before(&*backend, rows)?;
-                self.hyper_is_stale |= cursor.is_some() || steps >= table_until;
-                if std::mem::take(&mut self.hyper_is_stale) {
-                    self.write_hyper(on.steps - steps, cursor.unwrap_or_else(|| visit.cursor(rows)))?;
-                    table_until = steps + HYPER_ROWS;
-                }
-                if !hook(self, Moment::Before { steps })? {
-                    return Ok(());
-                }
-                pass.session.run(1)?;
-                steps += 1;
-                rows += pass.rows;
-                self.step += 1;
-                self.steps = steps;
-                if !hook(self, Moment::After { steps, rows })? {
-                    return Ok(());
-                }
-            }
-            Ok(())
-        })
-    }
-}
-
-/// When a hook of [`Trainer::run_steps`] is called.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Moment {
-    /// Everything lies ready for a step; so many of the epoch were done before it.
-    Before { steps: usize },
-    /// A step was submitted.
-    After { steps: usize, rows: usize },
-}
-
-impl Prepare<'_> {
-    /// The plan of a step of an epoch, counted from 0; none behind the last.
-    pub(crate) fn pass(&self, step: usize) -> Option<&Pass> {
-        let mut first = 0;
-        self.passes.iter().find(|pass| {
-            first += pass.times;
-            step < first
-        })
-    }
 }
 
 impl Run<'_, '_> {
@@ -363,6 +313,7 @@ impl Run<'_, '_> {
         }
         let place = (self.position.steps, self.position.rows);
         (self.finite_until, self.rows_before) = place;
+        self.steps_before = place.0;
         if self.callbacks.iter().any(|callback| callback.replays()) {
             // its buffers are those that the new one takes
             self.snapshot = None;
@@ -372,16 +323,7 @@ impl Run<'_, '_> {
         self.on.feed.take_waited();
         let order = std::mem::take(&mut self.order);
         let on = self.on;
-        let ended = trainer.run_steps(on, &order, place, &mut |trainer, moment| match moment {
-            Moment::Before { steps } => {
-                let Some(check) = &self.check else { return Ok(true) };
-                match check.look(trainer, on, self.position.epoch + 1, steps)? {
-                    Some(found) => Err(NnError::NotFinite(Box::new(found))),
-                    None => Ok(true),
-                }
-            }
-            Moment::After { steps, rows } => self.after_step(trainer, steps, rows),
-        });
+        let ended = trainer.run_steps(on, &order, place, self);
         self.order = order;
         self.end(ended, trainer)?;
         if self.position.steps < on.steps {
@@ -457,27 +399,6 @@ impl Run<'_, '_> {
         scores(&self.on.passes, &sums, rows)
     }
 
-    /// Whether the epoch goes on after a step.
-    fn after_step(&mut self, trainer: &mut Trainer, steps: usize, rows: usize) -> Result<bool, NnError> {
-        (self.position.steps, self.position.rows) = (steps, rows);
-        let is_last = steps == self.on.steps;
-        if steps == 1 || steps.is_multiple_of(STEPS_PER_READING) || is_last {
-            self.take_reading(trainer)?;
-            self.reading = Some((trainer.take_totals()?, steps, rows));
-            // something to see at once; later readings are taken when the next one is queued
-            if std::mem::take(&mut self.is_first) {
-                self.take_reading(trainer)?;
-            }
-        }
-        let epoch = self.position.epoch + 1;
-        self.tell(|callback| callback.on_step_end(trainer, epoch, steps))?;
-        if !is_last {
-            self.save_if_due(trainer, None)?;
-        }
-        // the last step's end is the epoch's
-        Ok(is_last || (self.position.stopped.is_none() && !self.is_interrupted))
-    }
-
     /// Waits for the sums that were asked for last.
     fn await_reading(&mut self) -> Result<(), NnError> {
         if let Some((reading, steps, rows)) = self.reading.take() {
@@ -506,6 +427,7 @@ impl Run<'_, '_> {
             images_per_second: rows.saturating_sub(self.rows_before) as f64 / seconds,
             learning_rate: trainer.learning_rate_at(step.saturating_sub(1)),
         };
+        self.pace.note(steps - self.steps_before, seconds);
         if report.scores.loss.is_finite() {
             self.finite_until = steps;
         }
@@ -549,5 +471,43 @@ impl Run<'_, '_> {
             Some(checkpoints) => checkpoints.save(trainer, &position, &states),
             None => Ok(()),
         }
+    }
+}
+
+impl Around for Run<'_, '_> {
+    fn before(&mut self, trainer: &mut Trainer, steps: usize) -> Result<usize, NnError> {
+        if let Some(check) = &self.check {
+            return match check.look(trainer, self.on, self.position.epoch + 1, steps)? {
+                Some(found) => Err(NnError::NotFinite(Box::new(found))),
+                None => Ok(1),
+            };
+        }
+        // the first step's sums are read too
+        if steps == 0 || self.callbacks.iter().any(|callback| callback.each_step()) {
+            return Ok(1);
+        }
+        let until_reading = STEPS_PER_READING - steps % STEPS_PER_READING;
+        let until_due = self.checkpoints.as_ref().and_then(|c| c.steps_until_due(trainer.step));
+        Ok(self.pace.together().min(until_reading).min(until_due.unwrap_or(usize::MAX)))
+    }
+
+    fn after(&mut self, trainer: &mut Trainer, steps: usize, rows: usize) -> Result<bool, NnError> {
+        (self.position.steps, self.position.rows) = (steps, rows);
+        let is_last = steps == self.on.steps;
+        if steps == 1 || steps.is_multiple_of(STEPS_PER_READING) || is_last {
+            self.take_reading(trainer)?;
+            self.reading = Some((trainer.take_totals()?, steps, rows));
+            // something to see at once; later readings are taken when the next one is queued
+            if std::mem::take(&mut self.is_first) {
+                self.take_reading(trainer)?;
+            }
+        }
+        let epoch = self.position.epoch + 1;
+        self.tell(|callback| callback.on_step_end(trainer, epoch, steps))?;
+        if !is_last {
+            self.save_if_due(trainer, None)?;
+        }
+        // the last step's end is the epoch's
+        Ok(is_last || (self.position.stopped.is_none() && !self.is_interrupted))
     }
 }

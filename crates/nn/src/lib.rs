@@ -50,6 +50,7 @@ mod recording;
 mod schedule;
 mod state;
 mod step;
+mod steps;
 mod trainer;
 mod transfer;
 mod verify;
@@ -57,7 +58,7 @@ mod words;
 
 pub use activation::Activation;
 pub use augment::{Augment, Fill, Reach, Sampling};
-pub use bench::{BenchReport, bench_step, evaluation_plan, training_plan};
+pub use bench::{BenchReport, STEPS_TOGETHER, bench_step, evaluation_plan, training_plan};
 pub use callbacks::{Callback, Flow, Prepared, StepReport};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use data_spec::{DataForm, DataSpec, OnUnreadable, TableTask, Target};

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use kiln_device::{Device, DeviceOptions};
-use kiln_nn::{BenchReport, Profile, bench_step, profile_step, write_atomically};
+use kiln_nn::{BenchReport, Profile, STEPS_TOGETHER, bench_step, profile_step, write_atomically};
 use serde::Serialize;
 use serde_json::json;
 
@@ -43,6 +43,7 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
         "{} in batches of {} on {}\n\
          first step   {}\n\
          median step  {} ({} images/s)\n\
+         unread       {} ({} images/s): without reading each loss, {STEPS_TOGETHER} steps to a submission{}\n\
          dispatches   {} a step\n\
          workspace    {} (its values {}, each in a buffer of its own)\n\
          parameters   {}",
@@ -52,6 +53,9 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
         time(report.first_step_seconds),
         time(report.median_step_seconds),
         count(report.images_per_second as u64),
+        time(report.unread_step_seconds),
+        count((report.batch_size as f64 / report.unread_step_seconds) as u64),
+        submit(&report),
         report.dispatches_per_step,
         bytes(report.workspace_bytes),
         bytes(report.naive_bytes),
@@ -67,6 +71,16 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
         }
     }
     ui.json(&Report { bench: report, profile })
+}
+
+/// What the host's part in a step is, where it can be told from the device's.
+fn submit(report: &BenchReport) -> String {
+    match (report.submit_seconds, report.submit_seconds_together) {
+        (Some(one), Some(many)) => {
+            format!("\nsubmission   {} of the host's time a step alone, {} together", time(one), time(many))
+        }
+        _ => String::new(),
+    }
 }
 
 fn time(seconds: f64) -> String {

@@ -311,6 +311,10 @@ fn seconds_before(job: &Job) -> f64 {
 struct Begun(bool);
 
 impl Callback for Begun {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_progress(&mut self, _: &mut Trainer, _: &StepReport) -> Result<Flow, NnError> {
         self.0 = true;
         Ok(Flow::Continue)

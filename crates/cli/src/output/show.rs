@@ -41,6 +41,10 @@ impl Show {
 }
 
 impl Callback for Show {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.spinner = None;
         self.epochs = prepared.epochs;

@@ -67,6 +67,10 @@ fn cell(report: &EpochReport, column: &str) -> String {
 }
 
 impl Callback for CsvLogger {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.begin(prepared.epochs_done > 0)
     }

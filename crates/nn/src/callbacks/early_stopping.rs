@@ -75,6 +75,10 @@ impl EarlyStopping {
 }
 
 impl Callback for EarlyStopping {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         if self.patience == 0 || !(self.min_delta.is_finite() && self.min_delta >= 0.0) {
             return Err(NnError::Settings(format!(

@@ -65,6 +65,10 @@ impl JsonLines {
 }
 
 impl Callback for JsonLines {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.log.begin(prepared.epochs_done > 0)
     }

@@ -24,6 +24,10 @@ impl<F: FnMut(usize, f64) -> f64> LearningRateScheduler<F> {
 }
 
 impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> String {
         "LearningRateScheduler".into()
     }
@@ -69,6 +73,10 @@ impl ReduceLrOnPlateau {
 }
 
 impl Callback for ReduceLrOnPlateau {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_fit_begin(&mut self, trainer: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.settings.check()?;
         if self.plateau.is_none() || !prepared.resumed {

@@ -126,13 +126,21 @@ pub trait Callback {
         Ok(())
     }
 
-    /// After a step was submitted: the device may not have done it yet. `steps` are those of the epoch, counted from 1.
+    /// After a step was submitted, or several together (see [`Callback::each_step`]): the device may not have done it yet.
+    /// `steps` are those of the epoch, counted from 1.
     ///
     /// # Errors
     /// Whatever ends the fit.
     fn on_step_end(&mut self, trainer: &mut Trainer, epoch: usize, steps: usize) -> Result<Flow, NnError> {
         let _ = (trainer, epoch, steps);
         Ok(Flow::Continue)
+    }
+
+    /// Whether it wants to be told of each step by itself. Where none of a fit's callbacks does, short steps go to the
+    /// device several at a time, and [`Callback::on_step_end`] is called after the last of them. A callback without that
+    /// method should say no: submissions cost a fast device more than launches do.
+    fn each_step(&self) -> bool {
+        true
     }
 
     /// Each time that running sums have come back from the device: every 25 steps, a little later than those.
@@ -201,6 +209,10 @@ pub struct OnEpoch<F: FnMut(&EpochReport)>(
 impl<F: FnMut(&EpochReport)> Callback for OnEpoch<F> {
     fn name(&self) -> String {
         "OnEpoch".into()
+    }
+
+    fn each_step(&self) -> bool {
+        false
     }
 
     fn on_epoch_end(&mut self, _: &mut Trainer, report: &EpochReport) -> Result<Flow, NnError> {

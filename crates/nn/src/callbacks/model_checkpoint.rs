@@ -90,6 +90,10 @@ impl ModelCheckpoint {
 }
 
 impl Callback for ModelCheckpoint {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         if !prepared.resumed {
             (self.seen, self.unwritten) = (Seen::default(), None);

@@ -157,6 +157,10 @@ impl Files {
 }
 
 impl Callback for TensorBoard {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.begin(prepared.epochs_done > 0)
     }

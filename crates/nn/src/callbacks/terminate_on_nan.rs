@@ -11,6 +11,10 @@ use crate::{NnError, StepReport, Trainer};
 pub struct TerminateOnNan;
 
 impl Callback for TerminateOnNan {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_progress(&mut self, _: &mut Trainer, report: &StepReport) -> Result<Flow, NnError> {
         Ok(if report.scores.loss.is_finite() { Flow::Continue } else { Flow::NotFinite })
     }

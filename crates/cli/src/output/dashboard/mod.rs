@@ -105,6 +105,10 @@ impl Dashboard {
 }
 
 impl Callback for Dashboard {
+    fn each_step(&self) -> bool {
+        false
+    }
+
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.view.epochs = prepared.epochs;
         // the curves begin where the figures do

@@ -1,5 +1,7 @@
 //! Bias gradients beside weight gradients, which read the same dy.
 
+use std::collections::HashMap;
+
 use kiln_kernel::ReduceOp;
 
 use super::Rewritten;
@@ -8,6 +10,12 @@ use crate::{Tensor, ops::Op};
 /// A bias gradient, the sum of dy over everything but the channels (of a dense layer: over the rows), joins the weight
 /// gradient.
 pub(super) fn join(r: &mut Rewritten) {
+    let mut weights: HashMap<Tensor, Vec<usize>> = HashMap::new();
+    for n in r.nodes() {
+        if let Some(dy) = gradient_read(r, n) {
+            weights.entry(dy).or_default().push(n);
+        }
+    }
     for sum in r.nodes().collect::<Vec<_>>() {
         let node = &r.graph.nodes[sum];
         let Op::Reduce(reduce) = &node.op else { continue };
@@ -21,8 +29,8 @@ pub(super) fn join(r: &mut Rewritten) {
         if reduce.op != ReduceOp::Sum || !(convolution || dense) {
             continue;
         }
-        let weight = r.nodes().find(|&n| {
-            let other = weight_gradient(r, n, dy, dense);
+        let weight = weights.get(&dy).into_iter().flatten().copied().find(|&n| {
+            let other = weight_gradient(r, n, dense);
             // the input must not depend on the sum, or joining them would close a circle
             other.is_some_and(|x| r.node_of(x) < sum)
         });
@@ -36,14 +44,24 @@ pub(super) fn join(r: &mut Rewritten) {
     }
 }
 
-/// The input that node `n` multiplies dy with, if it is the gradient of a weight, of a dense layer or of a convolution, that
-/// has no bias's beside it.
-fn weight_gradient(r: &Rewritten, n: usize, dy: Tensor, dense: bool) -> Option<Tensor> {
+/// The dy that node `n` reads, if it may be the gradient of a weight.
+fn gradient_read(r: &Rewritten, n: usize) -> Option<Tensor> {
     let node = &r.graph.nodes[n];
     match &node.op {
-        Op::Conv2dBackwardWeight(c) if !dense && !c.bias && node.inputs[1] == dy => Some(node.inputs[0]),
+        Op::Conv2dBackwardWeight(_) => Some(node.inputs[1]),
         // dyᵀ x
-        Op::Matmul(p) if dense && p.transpose_a && !p.row_sums && node.inputs[0] == dy => {
+        Op::Matmul(product) if product.transpose_a => Some(node.inputs[0]),
+        _ => None,
+    }
+}
+
+/// The input that node `n` multiplies dy with, if it is the gradient of a weight, of a dense layer or of a convolution, that
+/// has no bias's beside it.
+fn weight_gradient(r: &Rewritten, n: usize, dense: bool) -> Option<Tensor> {
+    let node = &r.graph.nodes[n];
+    match &node.op {
+        Op::Conv2dBackwardWeight(c) if !dense && !c.bias => Some(node.inputs[0]),
+        Op::Matmul(product) if dense && !product.row_sums => {
             let x = node.inputs[1];
             (r.graph.tensors[x.index()].shape.rank() == 2).then_some(x)
         }

@@ -87,6 +87,14 @@ impl WgpuBackend {
         Ok(Self { name, device, queue, pipelines, incidents, tally, staging, in_flight })
     }
 
+    /// What was said when the device was lost, if it was.
+    pub(crate) fn lost(&self) -> Option<String> {
+        // a loss is told of when somebody asks the device for news, and what was under way has ended
+        let timeout = Some(std::time::Duration::from_secs(2));
+        let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+        self.incidents.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn memory<'a>(&self, view: &'a View, label: &str) -> Result<&'a Memory, BackendError> {
         let invalid = |message: String| BackendError::Validation { label: label.to_owned(), message };
         let memory = view

@@ -48,6 +48,7 @@ pub struct Device {
     backend: Arc<dyn Backend>,
     gpu: Option<Arc<WgpuBackend>>,
     info: Arc<Info>,
+    options: DeviceOptions,
 }
 
 impl fmt::Debug for Device {
@@ -92,7 +93,12 @@ impl Device {
     pub fn cpu() -> Self {
         let backend = Cpu::<f32>::new();
         let info = Info::cpu(0, backend.limits());
-        Self { backend: Arc::new(backend), gpu: None, info: Arc::new(info) }
+        Self {
+            backend: Arc::new(backend),
+            gpu: None,
+            info: Arc::new(info),
+            options: DeviceOptions::default(),
+        }
     }
 
     /// Opens a device by what the user calls it:
@@ -145,7 +151,7 @@ impl Device {
         let Candidate { info, adapter } = list.swap_remove(chosen);
         match adapter {
             Some(adapter) => Self::open_adapter(&adapter, info, options).await,
-            None => Ok(Self { backend: Arc::new(cpu), gpu: None, info: Arc::new(info) }),
+            None => Ok(Self { backend: Arc::new(cpu), gpu: None, info: Arc::new(info), options }),
         }
     }
 
@@ -180,7 +186,39 @@ impl Device {
         let pipelines = Pipelines::new(facts, options.checked, options.replace_shader);
         let gpu = Arc::new(WgpuBackend::new(info.name.clone(), device, queue, pipelines, incidents)?);
         let backend: Arc<dyn Backend> = gpu.clone();
-        Ok(Self { backend, gpu: Some(gpu), info: Arc::new(info) })
+        Ok(Self { backend, gpu: Some(gpu), info: Arc::new(info), options })
+    }
+
+    /// Opens the same device once more, for after it was lost: the adapter of the same name, interface and driver, with the
+    /// same options. What lies on the lost device is gone; other handles on it stay lost.
+    ///
+    /// # Errors
+    /// [`BackendError::NoAdapter`] where it does not answer any more.
+    pub fn reopen(&self) -> Result<Self, BackendError> {
+        if self.gpu.is_none() {
+            return Ok(self.clone());
+        }
+        pollster::block_on(async {
+            let list = candidates(wgpu::Backends::all(), Cpu::<f32>::new().limits()).await;
+            let same = |info: &Info| {
+                (&info.name, &info.backend, &info.driver)
+                    == (&self.info.name, &self.info.backend, &self.info.driver)
+            };
+            let found = list.into_iter().find(|candidate| same(&candidate.info));
+            match found {
+                Some(Candidate { info, adapter: Some(adapter) }) => {
+                    Self::open_adapter(&adapter, info, self.options).await
+                }
+                _ => Err(BackendError::NoAdapter(format!("\"{}\" is not there any more", self.info.name))),
+            }
+        })
+    }
+
+    /// What is said of the device's loss, if it was lost: by a driver that was reset or updated, a card that was taken
+    /// out, a machine that slept, or [`wgpu::Device::destroy`]. Nothing runs on it any more; see [`Device::reopen`].
+    /// Waits for what is under way, at most two seconds.
+    pub fn lost(&self) -> Option<String> {
+        self.gpu.as_ref().and_then(|gpu| gpu.lost())
     }
 
     /// What runs the kernels.

@@ -116,7 +116,29 @@ impl Checkpoint {
         Ok(Self { path: path.to_path_buf(), description, tensors })
     }
 
-    /// The file.
+    /// Writes it to its file.
+    fn write(&self) -> Result<(), NnError> {
+        let path = &self.path;
+        let json = serde_json::to_string(&self.description).map_err(|e| NnError::file(path, e))?;
+        let bytes = |values: &Vec<f32>| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let mut tensors: Vec<(&String, Vec<u8>)> =
+            self.tensors.iter().map(|(name, values)| (name, bytes(values))).collect();
+        tensors.sort();
+        let mut hash = Sha256::new();
+        hash.update(json.as_bytes());
+        let mut views = Vec::new();
+        for (name, data) in &tensors {
+            hash.update(name.as_bytes());
+            hash.update(data);
+            let view = TensorView::new(Dtype::F32, vec![data.len() / 4], data);
+            views.push((name.as_str(), view.map_err(|e| NnError::file(path, e))?));
+        }
+        let metadata = Some(HashMap::from([(KEY.to_string(), json), (HASH.to_string(), hex(hash))]));
+        let file = safetensors::serialize(views, metadata).map_err(|e| NnError::file(path, e))?;
+        write_checked(path, &file)
+    }
+
+    /// The file; empty where it was written to none.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -247,26 +269,22 @@ impl Checkpoints {
         self.every_steps.map(|n| (self.last_step + n).saturating_sub(step).max(1) as usize)
     }
 
-    pub(crate) fn save(
-        &mut self,
-        trainer: &Trainer,
-        position: &Position,
-        callbacks: &[(String, CallbackState)],
-    ) -> Result<(), NnError> {
+    /// Writes one, and removes those that are too old.
+    pub(crate) fn save(&mut self, checkpoint: &mut Checkpoint) -> Result<(), NnError> {
         let started = Instant::now();
         if !self.folder.is_dir() {
             fs::create_dir_all(&self.folder).map_err(|e| NnError::file(&self.folder, e))?;
             sync_folder_of(&self.folder).map_err(|e| NnError::file(&self.folder, e))?;
         }
-        let path = self.folder.join(format!("step-{:010}.safetensors", trainer.step));
-        trainer.write_checkpoint(&path, Some(position), callbacks)?;
+        checkpoint.path = self.folder.join(format!("step-{:010}.safetensors", checkpoint.step()));
+        checkpoint.write()?;
         let mut all = files(&self.folder)?;
         all.truncate(all.len().saturating_sub(KEPT));
         for (_, old) in all {
             // an old one that stays does no harm
             let _ = fs::remove_file(old);
         }
-        (self.last, self.last_step, self.took) = (Instant::now(), trainer.step, started.elapsed());
+        (self.last, self.last_step, self.took) = (Instant::now(), checkpoint.step(), started.elapsed());
         Ok(())
     }
 }
@@ -301,31 +319,31 @@ impl Trainer {
     /// # Errors
     /// If the device fails or the file cannot be written.
     pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), NnError> {
-        self.write_checkpoint(path.as_ref(), None, &[])
+        let mut checkpoint = self.checkpoint(None, &[])?;
+        checkpoint.path = path.as_ref().to_path_buf();
+        checkpoint.write()
     }
 
-    fn write_checkpoint(
+    /// All that a fit needs to go on from here, on the host. Waits for the device.
+    pub(crate) fn checkpoint(
         &self,
-        path: &Path,
         position: Option<&Position>,
         callbacks: &[(String, CallbackState)],
-    ) -> Result<(), NnError> {
+    ) -> Result<Checkpoint, NnError> {
         let mut readings = Vec::new();
         for (name, buffer) in self.store().arenas().filter(|(name, _)| *name != GRADIENTS) {
             readings.push((format!("arena.{name}"), self.backend().read(&buffer.view())));
         }
         readings.push((TOTALS.to_string(), self.backend().read(&self.state.shared[TOTALS].view())));
-        let mut tensors: Vec<(String, Vec<u8>)> = Vec::new();
-        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut tensors = HashMap::new();
         for (name, reading) in readings {
-            tensors.push((name, bytes(&pollster::block_on(reading)?.into_f32())));
+            tensors.insert(name, pollster::block_on(reading)?.into_f32());
         }
         for (i, (_, state)) in callbacks.iter().enumerate() {
             for (name, values) in &state.tensors {
-                tensors.push((format!("callback.{i}.{name}"), bytes(values)));
+                tensors.insert(format!("callback.{i}.{name}"), values.clone());
             }
         }
-        tensors.sort();
         let info = self.device().info();
         let segments = self.store().segments().list();
         let description = Description {
@@ -345,19 +363,7 @@ impl Trainer {
             position: position.cloned(),
             callbacks: callbacks.to_vec(),
         };
-        let json = serde_json::to_string(&description).map_err(|e| NnError::file(path, e))?;
-        let mut hash = Sha256::new();
-        hash.update(json.as_bytes());
-        let mut views = Vec::new();
-        for (name, data) in &tensors {
-            hash.update(name.as_bytes());
-            hash.update(data);
-            let view = TensorView::new(Dtype::F32, vec![data.len() / 4], data);
-            views.push((name.as_str(), view.map_err(|e| NnError::file(path, e))?));
-        }
-        let metadata = Some(HashMap::from([(KEY.to_string(), json), (HASH.to_string(), hex(hash))]));
-        let file = safetensors::serialize(views, metadata).map_err(|e| NnError::file(path, e))?;
-        write_checked(path, &file)
+        Ok(Checkpoint { path: PathBuf::new(), description, tensors })
     }
 
     /// The epochs that were over at the checkpoint that the next fit goes on from; none if it goes on from none.

@@ -1,32 +1,24 @@
 //! Fitting: epochs of steps, with callbacks around them and checkpoints between them.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
-};
+use std::{sync::atomic::AtomicBool, time::Instant};
 
 use kiln_data::Split;
 use kiln_graph::TOTALS;
-use kiln_kernel::{HostRef, Reading};
 
 use crate::{
-    Checkpoints, EpochReport, History, NnError, NonFinite, PlateauMode, Scored, Scores, Stopped, Trainer,
-    callbacks::{Callback, Flow, Prepared, StepReport},
+    Checkpoints, History, NnError, PlateauMode, Stopped, Trainer,
+    callbacks::{Callback, Prepared},
     checkpoint::Resumed,
     evaluation::Evaluation,
     feed::{Feed, row_weights},
-    finite::{self, Snapshot},
+    finite,
     metrics::Metric,
     position::{Position, Settings},
+    recovery::Kept,
+    run::Run,
     step::{self, Form},
-    steps::{Around, Pace},
-    trainer::{Pass, scores},
+    trainer::Pass,
 };
-
-/// Steps between two readings of the running sums. A fixed number, so that the sums, and with them the reported
-/// losses, are rounded alike in every run.
-pub(crate) const STEPS_PER_READING: usize = 25;
 
 /// How to fit.
 pub struct Fit<'a> {
@@ -60,6 +52,10 @@ pub struct Fit<'a> {
     /// Looked at after each step: where it is true, a checkpoint is written and the fit ends with
     /// [`Stopped::Interrupted`]. For signal handlers.
     pub interrupt: Option<&'a AtomicBool>,
+    /// Whether a lost device is opened anew, and the fit goes on from the last state that lies on the host: that of the last
+    /// checkpoint, without any that of the last epoch's end. On the same device it then ends with the same bits as if
+    /// nothing had happened. Callbacks are told, and [`History::device_losses`] says it.
+    pub recover: bool,
     /// Looks at every tensor of each step before its update, and fails at the first that is no number. Slow.
     pub check_finite: bool,
 }
@@ -81,6 +77,7 @@ impl Default for Fit<'_> {
             callbacks: Vec::new(),
             checkpoints: None,
             interrupt: None,
+            recover: true,
             check_finite: false,
         }
     }
@@ -91,35 +88,15 @@ pub(crate) struct Prepare<'s> {
     pub(crate) feed: Feed<'s>,
     pub(crate) passes: Vec<Pass>,
     pub(crate) steps: usize,
-    evaluation: Option<Evaluation<'s>>,
+    pub(crate) evaluation: Option<Evaluation<'s>>,
 }
 
-/// A fit on its way.
-struct Run<'r, 'a> {
-    on: &'r Prepare<'r>,
-    callbacks: &'r mut [&'a mut dyn Callback],
-    checkpoints: Option<&'a mut Checkpoints>,
-    interrupt: Option<&'a AtomicBool>,
-    validation_steers: bool,
-    is_interrupted: bool,
-    check: Option<finite::Check>,
-    /// The state at the beginning of the epoch, where a callback may want it repeated.
-    snapshot: Option<Snapshot>,
-    /// The rows of the epoch at hand.
-    order: Vec<u32>,
-    position: Position,
-    /// The last reading that was queued, and the steps and rows that it ends at. A checkpoint takes it to
-    /// [`Position::untold`]; callbacks are told of it at the same step all the same.
-    reading: Option<(Reading, usize, usize)>,
-    /// Steps of the epoch up to which the sums were finite.
-    finite_until: usize,
-    since: Instant,
-    /// Rows and steps of the epoch that were done when `since` was set.
-    rows_before: usize,
-    steps_before: usize,
-    pace: Pace,
-    /// Whether the first sums of this fit are still to be read.
-    is_first: bool,
+/// What a fit visits.
+struct Rows<'s> {
+    train: &'s Split,
+    validation: Option<&'s Split>,
+    weights: Option<Vec<f32>>,
+    started: Instant,
 }
 
 impl Trainer {
@@ -160,10 +137,41 @@ impl Trainer {
             None => (train, fit.validation),
         };
         self.measure(train)?;
-        let on = self.prepare(train, validation, weights, &fit)?;
         let mut callbacks = std::mem::take(&mut fit.callbacks);
+        let mut kept = Kept::default();
+        loop {
+            let rows = Rows { train, validation, weights: weights.clone(), started };
+            let ended = self.fit_on(rows, &mut fit, &mut callbacks, &mut kept);
+            // where the driver has not said so yet, the error does
+            let lost =
+                ended.as_ref().err().filter(|_| fit.recover).and_then(|error| {
+                    self.device().lost().or_else(|| error.device_loss().map(str::to_owned))
+                });
+            match (ended, lost) {
+                (Err(error), Some(lost)) => {
+                    let loss = self.recover(error, lost, &mut kept, fit.checkpoints.as_deref_mut())?;
+                    for callback in callbacks.iter_mut() {
+                        callback.on_device_lost(self, &loss)?;
+                    }
+                    kept.losses.push(loss);
+                }
+                (Ok(history), _) => return Ok(History { device_losses: kept.losses, ..history }),
+                (ended, None) => return ended,
+            }
+        }
+    }
+
+    /// [`Trainer::fit`] as long as the device lives.
+    fn fit_on<'a>(
+        &mut self,
+        Rows { train, validation, weights, started }: Rows<'_>,
+        fit: &mut Fit<'a>,
+        callbacks: &mut [&'a mut dyn Callback],
+        kept: &mut Kept,
+    ) -> Result<History, NnError> {
+        let on = self.prepare(train, validation, weights, fit)?;
         let resumed = self.resumed.is_some();
-        let position = self.begin(&fit, &on, &mut callbacks)?;
+        let position = self.begin(fit, &on, callbacks)?;
 
         let epochs_left = fit.epochs.saturating_sub(fit.initial_epoch);
         let steps_left = on.steps.saturating_mul(epochs_left) as u64;
@@ -184,7 +192,9 @@ impl Trainer {
             streamed: on.feed.is_streamed(),
         };
         self.steps = position.steps;
-        if let Some(checkpoints) = &mut fit.checkpoints {
+        if let Some(checkpoints) = &mut fit.checkpoints
+            && kept.losses.is_empty()
+        {
             checkpoints.begin(self.step)?;
         }
         for callback in callbacks.iter_mut() {
@@ -194,31 +204,21 @@ impl Trainer {
             true => Some(finite::Check::new(self, &on)?),
             false => None,
         };
-        let mut run = Run {
-            on: &on,
-            callbacks: &mut callbacks,
-            checkpoints: fit.checkpoints.take(),
-            interrupt: fit.interrupt,
-            validation_steers: fit.validation_steers,
-            is_interrupted: false,
-            check,
-            snapshot: None,
-            order: Vec::new(),
-            finite_until: position.steps,
-            rows_before: position.rows,
-            steps_before: position.steps,
-            pace: Pace::default(),
-            position,
-            reading: None,
-            since: Instant::now(),
-            is_first: !resumed,
-        };
+        let is_gpu = self.device().is_gpu();
+        let mut run = Run::new(&on, callbacks, position, !resumed);
+        run.checkpoints = fit.checkpoints.as_deref_mut();
+        run.last = (fit.recover && is_gpu).then_some(&mut kept.last);
+        run.interrupt = fit.interrupt;
+        run.validation_steers = fit.validation_steers;
+        run.check = check;
+        run.keep(self)?;
         while run.position.epoch < fit.epochs && run.position.stopped.is_none() && !run.is_interrupted {
             run.epoch(self)?;
         }
         // what comes when everything is done interrupts nothing
         let is_interrupted = run.is_interrupted && run.position.epoch < fit.epochs;
-        let mut history = History { epochs: run.position.history, stopped: run.position.stopped };
+        let Position { history: epochs, stopped, .. } = run.position;
+        let mut history = History { epochs, stopped, ..History::default() };
         if is_interrupted {
             history.stopped = Some(Stopped::Interrupted);
             return Ok(history);
@@ -297,217 +297,5 @@ impl Trainer {
             }
         }
         Ok(position)
-    }
-}
-
-impl Run<'_, '_> {
-    /// One epoch, or what is left of it: steps, validation, callbacks, checkpoint.
-    fn epoch(&mut self, trainer: &mut Trainer) -> Result<(), NnError> {
-        let items = self.on.feed.rows();
-        self.order = kiln_data::order(trainer.seed, trainer.epoch, items, self.position.settings.shuffle);
-        if self.position.steps == 0 {
-            let totals = trainer.state.shared[TOTALS].view();
-            trainer.backend().write(&totals, HostRef::F32(&vec![0.0; totals.len]))?;
-            self.position.sums.fill(0f64.to_bits());
-            (self.position.seconds, self.position.data_wait_seconds) = (0.0, 0.0);
-        }
-        let place = (self.position.steps, self.position.rows);
-        (self.finite_until, self.rows_before) = place;
-        self.steps_before = place.0;
-        if self.callbacks.iter().any(|callback| callback.replays()) {
-            // its buffers are those that the new one takes
-            self.snapshot = None;
-            self.snapshot = Some(Snapshot::take(trainer, place)?);
-        }
-        self.since = Instant::now();
-        self.on.feed.take_waited();
-        let order = std::mem::take(&mut self.order);
-        let on = self.on;
-        let ended = trainer.run_steps(on, &order, place, self);
-        self.order = order;
-        self.end(ended, trainer)?;
-        if self.position.steps < on.steps {
-            return Ok(());
-        }
-        let ended = self.take_reading(trainer);
-        self.end(ended, trainer)?;
-        self.position.seconds += self.since.elapsed().as_secs_f64();
-        self.position.data_wait_seconds += self.on.feed.take_waited();
-        let report = self.report(trainer)?;
-        self.position.history.push(report.clone());
-        (self.position.epoch, self.position.steps, self.position.rows) = (report.epoch, 0, 0);
-        trainer.steps = 0;
-        let told = self.tell(|callback| callback.on_epoch_end(trainer, &report));
-        self.snapshot = None;
-        self.end(told, trainer)?;
-        self.save_if_due(trainer, Some(report.epoch))
-    }
-
-    /// Traces what was no number to where it began.
-    fn end(&mut self, ended: Result<(), NnError>, trainer: &mut Trainer) -> Result<(), NnError> {
-        match (ended, self.snapshot.take()) {
-            (Err(NnError::NotFinite(found)), Some(snapshot)) if found.culprit.is_none() => {
-                let steps = (self.finite_until, self.position.steps);
-                let epoch = self.position.epoch + 1;
-                Err(finite::trace(trainer, self.on, snapshot, &self.order, epoch, steps)?)
-            }
-            (Err(NnError::NotFinite(found)), None) if found.culprit.is_none() => {
-                let Position { epoch, steps, .. } = self.position;
-                let (epoch, step) = if steps == 0 { (epoch, self.on.steps) } else { (epoch + 1, steps) };
-                let learning_rate = trainer.learning_rate_at(trainer.step.saturating_sub(1));
-                Err(NnError::NotFinite(Box::new(NonFinite { epoch, step, learning_rate, culprit: None })))
-            }
-            (ended, snapshot) => {
-                self.snapshot = snapshot;
-                ended
-            }
-        }
-    }
-
-    /// What the epoch has given, after its validation.
-    fn report(&mut self, trainer: &mut Trainer) -> Result<EpochReport, NnError> {
-        let learning_rate = trainer.learning_rate_at(trainer.step.saturating_sub(1));
-        let items = self.on.feed.rows();
-        let train = self.scores(items);
-        trainer.epoch += 1;
-        let scored = self.on.evaluation.as_ref().map(|e| trainer.run_evaluation(e)).transpose()?;
-        let metrics = scored.as_ref().map_or_else(BTreeMap::new, Scored::values);
-        let validation = scored.map(|scored| scored.scores);
-        if let Some(plateau) = &mut trainer.plateau {
-            let scores = validation.filter(|_| self.validation_steers).unwrap_or(train);
-            plateau.observe(match plateau.mode() {
-                PlateauMode::Min => scores.loss,
-                PlateauMode::Max => scores.accuracy.unwrap_or(f64::NAN),
-            });
-        }
-        let seconds = self.position.seconds;
-        Ok(EpochReport {
-            epoch: self.position.epoch + 1,
-            step: trainer.step,
-            train,
-            validation,
-            metrics,
-            learning_rate,
-            seconds,
-            images_per_second: items as f64 / seconds.max(1e-9),
-            data_wait_seconds: self.position.data_wait_seconds,
-        })
-    }
-
-    fn scores(&self, rows: usize) -> Scores {
-        let sums: Vec<f64> = self.position.sums.iter().map(|&bits| f64::from_bits(bits)).collect();
-        scores(&self.on.passes, &sums, rows)
-    }
-
-    /// Waits for the sums that were asked for last.
-    fn await_reading(&mut self) -> Result<(), NnError> {
-        if let Some((reading, steps, rows)) = self.reading.take() {
-            let parts = pollster::block_on(reading)?.into_f64().into_iter().map(f64::to_bits);
-            self.position.untold = Some((parts.collect(), steps, rows));
-        }
-        Ok(())
-    }
-
-    /// Waits for the sums that were asked for last, and tells of them.
-    fn take_reading(&mut self, trainer: &mut Trainer) -> Result<(), NnError> {
-        self.await_reading()?;
-        let Some((parts, steps, rows)) = self.position.untold.take() else { return Ok(()) };
-        for (sum, part) in self.position.sums.iter_mut().zip(parts) {
-            *sum = (f64::from_bits(*sum) + f64::from_bits(part)).to_bits();
-        }
-        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
-        let step = trainer.step - (trainer.steps - steps) as u64;
-        let report = StepReport {
-            epoch: self.position.epoch + 1,
-            step,
-            steps,
-            rows,
-            total_rows: self.on.feed.rows(),
-            scores: self.scores(rows),
-            images_per_second: rows.saturating_sub(self.rows_before) as f64 / seconds,
-            learning_rate: trainer.learning_rate_at(step.saturating_sub(1)),
-        };
-        self.pace.note(steps - self.steps_before, seconds);
-        if report.scores.loss.is_finite() {
-            self.finite_until = steps;
-        }
-        self.tell(|callback| callback.on_progress(trainer, &report))
-    }
-
-    /// Tells every callback of something, and notes who ends the fit.
-    fn tell(
-        &mut self,
-        mut of: impl FnMut(&mut dyn Callback) -> Result<Flow, NnError>,
-    ) -> Result<(), NnError> {
-        for callback in self.callbacks.iter_mut() {
-            match of(&mut **callback)? {
-                Flow::Continue => {}
-                Flow::Stop => {
-                    self.position.stopped.get_or_insert_with(|| Stopped::Callback(callback.name()));
-                }
-                Flow::NotFinite => return Err(NnError::NotFinite(Box::default())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a checkpoint where it is time for one, or where the fit ends here.
-    fn save_if_due(&mut self, trainer: &mut Trainer, epoch: Option<usize>) -> Result<(), NnError> {
-        self.is_interrupted |= self.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed));
-        let ends = self.is_interrupted || self.position.stopped.is_some();
-        if !self.checkpoints.as_ref().is_some_and(|c| ends || c.is_due(trainer.step, epoch)) {
-            return Ok(());
-        }
-        // callbacks hear of them at their own time: when a checkpoint is written changes nothing
-        self.await_reading()?;
-        let states = self.callbacks.iter().map(|c| Ok((c.name(), c.state()?)));
-        let states = states.collect::<Result<Vec<_>, NnError>>()?;
-        self.position.data_wait_seconds += self.on.feed.take_waited();
-        let mut position = self.position.clone();
-        if position.steps > 0 {
-            position.seconds += self.since.elapsed().as_secs_f64();
-        }
-        match &mut self.checkpoints {
-            Some(checkpoints) => checkpoints.save(trainer, &position, &states),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Around for Run<'_, '_> {
-    fn before(&mut self, trainer: &mut Trainer, steps: usize) -> Result<usize, NnError> {
-        if let Some(check) = &self.check {
-            return match check.look(trainer, self.on, self.position.epoch + 1, steps)? {
-                Some(found) => Err(NnError::NotFinite(Box::new(found))),
-                None => Ok(1),
-            };
-        }
-        // the first step's sums are read too
-        if steps == 0 || self.callbacks.iter().any(|callback| callback.each_step()) {
-            return Ok(1);
-        }
-        let until_reading = STEPS_PER_READING - steps % STEPS_PER_READING;
-        let until_due = self.checkpoints.as_ref().and_then(|c| c.steps_until_due(trainer.step));
-        Ok(self.pace.together().min(until_reading).min(until_due.unwrap_or(usize::MAX)))
-    }
-
-    fn after(&mut self, trainer: &mut Trainer, steps: usize, rows: usize) -> Result<bool, NnError> {
-        (self.position.steps, self.position.rows) = (steps, rows);
-        let is_last = steps == self.on.steps;
-        if steps == 1 || steps.is_multiple_of(STEPS_PER_READING) || is_last {
-            self.take_reading(trainer)?;
-            self.reading = Some((trainer.take_totals()?, steps, rows));
-            // something to see at once; later readings are taken when the next one is queued
-            if std::mem::take(&mut self.is_first) {
-                self.take_reading(trainer)?;
-            }
-        }
-        let epoch = self.position.epoch + 1;
-        self.tell(|callback| callback.on_step_end(trainer, epoch, steps))?;
-        if !is_last {
-            self.save_if_due(trainer, None)?;
-        }
-        // the last step's end is the epoch's
-        Ok(is_last || (self.position.stopped.is_none() && !self.is_interrupted))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NnError, PlateauMode, Scores, words::nearest};
+use crate::{DeviceLoss, NnError, PlateauMode, Scores, words::nearest};
 
 /// What an epoch gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +80,8 @@ pub struct History {
     pub epochs: Vec<EpochReport>,
     /// Why it ended early, if it did.
     pub stopped: Option<Stopped>,
+    /// Losses of the device that the fit has survived; see [`crate::Fit::recover`].
+    pub device_losses: Vec<DeviceLoss>,
 }
 
 impl History {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kiln_graph::{CLOCK, GRADIENTS, HYPER, PARAMETERS, ParameterStore};
+use kiln_graph::{CLOCK, GRADIENTS, HYPER, PARAMETERS, ParameterStore, TOTALS};
 use kiln_kernel::{Backend, Buffer, CLOCK_WORDS, DType, HYPER_COLUMNS, Host, HostRef, Shape};
 
 use crate::{NnError, Optimizer, ParameterSpec, parameter_stream, step::HYPER_ROWS};
@@ -41,6 +41,8 @@ impl State {
         }
         let mut shared = HashMap::new();
         shared.insert(CLOCK.into(), backend.allocate(DType::U32, CLOCK_WORDS, CLOCK)?);
+        // the loss, the hits where it classifies, and what is added to the loss
+        shared.insert(TOTALS.into(), backend.allocate(DType::F32, 3, TOTALS)?);
         shared.insert(HYPER.into(), backend.allocate(DType::F32, HYPER_ROWS * HYPER_COLUMNS, HYPER)?);
         for (name, table) in optimizer.tables(store.segments(), &|name| trainable.contains(name)) {
             let dtype = if matches!(table, Host::U32(_)) { DType::U32 } else { DType::F32 };

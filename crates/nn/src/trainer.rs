@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use kiln_data::Split;
 use kiln_device::Device;
 use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
-use kiln_kernel::{Backend, Buffer, DType, HostRef, Reading};
+use kiln_kernel::{Backend, Buffer, HostRef, Reading};
 
 use crate::{
     Augment, Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores,
@@ -75,9 +75,7 @@ impl Trainer {
         optimizer.check()?;
         loss.check()?;
         let backend = device.backend();
-        let mut state = State::new(&**backend, &optimizer, &model.parameters()?)?;
-        // the loss, the hits where it classifies, and what is added to the loss
-        state.shared.insert(TOTALS.into(), backend.allocate(DType::F32, 3, TOTALS)?);
+        let state = State::new(&**backend, &optimizer, &model.parameters()?)?;
         let mut trainer = Self {
             device: device.clone(),
             model,
@@ -226,7 +224,14 @@ impl Trainer {
         self.device.backend()
     }
 
-    /// The device.
+    /// Puts another device and what lies on it in the place of those there are.
+    pub(crate) fn replace(&mut self, device: Device, state: State) {
+        (self.device, self.state) = (device, state);
+        self.batches.clear();
+        self.hyper_is_stale = true;
+    }
+
+    /// The device. Another handle than at first where a fit has lost it and opened it anew.
     pub fn device(&self) -> &Device {
         &self.device
     }

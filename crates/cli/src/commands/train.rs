@@ -445,6 +445,12 @@ fn tell(job: &Job, history: &History, report: &Report, ui: &Ui) -> Result<(), Fa
     if let Some(Stopped::Callback(name)) = &history.stopped {
         ui.note(&format!("{name} has ended the training after {} epochs", history.epochs.len()));
     }
+    if !history.device_losses.is_empty() {
+        let times = history.device_losses.len();
+        ui.note(&format!(
+            "the device was lost {times} times and opened anew; nothing of the result depends on it"
+        ));
+    }
     let course = table_and_chart(&history.epochs, Some(report.best_epoch), Look::of_terminal());
     ui.note(&format!("\n{course}\n"));
     let waited: f64 = history.epochs.iter().map(|epoch| epoch.data_wait_seconds).sum();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kiln_nn::{
-    EpochReport, History, NnError, StepReport, Trainer,
+    DeviceLoss, EpochReport, History, NnError, StepReport, Trainer,
     callbacks::{Callback, Flow, Prepared},
 };
 
@@ -64,6 +64,14 @@ impl Callback for Show {
         Ok(Flow::Continue)
     }
 
+    fn on_device_lost(&mut self, trainer: &mut Trainer, loss: &DeviceLoss) -> Result<(), NnError> {
+        if let Some(bar) = self.bar.take() {
+            bar.clear();
+        }
+        self.ui.warn(&device_lost(trainer, loss));
+        Ok(())
+    }
+
     fn on_epoch_end(&mut self, _: &mut Trainer, report: &EpochReport) -> Result<Flow, NnError> {
         // Hundreds of epochs of four rows need no line each; the file has them all.
         let is_due = self.said.is_none_or(|said| said.elapsed() >= EPOCH_PERIOD);
@@ -92,6 +100,17 @@ impl Drop for Show {
             bar.clear();
         }
     }
+}
+
+/// What is said of a lost device.
+pub(crate) fn device_lost(trainer: &Trainer, loss: &DeviceLoss) -> String {
+    format!(
+        "the device was lost at step {} ({}); {} was opened anew, going on from step {}",
+        loss.step,
+        loss.message,
+        trainer.device(),
+        loss.resumed_step
+    )
 }
 
 /// `loss 0.0512  accuracy 98.40 %  val loss 0.0411  val accuracy 98.70 %  12,345 images/s  4.86 s`

@@ -14,7 +14,7 @@ mod terminate_on_nan;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EpochReport, History, NnError, Scores, Trainer};
+use crate::{DeviceLoss, EpochReport, History, NnError, Scores, Trainer};
 
 pub use csv_logger::CsvLogger;
 pub use early_stopping::EarlyStopping;
@@ -150,6 +150,16 @@ pub trait Callback {
     fn on_progress(&mut self, trainer: &mut Trainer, report: &StepReport) -> Result<Flow, NnError> {
         let _ = (trainer, report);
         Ok(Flow::Continue)
+    }
+
+    /// After the device was lost and opened anew, and the fit is about to go on from an earlier state:
+    /// [`Callback::restore`] and [`Callback::on_fit_begin`] follow, as they do where a checkpoint is gone on from.
+    ///
+    /// # Errors
+    /// Whatever ends the fit.
+    fn on_device_lost(&mut self, trainer: &mut Trainer, loss: &DeviceLoss) -> Result<(), NnError> {
+        let _ = (trainer, loss);
+        Ok(())
     }
 
     /// After an epoch and its validation.

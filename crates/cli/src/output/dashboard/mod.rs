@@ -15,13 +15,13 @@ use std::{
 use kiln_device::Device;
 use kiln_kernel::Backend;
 use kiln_nn::{
-    EpochReport, History, NnError, StepReport, Trainer,
+    DeviceLoss, EpochReport, History, NnError, StepReport, Trainer,
     callbacks::{Callback, Flow, Prepared},
 };
 use ratatui::{Terminal, backend::CrosstermBackend, crossterm::terminal};
 
 use self::view::{Place, View};
-use super::{Ui, complain, course, course::Look, printable};
+use super::{Ui, complain, course, course::Look, printable, show::device_lost};
 
 /// Less than this, and the curves would show nothing.
 const LEAST_WIDTH: u16 = 60;
@@ -45,6 +45,8 @@ pub(crate) struct Dashboard {
     started: Instant,
     drawn: Option<Instant>,
     has_ended: bool,
+    /// What is to be said of a device that was lost.
+    lost: Option<String>,
 }
 
 impl Dashboard {
@@ -70,6 +72,7 @@ impl Dashboard {
             started: Instant::now(),
             drawn: None,
             has_ended: false,
+            lost: None,
         };
         dashboard.draw();
         Some(dashboard)
@@ -111,10 +114,18 @@ impl Callback for Dashboard {
 
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.view.epochs = prepared.epochs;
+        // those after the state that a fit went on from come again
+        self.view.reports.truncate(prepared.epochs_done.saturating_sub(self.view.epochs_before));
         // the curves begin where the figures do
         self.view.epochs_before = prepared.epochs_done.saturating_sub(self.view.reports.len());
-        self.view.message = "Ctrl-C ends the training".into();
+        self.view.message = self.lost.take().unwrap_or_else(|| "Ctrl-C ends the training".into());
         self.draw();
+        Ok(())
+    }
+
+    fn on_device_lost(&mut self, trainer: &mut Trainer, loss: &DeviceLoss) -> Result<(), NnError> {
+        self.device = Arc::clone(trainer.device().backend());
+        self.lost = Some(device_lost(trainer, loss));
         Ok(())
     }
 

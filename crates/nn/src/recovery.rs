@@ -1,0 +1,106 @@
+//! Going on after a device was lost.
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use kiln_device::Device;
+use kiln_kernel::BackendError;
+use serde::{Deserialize, Serialize};
+
+use crate::{Checkpoint, Checkpoints, NnError, Trainer, state::State};
+
+/// Losses in a row after which nothing is tried any more, where no step was kept between them.
+const MOST_IN_A_ROW: usize = 3;
+
+/// Pauses before each attempt to open a device anew: a driver that was reset takes some time.
+const PAUSES: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// A device that was lost in the course of a fit, which went on from an earlier state on the same device, opened anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DeviceLoss {
+    /// What the driver said.
+    pub message: String,
+    /// Optimizer steps that had been submitted.
+    pub step: u64,
+    /// Those after which the fit went on: the others were done again.
+    pub resumed_step: u64,
+}
+
+/// What of a fit a lost device does not take along.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// The last state that came back to the host.
+    pub(crate) last: Option<Checkpoint>,
+    pub(crate) losses: Vec<DeviceLoss>,
+}
+
+impl Trainer {
+    /// Opens the lost device anew and takes up the last state that was kept. Where that does not work, the state is
+    /// written to a file if there is a folder for it, and the error says where it is.
+    pub(crate) fn recover(
+        &mut self,
+        error: NnError,
+        lost: String,
+        kept: &mut Kept,
+        checkpoints: Option<&mut Checkpoints>,
+    ) -> Result<DeviceLoss, NnError> {
+        let Some(last) = &mut kept.last else { return Err(error) };
+        let (step, resumed_step) = (self.step, last.step());
+        let in_a_row = kept.losses.iter().rev().take_while(|loss| loss.resumed_step == resumed_step);
+        let moved = if in_a_row.count() < MOST_IN_A_ROW {
+            self.reopened().and_then(|device| self.move_to(device, last))
+        } else {
+            let message = format!("it was lost {MOST_IN_A_ROW} times in a row after step {resumed_step}");
+            Err(BackendError::DeviceLost(message).into())
+        };
+        match moved {
+            Ok(()) => Ok(DeviceLoss { message: lost, step, resumed_step }),
+            Err(error) => {
+                let mut saved = None;
+                if let Some(checkpoints) = checkpoints {
+                    if !last.path().is_file() {
+                        checkpoints.save(last)?;
+                    }
+                    saved = Some(last.path().to_path_buf());
+                }
+                Err(NnError::DeviceGone { lost, error: Box::new(error), step: resumed_step, saved })
+            }
+        }
+    }
+
+    fn reopened(&self) -> Result<Device, NnError> {
+        let mut last = None;
+        for pause in PAUSES {
+            thread::sleep(pause);
+            match self.device().reopen() {
+                Ok(device) => return Ok(device),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| BackendError::NoAdapter("it was not asked".into())).into())
+    }
+
+    /// Rebuilds all that lies on the device on another one, from a checkpoint of this trainer.
+    fn move_to(&mut self, device: Device, checkpoint: &Checkpoint) -> Result<(), NnError> {
+        let state = State::new(&**device.backend(), &self.optimizer, &self.model().parameters()?)?;
+        self.replace(device, state);
+        self.resume(checkpoint)
+    }
+}
+
+/// Where the state of a fit was kept whose device is gone, in words.
+pub(crate) fn kept(step: u64, saved: Option<&PathBuf>) -> String {
+    match saved {
+        Some(path) => format!(
+            "the state after step {step} is in {}; go on from it when the device answers again, or on another one",
+            path.display()
+        ),
+        None => "nothing was written, since the fit has no checkpoints".into(),
+    }
+}

@@ -1,0 +1,153 @@
+//! Devices that are lost in the course of a fit.
+
+#[path = "common/devices.rs"]
+#[allow(dead_code)]
+mod devices;
+
+use std::{fs, path::Path};
+
+use kiln::{
+    kernel::random::Stream,
+    nn::{Checkpoint, Checkpoints, DeviceLoss, NnError, Prepared, callbacks::JsonLines},
+    prelude::*,
+};
+
+/// A small network with all that must survive: moments, running statistics, dropout, a schedule.
+fn trainer(device: &Device) -> Trainer {
+    let model = Sequential::new(Shape::image(1, 28, 28))
+        .add(Conv2d::new(4, 3).activation(Relu))
+        .add(BatchNorm::default())
+        .add(MaxPool2d::new(2))
+        .add(Flatten)
+        .add(Dropout::new(0.3))
+        .add(Dense::new(10));
+    let trainer = Trainer::new(device, model, Nadam::new(0.004), Loss::CrossEntropy).unwrap();
+    trainer.with_schedule(Schedule::one_cycle()).unwrap()
+}
+
+fn model(trainer: &Trainer, folder: &Path) -> Vec<u8> {
+    let path = folder.join("model.safetensors");
+    trainer.save(&path).unwrap();
+    fs::read(path).unwrap()
+}
+
+/// Destroys the device after each of these steps, the first time that it comes by; after all from the last on, if
+/// `for_good`.
+#[derive(Default)]
+struct Destroy {
+    at: Vec<u64>,
+    for_good: bool,
+    told: Vec<DeviceLoss>,
+    begun: usize,
+}
+
+impl Callback for Destroy {
+    fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
+        assert_eq!(prepared.resumed, self.begun > 0);
+        self.begun += 1;
+        Ok(())
+    }
+
+    fn on_step_end(&mut self, trainer: &mut Trainer, _: usize, _: usize) -> Result<Flow, NnError> {
+        if self.at.first().is_some_and(|&at| trainer.steps() >= at) {
+            if !self.for_good {
+                self.at.remove(0);
+            }
+            if let Some((device, _)) = trainer.device().wgpu() {
+                device.destroy();
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn on_device_lost(&mut self, trainer: &mut Trainer, loss: &DeviceLoss) -> Result<(), NnError> {
+        assert_eq!(trainer.steps(), loss.resumed_step);
+        assert!(trainer.device().lost().is_none());
+        self.told.push(loss.clone());
+        Ok(())
+    }
+}
+
+/// Epochs without the times that they took.
+fn losses(history: &History) -> Vec<(f64, Option<f64>, u64)> {
+    history.epochs.iter().map(|e| (e.train.loss, e.validation.map(|v| v.loss), e.step)).collect()
+}
+
+#[test]
+fn a_fit_survives_lost_devices_to_the_same_bits() {
+    let Some(_) = devices::adapter() else { return };
+    let data = Dataset::digits(1, 610, 100).unwrap();
+    let run = |at: &[u64], checkpoints: bool| {
+        // its own, since it will be lost
+        let device = Device::open("gpu").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = trainer(&device);
+        let mut destroy = Destroy { at: at.to_vec(), ..Destroy::default() };
+        let mut lines = JsonLines::new(folder.path().join("metrics.jsonl"));
+        let mut written = Checkpoints::new(folder.path().join("checkpoints")).every_steps(7);
+        let fit = Fit {
+            epochs: 3,
+            batch_size: 16,
+            validation: Some(&data.test),
+            callbacks: vec![&mut destroy, &mut lines],
+            checkpoints: checkpoints.then_some(&mut written),
+            ..Fit::default()
+        };
+        let history = trainer.fit(&data.train, fit).unwrap();
+        assert_eq!(history.device_losses, destroy.told);
+        assert_eq!(destroy.begun, 1 + destroy.told.len());
+        for (loss, &at) in history.device_losses.iter().zip(at) {
+            let behind = loss.step - loss.resumed_step;
+            assert!(loss.step >= at && behind <= if checkpoints { 7 + 8 } else { 39 + 8 }, "{loss:?}");
+        }
+        let log = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        (losses(&history), model(&trainer, folder.path()), log.lines().count(), destroy.told.len())
+    };
+    let undisturbed = run(&[], true);
+    assert_eq!(undisturbed.3, 0);
+    // 117 steps; twenty losses at steps that a seed picks, in four fits
+    let stream = Stream { seed: 7, stream: 0, step: 0 };
+    for (fit, checkpoints) in (0..4).zip([true, false, true, false]) {
+        let mut at: Vec<u64> = (0..5).map(|i| 1 + u64::from(stream.word(fit * 5 + i) % 116)).collect();
+        at.sort_unstable();
+        let disturbed = run(&at, checkpoints);
+        assert!(disturbed.3 >= 3, "steps {at:?}: {} losses", disturbed.3);
+        assert_eq!(undisturbed.0, disturbed.0, "steps {at:?}");
+        assert!(undisturbed.1 == disturbed.1, "steps {at:?}: another model");
+        assert_eq!(undisturbed.2, disturbed.2, "steps {at:?}: lines of the log");
+    }
+}
+
+#[test]
+fn a_device_that_does_not_come_back_leaves_a_checkpoint() {
+    let Some(_) = devices::adapter() else { return };
+    let data = Dataset::digits(1, 610, 100).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |checkpoints: Option<&mut Checkpoints>, recover: bool| {
+        let device = Device::open("gpu").unwrap();
+        let mut trainer = trainer(&device);
+        let mut destroy = Destroy { at: vec![20], for_good: true, ..Destroy::default() };
+        let callbacks: Vec<&mut dyn Callback> = vec![&mut destroy];
+        let fit = Fit { epochs: 3, batch_size: 16, callbacks, checkpoints, recover, ..Fit::default() };
+        (trainer.fit(&data.train, fit).unwrap_err(), destroy.told.len())
+    };
+    let mut checkpoints = Checkpoints::new(folder.path());
+    let (error, times) = run(Some(&mut checkpoints), true);
+    let NnError::DeviceGone { saved: Some(path), step: 0, .. } = &error else { panic!("{error}") };
+    assert_eq!(times, 3);
+    assert!(error.to_string().contains("does not come back"), "{error}");
+    assert!(error.to_string().contains("3 times in a row after step 0"), "{error}");
+    // from there it goes on, on another device
+    let mut elsewhere = trainer(&Device::cpu());
+    elsewhere.resume(&Checkpoint::read(path).unwrap()).unwrap();
+    let fit = Fit { epochs: 3, batch_size: 16, ..Fit::default() };
+    assert_eq!(elsewhere.fit(&data.train, fit).unwrap().epochs.len(), 3);
+
+    let (error, times) = run(None, true);
+    assert!(matches!(&error, NnError::DeviceGone { saved: None, .. }), "{error}");
+    assert_eq!(times, 3);
+
+    let (error, times) = run(None, false);
+    assert!(error.to_string().contains("device"), "{error}");
+    assert_eq!(times, 0);
+}

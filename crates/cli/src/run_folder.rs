@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -144,6 +144,9 @@ const FILES: [&str; 7] = [
 /// The file that a process holds a lock on while it trains.
 const LOCK: &str = ".lock";
 
+/// Longest text about a lock's owner that is read.
+const MOST_OWNER: u64 = 64;
+
 /// Takes the lock of a folder, which ends with the process however that ends.
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK);
@@ -151,11 +154,28 @@ fn lock(folder: &Path) -> Result<File, Failure> {
     if fs::metadata(&path).is_ok_and(|about| !about.is_file()) {
         return Err(Failure::Message(format!("{}: is there and no regular file; remove it", path.display())));
     }
-    let file = File::create(&path).map_err(|error| cannot(&path, &error))?;
+    // what another process has written there is kept until the lock is ours
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(&path).map_err(|error| cannot(&path, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            let owner = format!("process {}", std::process::id());
+            // only words for whoever comes second
+            let _ = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => {
-            Err(Failure::Message(format!("{}: another kiln is training in this folder", folder.display())))
+            let mut owner = String::new();
+            // some systems let nobody read a locked file
+            let read = file.take(MOST_OWNER).read_to_string(&mut owner).is_ok();
+            let known =
+                read && !owner.is_empty() && owner.chars().all(|c| c.is_ascii_alphanumeric() || c == ' ');
+            let who = if known { format!(" ({owner})") } else { String::new() };
+            Err(Failure::Message(format!(
+                "{}: another kiln{who} is training in this folder; wait for it or end it, or train in another one",
+                folder.display()
+            )))
         }
         // a file system without locks: nothing can be said
         Err(TryLockError::Error(_)) => Ok(file),
@@ -304,7 +324,8 @@ mod tests {
         run.keep();
         run.describe(&[7]).unwrap();
         let message = RunFolder::reopen(&inner).err().unwrap().to_string();
-        assert!(message.contains("another kiln is training"), "{message}");
+        let owner = if cfg!(windows) { String::new() } else { format!(" (process {})", std::process::id()) };
+        assert!(message.contains(&format!("another kiln{owner} is training")), "{message}");
         drop(run);
         let message = RunFolder::create(Some(&inner), "xor").err().unwrap().to_string();
         assert!(message.contains("holds a run already") && message.contains("--resume"), "{message}");

@@ -2,7 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use kiln_kernel::{
@@ -21,6 +26,23 @@ const ELEMENT: u64 = 4;
 /// Submissions that may be under way before [`Backend::run`] waits for the oldest: enough to keep the device
 /// busy, few enough that an interrupt is heard and command buffers do not pile up.
 const IN_FLIGHT: usize = 8;
+
+/// A submission of [`Backend::run`] that may be under way.
+struct Flight {
+    index: wgpu::SubmissionIndex,
+    submitted: Instant,
+    /// That of the program.
+    pieces: Arc<AtomicUsize>,
+    /// How many it was in.
+    was: usize,
+}
+
+/// What may be under way, oldest first.
+struct Flights {
+    queue: VecDeque<Flight>,
+    /// When the last one that was waited for was done.
+    done: Instant,
+}
 
 /// Errors that arrive outside any call: reported by the next call.
 #[derive(Debug, Default)]
@@ -61,7 +83,9 @@ pub(crate) struct WgpuBackend {
     pub(crate) incidents: Arc<Incidents>,
     tally: Arc<Tally>,
     staging: Arc<Staging>,
-    in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+    in_flight: Mutex<Flights>,
+    /// A run whose submission took longer is made in more of them the next time.
+    longest_submission: Duration,
 }
 
 /// Launches with their pipelines and bind groups.
@@ -69,6 +93,8 @@ struct Prepared {
     /// A bind group for each of a kernel's dispatches.
     launches: Vec<(Compiled, Vec<wgpu::BindGroup>)>,
     dispatches: u64,
+    /// Submissions that one run is made in.
+    pieces: Arc<AtomicUsize>,
     tally: Arc<Tally>,
 }
 
@@ -79,12 +105,14 @@ impl WgpuBackend {
         queue: wgpu::Queue,
         pipelines: Pipelines,
         incidents: Arc<Incidents>,
+        longest_submission: Duration,
     ) -> Result<Self, BackendError> {
         let tally = Arc::new(Tally::default());
         let staging = Arc::new(Staging::default());
         staging.fill(&device, &tally)?;
-        let in_flight = Mutex::new(VecDeque::with_capacity(IN_FLIGHT + 1));
-        Ok(Self { name, device, queue, pipelines, incidents, tally, staging, in_flight })
+        let queue_of_flights = VecDeque::with_capacity(IN_FLIGHT + 1);
+        let in_flight = Mutex::new(Flights { queue: queue_of_flights, done: Instant::now() });
+        Ok(Self { name, device, queue, pipelines, incidents, tally, staging, in_flight, longest_submission })
     }
 
     /// What was said when the device was lost, if it was.
@@ -257,6 +285,59 @@ impl WgpuBackend {
         })
     }
 
+    /// Submits some launches of a program that is run several times over, counted from the first of the first run.
+    fn submit_part(&self, prepared: &Prepared, part: Range<usize>) -> wgpu::SubmissionIndex {
+        let mut encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("run") });
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some("run"),
+                timestamp_writes: None,
+            });
+            for launch in part {
+                let (pipelines, groups) = &prepared.launches[launch % prepared.launches.len()];
+                for (pipeline, group) in pipelines.iter().zip(groups) {
+                    let [x, y, z] = pipeline.workgroups;
+                    pass.set_pipeline(&pipeline.pipeline);
+                    pass.set_bind_group(0, group, &[]);
+                    pass.dispatch_workgroups(x, y, z);
+                }
+            }
+        }
+        self.submit(encoder)
+    }
+
+    /// Notes a submission; where too many are under way, waits for the oldest. A display's driver gives a device up that
+    /// does not answer for seconds: a run whose submission took long is made in more of them from then on.
+    fn enqueue(
+        &self,
+        index: wgpu::SubmissionIndex,
+        prepared: &Prepared,
+        pieces: usize,
+    ) -> Result<(), BackendError> {
+        let flight =
+            Flight { index, submitted: Instant::now(), pieces: Arc::clone(&prepared.pieces), was: pieces };
+        let oldest = {
+            let mut flights = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.queue.push_back(flight);
+            if flights.queue.len() <= IN_FLIGHT {
+                return Ok(());
+            }
+            flights.queue.pop_front()
+        };
+        let Some(oldest) = oldest else { return Ok(()) };
+        self.wait(oldest.index)?;
+        let done = Instant::now();
+        let mut flights = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let took = done.saturating_duration_since(oldest.submitted.max(flights.done));
+        flights.done = done;
+        if took > self.longest_submission {
+            // twice as many, unless another of its submissions has seen to that already
+            oldest.pieces.fetch_max(2 * oldest.was, Relaxed);
+        }
+        Ok(())
+    }
+
     fn start_read(&self, from: &View) -> Result<Pending, BackendError> {
         self.incidents.check()?;
         let memory = self.memory(from, "read")?;
@@ -421,7 +502,8 @@ impl Backend for WgpuBackend {
         let bound = launches.iter().map(|l| self.bind(l)).collect::<Result<Vec<_>, _>>()?;
         let dispatches: usize = bound.iter().map(|(_, groups)| groups.len()).sum();
         let tally = Arc::clone(&self.tally);
-        let prepared = Prepared { launches: bound, dispatches: dispatches as u64, tally };
+        let pieces = Arc::new(AtomicUsize::new(1));
+        let prepared = Prepared { launches: bound, dispatches: dispatches as u64, pieces, tally };
         Ok(Program::new(Arc::new(prepared), dispatches))
     }
 
@@ -430,34 +512,15 @@ impl Backend for WgpuBackend {
         if prepared.launches.is_empty() || times == 0 {
             return Ok(());
         }
-        let index = scoped(&self.device, "run", 0, || {
-            let mut encoder =
-                self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("run") });
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                    label: Some("run"),
-                    timestamp_writes: None,
-                });
-                for _ in 0..times {
-                    for (pipelines, groups) in &prepared.launches {
-                        for (pipeline, group) in pipelines.iter().zip(groups) {
-                            let [x, y, z] = pipeline.workgroups;
-                            pass.set_pipeline(&pipeline.pipeline);
-                            pass.set_bind_group(0, group, &[]);
-                            pass.dispatch_workgroups(x, y, z);
-                        }
-                    }
-                }
-            }
-            self.submit(encoder)
-        })?;
+        let all = prepared.launches.len() * times as usize;
+        let pieces = prepared.pieces.load(Relaxed).min(all);
+        for piece in 0..pieces {
+            let part = all * piece / pieces..all * (piece + 1) / pieces;
+            let index = scoped(&self.device, "run", 0, || self.submit_part(prepared, part))?;
+            self.enqueue(index, prepared, pieces)?;
+        }
         self.tally.dispatches.fetch_add(prepared.dispatches * u64::from(times), Relaxed);
-        let oldest = {
-            let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            in_flight.push_back(index);
-            if in_flight.len() > IN_FLIGHT { in_flight.pop_front() } else { None }
-        };
-        oldest.map_or(Ok(()), |index| self.wait(index))
+        Ok(())
     }
 
     fn profile(&self, program: &Program) -> Result<Vec<LaunchTime>, BackendError> {

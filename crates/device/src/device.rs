@@ -1,6 +1,6 @@
 //! [`Device`]: the one handle on hardware that users hold.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use kiln_kernel::{Backend, BackendError, Buffer, DType, Host, HostRef, Kernel, Launch, View};
 use kiln_reference::Cpu;
@@ -23,14 +23,21 @@ pub struct DeviceOptions {
     /// Choose kernels as for a GPU of which nothing is known but the least that any adapter offers: how tests
     /// run, on a software rasterizer, the variants that real GPUs get.
     pub portable: bool,
+    /// A run of launches whose submission took longer than this is made in more submissions the next time, since drivers
+    /// of displays give a device up that does not answer for seconds.
+    pub longest_submission: Duration,
     /// Compile other text for one kernel: how tests show that `kiln verify` catches a wrong shader.
     pub replace_shader: Option<ReplaceShader>,
 }
 
-#[allow(clippy::derivable_impls)] // only where debug assertions are off
 impl Default for DeviceOptions {
     fn default() -> Self {
-        Self { checked: cfg!(debug_assertions), portable: false, replace_shader: None }
+        Self {
+            checked: cfg!(debug_assertions),
+            portable: false,
+            longest_submission: Duration::from_millis(500),
+            replace_shader: None,
+        }
     }
 }
 
@@ -184,7 +191,14 @@ impl Device {
         });
         let facts = if options.portable { Facts::portable() } else { info.facts() };
         let pipelines = Pipelines::new(facts, options.checked, options.replace_shader);
-        let gpu = Arc::new(WgpuBackend::new(info.name.clone(), device, queue, pipelines, incidents)?);
+        let gpu = Arc::new(WgpuBackend::new(
+            info.name.clone(),
+            device,
+            queue,
+            pipelines,
+            incidents,
+            options.longest_submission,
+        )?);
         let backend: Arc<dyn Backend> = gpu.clone();
         Ok(Self { backend, gpu: Some(gpu), info: Arc::new(info), options })
     }

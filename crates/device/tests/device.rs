@@ -4,7 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use kiln_device::{Device, DeviceOptions, Kind, ReplaceShader};
 use kiln_kernel::{
@@ -206,6 +209,35 @@ fn the_steady_state_allocates_and_compiles_nothing() {
     assert_eq!(backend.counters().live_bytes - after.live_bytes, 4 << 20);
     drop(big);
     assert_eq!(backend.counters().live_bytes, after.live_bytes);
+}
+
+#[test]
+fn runs_that_take_long_are_submitted_in_pieces() {
+    let run = |longest_submission: Duration| {
+        let device = open(DeviceOptions { longest_submission, ..DeviceOptions::default() })?;
+        let backend = device.backend();
+        let kernel = multiply_add(1 << 18, 0.5);
+        let [x, y, z] = [0, 1, 2].map(|i| device.upload_f32(&vec![i as f32; 1 << 18]).unwrap());
+        let program = backend
+            .prepare(&[
+                launch(&kernel, vec![x.view(), y.view(), z.view()]),
+                launch(&kernel, vec![y.view(), x.view(), z.view()]),
+                launch(&kernel, vec![z.view(), x.view(), y.view()]),
+            ])
+            .unwrap();
+        for _ in 0..40 {
+            backend.run(&program, 2).unwrap();
+        }
+        let counters = backend.counters();
+        assert_eq!(counters.dispatches, 40 * 6);
+        Some((counters.submissions, device.read(&x).unwrap()))
+    };
+    let Some(whole) = run(Duration::from_secs(3600)) else { return };
+    let Some(pieces) = run(Duration::ZERO) else { return };
+    assert_eq!(whole.0, 40);
+    // never more than there are launches
+    assert!((80..=240).contains(&pieces.0), "{} submissions", pieces.0);
+    assert_eq!(whole.1, pieces.1);
 }
 
 #[test]

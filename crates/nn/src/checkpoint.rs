@@ -184,7 +184,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// In a folder, which is made with the first one; every ten seconds, or less often where writing one takes longer
+    /// In a folder, which is made with the first one (those around it when the fit begins); every ten seconds, or less often where writing one takes longer
     /// than a fifth of a second.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -214,6 +214,14 @@ impl Checkpoints {
     pub fn every_epochs(mut self, epochs: usize) -> Self {
         (self.every_seconds, self.every_epochs) = (None, Some(epochs.max(1)));
         self
+    }
+
+    /// The file of the newest checkpoint of a folder, whole or not.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn newest_file(folder: &Path) -> Result<Option<PathBuf>, NnError> {
+        Ok(files(folder)?.pop().map(|(_, path)| path))
     }
 
     /// The newest checkpoint of a folder that is whole. Newer ones that are not are renamed to end in `.damaged`, and
@@ -251,6 +259,10 @@ impl Checkpoints {
                 ),
             ));
         }
+        let around = self.folder.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = around {
+            fs::create_dir_all(folder).map_err(|e| NnError::file(folder, e))?;
+        }
         (self.last, self.last_step) = (Instant::now(), step);
         Ok(())
     }
@@ -273,7 +285,8 @@ impl Checkpoints {
     pub(crate) fn save(&mut self, checkpoint: &mut Checkpoint) -> Result<(), NnError> {
         let started = Instant::now();
         if !self.folder.is_dir() {
-            fs::create_dir_all(&self.folder).map_err(|e| NnError::file(&self.folder, e))?;
+            // not those around it: where they have gone, somebody has removed the run
+            fs::create_dir(&self.folder).map_err(|e| NnError::file(&self.folder, e))?;
             sync_folder_of(&self.folder).map_err(|e| NnError::file(&self.folder, e))?;
         }
         checkpoint.path = self.folder.join(format!("step-{:010}.safetensors", checkpoint.step()));

@@ -380,7 +380,16 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
         NnError::NotFinite(_) if recipe.loss == Loss::Poisson => Failure::Message(format!(
             "{error}; the loss poisson takes outputs above 0: end the network in softplus"
         )),
-        error => error.into(),
+        // beginning again from numbers that are none leads nowhere
+        error @ NnError::NotFinite(_) => error.into(),
+        error => match Checkpoints::newest_file(&folder.file("checkpoints")) {
+            Ok(Some(newest)) => Failure::Message(format!(
+                "{error}; {} is whole: once that is mended, go on with kiln train --resume {}",
+                newest.display(),
+                folder.path().display()
+            )),
+            _ => error.into(),
+        },
     })?;
     // an interrupt may come before the first sums are read
     folder.keep();

@@ -1,15 +1,16 @@
 //! [`Device`]: the one handle on hardware that users hold.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use kiln_kernel::{Backend, BackendError, Buffer, DType, Host, HostRef, Kernel, Launch, View};
 use kiln_reference::Cpu;
 
 use crate::{
     adapters::{Candidate, Info, candidates, select, wanted_features},
-    assemble::{Facts, dispatches},
+    assemble::{Facts, variants},
     backend::{Incidents, WgpuBackend},
     pipeline::{Pipelines, ReplaceShader},
+    tuning::{Adopted, Tuning, TuningKey, kernel_text},
 };
 
 /// How a device is opened.
@@ -48,6 +49,8 @@ pub struct Device {
     backend: Arc<dyn Backend>,
     gpu: Option<Arc<WgpuBackend>>,
     info: Arc<Info>,
+    /// Whether kernels are chosen as for a GPU of which nothing is known.
+    portable: bool,
 }
 
 impl fmt::Debug for Device {
@@ -92,7 +95,7 @@ impl Device {
     pub fn cpu() -> Self {
         let backend = Cpu::<f32>::new();
         let info = Info::cpu(0, backend.limits());
-        Self { backend: Arc::new(backend), gpu: None, info: Arc::new(info) }
+        Self { backend: Arc::new(backend), gpu: None, info: Arc::new(info), portable: false }
     }
 
     /// Opens a device by what the user calls it:
@@ -145,7 +148,7 @@ impl Device {
         let Candidate { info, adapter } = list.swap_remove(chosen);
         match adapter {
             Some(adapter) => Self::open_adapter(&adapter, info, options).await,
-            None => Ok(Self { backend: Arc::new(cpu), gpu: None, info: Arc::new(info) }),
+            None => Ok(Self { backend: Arc::new(cpu), gpu: None, info: Arc::new(info), portable: false }),
         }
     }
 
@@ -180,7 +183,7 @@ impl Device {
         let pipelines = Pipelines::new(facts, options.checked, options.replace_shader);
         let gpu = Arc::new(WgpuBackend::new(info.name.clone(), device, queue, pipelines, incidents)?);
         let backend: Arc<dyn Backend> = gpu.clone();
-        Ok(Self { backend, gpu: Some(gpu), info: Arc::new(info) })
+        Ok(Self { backend, gpu: Some(gpu), info: Arc::new(info), portable: options.portable })
     }
 
     /// What runs the kernels.
@@ -198,15 +201,97 @@ impl Device {
         self.gpu.is_some()
     }
 
-    /// Which variant of a kernel this device runs, in words: `tiled 64x64`; `None` on the CPU.
+    /// Which variant of a kernel this device runs, in words: `tiled 64x64x16 of 4x4`; `None` on the CPU.
     ///
     /// # Errors
     /// Where the device cannot run the kernel.
     pub fn variant(&self, kernel: &Kernel) -> Result<Option<String>, BackendError> {
         match &self.gpu {
-            Some(gpu) => dispatches(kernel, &gpu.pipelines.facts).map(|d| Some(d.variant)),
+            Some(gpu) => gpu.pipelines.dispatches(kernel).map(|d| Some(d.variant)),
             None => Ok(None),
         }
+    }
+
+    /// All variants of a kernel that this device can run, in words, that which it runs unless another is chosen first:
+    /// of most kernels there is one. Empty on the CPU.
+    ///
+    /// # Errors
+    /// Where the device cannot run the kernel.
+    pub fn variants(&self, kernel: &Kernel) -> Result<Vec<String>, BackendError> {
+        match &self.gpu {
+            Some(gpu) => variants(kernel, &gpu.pipelines.facts),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Chooses the variant in which a kernel runs, of [`Device::variants`], for all that is prepared from now on; `None`
+    /// goes back to the usual one. What was prepared before stays as it is. Not to be called while another thread prepares
+    /// the same kernel.
+    ///
+    /// Variants differ in speed, and in the order of sums: results may differ in their last bits.
+    ///
+    /// # Errors
+    /// [`BackendError::Validation`] where the kernel has no such variant on this device.
+    pub fn choose(&self, kernel: &Kernel, variant: Option<&str>) -> Result<(), BackendError> {
+        let done = match &self.gpu {
+            Some(gpu) => gpu.pipelines.choose(kernel, variant)?,
+            None => variant.is_none(),
+        };
+        if done {
+            return Ok(());
+        }
+        Err(BackendError::Validation {
+            label: kernel.to_string(),
+            message: format!("this device has no variant \"{}\"", variant.unwrap_or_default()),
+        })
+    }
+
+    /// The variants that were chosen instead of the usual ones, by [`kernel_text`].
+    pub fn choices(&self) -> BTreeMap<String, String> {
+        let chosen = self.gpu.as_ref().map_or_else(Vec::new, |gpu| gpu.pipelines.chosen());
+        chosen.into_iter().map(|(kernel, variant)| (kernel_text(&kernel), variant)).collect()
+    }
+
+    /// Chooses for each of these kernels what was remembered for it, by [`kernel_text`]. What is no variant of its kernel
+    /// on this device is left out, and said.
+    ///
+    /// # Errors
+    /// Where the device cannot run a kernel.
+    pub fn adopt<'a>(
+        &self,
+        remembered: &BTreeMap<String, String>,
+        kernels: impl IntoIterator<Item = &'a Kernel>,
+    ) -> Result<Adopted, BackendError> {
+        let mut adopted = Adopted::default();
+        let Some(gpu) = self.gpu.as_ref().filter(|_| !remembered.is_empty()) else { return Ok(adopted) };
+        let mut seen = std::collections::HashSet::new();
+        for kernel in kernels.into_iter().filter(|kernel| seen.insert(*kernel)) {
+            let text = kernel_text(kernel);
+            let Some(variant) = remembered.get(&text) else { continue };
+            if gpu.pipelines.choose(kernel, Some(variant))? {
+                adopted.found += 1;
+            } else {
+                adopted.stale.push((text, variant.clone()));
+            }
+        }
+        adopted.used = gpu.pipelines.chosen().len();
+        Ok(adopted)
+    }
+
+    /// What this device's tuning is remembered under, with nothing in it so far; `None` on the CPU, where there is nothing
+    /// to be tuned.
+    pub fn tuning(&self) -> Option<Tuning> {
+        let gpu = self.gpu.as_ref()?;
+        Some(Tuning::new(TuningKey {
+            kiln: env!("CARGO_PKG_VERSION").to_owned(),
+            adapter: self.info.name.clone(),
+            backend: self.info.backend.clone(),
+            vendor: self.info.vendor,
+            device: self.info.device,
+            driver: self.info.driver.clone(),
+            checked: gpu.pipelines.checked,
+            portable: self.portable,
+        }))
     }
 
     /// wgpu's own device and queue, for programs that mix Kiln with their own wgpu code; `None` on the CPU.

@@ -52,6 +52,7 @@ mod state;
 mod step;
 mod trainer;
 mod transfer;
+mod tune;
 mod verify;
 mod words;
 
@@ -90,4 +91,5 @@ pub use recording::{Mode, Module, ParameterSpec, Penalty, Recording, Start};
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
 pub use trainer::Trainer;
 pub use transfer::{Skipped, Transferred};
+pub use tune::{Refused, TuneProgress, TuneReport, TunedKernel, adopt_tuning, tune_step};
 pub use verify::{Verification, verify};

@@ -132,8 +132,8 @@ pub(crate) struct OnDevice {
 /// Whether to tune first.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Tune {
-    /// First find the fastest right tiles for kernels that are not tuned on this device so far, for at most S seconds
-    /// [default: 60], and remember them; see `kiln bench tune`
+    /// First find the fastest right tiles for kernels that are not tuned on this device so far, for at most S
+    /// seconds [default: 60], and remember them; see `kiln bench tune`
     #[arg(
         long,
         value_name = "S",
@@ -501,7 +501,8 @@ pub(crate) struct BenchStep {
 #[derive(Debug, Args)]
 #[command(
     allow_negative_numbers = true,
-    after_help = "Example:\n  kiln bench tune mnist-cnn --device gpu --seconds 30\n\nFiles lie in tuning/ in KILN_CACHE, else in kiln in the user's cache folder."
+    after_help = "Example:\n  kiln bench tune mnist-cnn --device gpu --seconds 30\n\nWhat is found is remembered in \
+                  tuning/ in KILN_CACHE, else in kiln in the user's cache folder. It may be deleted at any time."
 )]
 pub(crate) struct BenchTune {
     /// A built-in recipe or a recipe file

@@ -17,7 +17,8 @@ use crate::{
     output::{Spinner, Ui, duration},
 };
 
-/// Where tuned tiles lie: `tuning` in `KILN_CACHE`, else in `kiln` in the user's cache folder, if there is one.
+/// Where tuned tiles lie: `tuning` in `KILN_CACHE`, else in `kiln` in the user's cache folder, if there is
+/// one.
 fn folder() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name);
     let own = variable("KILN_CACHE").filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -44,13 +45,14 @@ fn tell_stale(adopted: &Adopted, whence: &str, ui: &Ui) {
     for (kernel, variant) in &adopted.stale {
         let kernel = kernel.split(" #").next().unwrap_or(kernel);
         ui.warn(&format!(
-            "{whence}: {kernel} has no variant \"{variant}\" on this device; the usual one runs. kiln bench tune finds \
-             another"
+            "{whence}: {kernel} has no variant \"{variant}\" on this device; the usual one runs. \
+             kiln bench tune finds another"
         ));
     }
 }
 
-/// Takes up what is remembered of a device for a recipe's kernels; how many of them it changes. Nothing is timed.
+/// Takes up what is remembered of a device for a recipe's kernels; how many of them it changes. Nothing is
+/// timed.
 ///
 /// # Errors
 /// Where the layers do not fit each other or the data.
@@ -80,8 +82,8 @@ pub(crate) fn adopt_recorded(
     tell_stale(&adopted, "run.json", ui);
     if adopted.found < choices.len() {
         ui.warn(&format!(
-            "the run began with tuned tiles for {} kernels, of which {} can be used here: sums may be rounded in another \
-             way, so that the model may not be the same to the bit",
+            "the run began with tuned tiles for {} kernels, of which {} can be used here: sums may be \
+             rounded in another way, so that the model may not be the same to the bit",
             choices.len(),
             adopted.found
         ));
@@ -98,8 +100,8 @@ pub(crate) struct Tuned {
     pub(crate) file: Option<PathBuf>,
 }
 
-/// Tunes a recipe's kernels for at most `seconds`, those that are remembered already only with `again`, and remembers what
-/// is decided. What was remembered is taken up, too.
+/// Tunes a recipe's kernels for at most `seconds`, those that are remembered already only with `again`, and
+/// remembers what is decided. What was remembered is taken up, too.
 ///
 /// # Errors
 /// Where the layers do not fit each other, the device is lost, or the file cannot be written.

@@ -51,8 +51,8 @@ impl DataDir {
     }
 }
 
-/// `kiln` in the user's cache folder, given the environment as a function: in `XDG_CACHE_HOME`, else in the platform's
-/// usual place. `None` where there is no such place.
+/// `kiln` in the user's cache folder, given the environment as a function: in `XDG_CACHE_HOME`, else in the
+/// platform's usual place. `None` where there is no such place.
 pub fn cache_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let variable = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // The XDG specification has relative paths ignored.

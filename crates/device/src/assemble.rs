@@ -121,7 +121,8 @@ pub(crate) use part;
 /// How a kernel runs on a device: its files, the constants chosen for the device, and its grid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
-    /// The variant in words, for profiles and errors: `tiled 64x64x16 of 4x4`. It tells the kernel's variants apart.
+    /// The variant in words, for profiles and errors: `tiled 64x64x16 of 4x4`. It tells the kernel's variants
+    /// apart.
     pub variant: String,
     /// The shared parts, then the kernel's own file last.
     pub parts: Vec<Part>,

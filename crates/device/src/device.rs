@@ -212,8 +212,8 @@ impl Device {
         }
     }
 
-    /// All variants of a kernel that this device can run, in words, that which it runs unless another is chosen first:
-    /// of most kernels there is one. Empty on the CPU.
+    /// All variants of a kernel that this device can run, in words, that which it runs unless another is
+    /// chosen first: of most kernels there is one. Empty on the CPU.
     ///
     /// # Errors
     /// Where the device cannot run the kernel.
@@ -224,9 +224,9 @@ impl Device {
         }
     }
 
-    /// Chooses the variant in which a kernel runs, of [`Device::variants`], for all that is prepared from now on; `None`
-    /// goes back to the usual one. What was prepared before stays as it is. Not to be called while another thread prepares
-    /// the same kernel.
+    /// Chooses the variant in which a kernel runs, of [`Device::variants`], for all that is prepared from now
+    /// on; `None` goes back to the usual one. What was prepared before stays as it is. Not to be called while
+    /// another thread prepares the same kernel.
     ///
     /// Variants differ in speed, and in the order of sums: results may differ in their last bits.
     ///
@@ -252,8 +252,8 @@ impl Device {
         chosen.into_iter().map(|(kernel, variant)| (kernel_text(&kernel), variant)).collect()
     }
 
-    /// Chooses for each of these kernels what was remembered for it, by [`kernel_text`]. What is no variant of its kernel
-    /// on this device is left out, and said.
+    /// Chooses for each of these kernels what was remembered for it, by [`kernel_text`]. What is no variant
+    /// of its kernel on this device is left out, and said.
     ///
     /// # Errors
     /// Where the device cannot run a kernel.
@@ -278,8 +278,8 @@ impl Device {
         Ok(adopted)
     }
 
-    /// What this device's tuning is remembered under, with nothing in it so far; `None` on the CPU, where there is nothing
-    /// to be tuned.
+    /// What this device's tuning is remembered under, with nothing in it so far; `None` on the CPU, where
+    /// there is nothing to be tuned.
     pub fn tuning(&self) -> Option<Tuning> {
         let gpu = self.gpu.as_ref()?;
         Some(Tuning::new(TuningKey {

@@ -14,7 +14,8 @@
 //! so tiles are as large as compile time allows: the driver's compiler takes milliseconds for each load and
 //! store in the text, and runs on one thread at the first launch.
 //!
-//! A variant's text tells it from all others of its kernel. [`candidates`] are the others: what tuning may choose.
+//! A variant's text tells it from all others of its kernel. [`candidates`] are the others: what tuning may
+//! choose.
 
 mod candidates;
 mod strip;
@@ -202,8 +203,8 @@ const SUBGROUP_TILES: [(u32, u32, u32); 8] =
 const SUBGROUP_WINDOW_TILES: [(u32, u32, u32); 8] =
     [(32, 8, 2), (32, 8, 4), (16, 4, 2), (16, 4, 4), (16, 4, 8), (8, 4, 8), (8, 4, 16), (8, 4, 32)];
 
-/// Register tiles for subgroups that are worth their compile time. Where there is much to compute they are large and take
-/// a quarter of a second to compile, where there is little they are small.
+/// Register tiles for subgroups that are worth their compile time. Where there is much to compute they are
+/// large and take a quarter of a second to compile, where there is little they are small.
 fn subgroup_tiles(product: &Product, flops: u64) -> &'static [(u32, u32, u32)] {
     let tiles = if product.window == 1 { &SUBGROUP_TILES } else { &SUBGROUP_WINDOW_TILES };
     if flops >= 1 << 26 { &tiles[..] } else { &tiles[2..] }

@@ -67,8 +67,8 @@ impl Pipelines {
         }
     }
 
-    /// Chooses a variant for all programs that are prepared from now on; `None` or the usual one takes the choice back.
-    /// False if the kernel has no such variant here, and nothing has changed.
+    /// Chooses a variant for all programs that are prepared from now on; `None` or the usual one takes the
+    /// choice back. False if the kernel has no such variant here, and nothing has changed.
     pub(crate) fn choose(&self, kernel: &Kernel, variant: Option<&str>) -> Result<bool, BackendError> {
         if let Some(variant) = variant
             && dispatches_as(kernel, &self.facts, variant)?.is_none()

@@ -55,7 +55,8 @@ pub struct Adopted {
     pub found: usize,
     /// Kernels of the device that now run another variant than the usual one.
     pub used: usize,
-    /// Kernels, by [`kernel_text`], with variants that they do not have on this device: such a choice is not used.
+    /// Kernels, by [`kernel_text`], with variants that they do not have on this device: such a choice is not
+    /// used.
     pub stale: Vec<(String, String)>,
 }
 
@@ -70,7 +71,8 @@ pub enum Remembered {
     Ignored(String),
 }
 
-/// The text under which a kernel's choice is remembered: its name and sizes for people, and a SHA-256 of all that it is.
+/// The text under which a kernel's choice is remembered: its name and sizes for people, and a SHA-256 of all
+/// that it is.
 pub fn kernel_text(kernel: &Kernel) -> String {
     let name = match kernel {
         Kernel::Pair(pair) => format!("{} | {}", pair.first.name(), pair.second.name()),
@@ -115,8 +117,8 @@ impl Tuning {
         folder.join(format!("tiles-{}.json", &digest[..16]))
     }
 
-    /// What a folder remembers under this key. A file that is damaged, of another device, driver or version, or not to be
-    /// read is no error: it is ignored, and why is said.
+    /// What a folder remembers under this key. A file that is damaged, of another device, driver or version,
+    /// or not to be read is no error: it is ignored, and why is said.
     pub fn read(&self, folder: &Path) -> Remembered {
         let path = self.path(folder);
         let bytes = match read_bounded(&path) {
@@ -141,8 +143,8 @@ impl Tuning {
         Remembered::Tuned(Self { key: file.key, choices: file.choices })
     }
 
-    /// Writes the choices to the folder's file, with those for other kernels that it holds already; a crash leaves the old
-    /// file or the new one. A file that [`Tuning::read`] ignores is replaced.
+    /// Writes the choices to the folder's file, with those for other kernels that it holds already; a crash
+    /// leaves the old file or the new one. A file that [`Tuning::read`] ignores is replaced.
     ///
     /// # Errors
     /// If the folder cannot be written, or the file would be larger than 4 MiB.

@@ -1,4 +1,5 @@
-//! The ways in which a device can run a kernel, each with a text that names it: what tuning tries, and remembers.
+//! The ways in which a device can run a kernel, each with a text that names it: what tuning tries, and
+//! remembers.
 
 use kiln_kernel::{BackendError, Kernel, Pair};
 
@@ -59,7 +60,8 @@ fn ways<'a>(kernel: &'a Kernel, facts: &Facts) -> Result<Vec<Way<'a>>, BackendEr
     Ok(together.chain(apart).collect())
 }
 
-/// The texts of all variants in which a device can run a kernel, that which it runs unless told otherwise first.
+/// The texts of all variants in which a device can run a kernel, that which it runs unless told otherwise
+/// first.
 ///
 /// # Errors
 /// As [`dispatches`].
@@ -79,7 +81,8 @@ pub fn variants(kernel: &Kernel, facts: &Facts) -> Result<Vec<String>, BackendEr
     Ok(all)
 }
 
-/// As [`dispatches`], in the variant of this text; `None` if it names none in which the device can run the kernel.
+/// As [`dispatches`], in the variant of this text; `None` if it names none in which the device can run the
+/// kernel.
 ///
 /// # Errors
 /// As [`dispatches`].

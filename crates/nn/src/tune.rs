@@ -76,7 +76,8 @@ pub struct TunedKernel {
     pub launches: usize,
     /// The variant that runs unless another is chosen.
     pub default: String,
-    /// Its time; the median beside the best one's, or of a few runs where nothing is better.
+    /// Its time; the median beside the best one's, or of a few runs where nothing is better. 0 where even it
+    /// is wrong.
     pub default_seconds: f64,
     /// The variant that was chosen.
     pub best: String,
@@ -110,8 +111,8 @@ struct Tunable {
     variants: Vec<String>,
 }
 
-/// The distinct kernels of a recipe's training step on `batch_size` rows, and of its evaluation, in this order, with their
-/// labels and how often each runs.
+/// The distinct kernels of a recipe's training step on `batch_size` rows, and of its evaluation, in this
+/// order, with their labels and how often each runs.
 fn kernels(recipe: &Recipe, batch_size: usize) -> Result<Vec<(Kernel, String, usize)>, NnError> {
     bench::check(recipe, batch_size)?;
     let plans = [
@@ -134,8 +135,8 @@ fn kernels(recipe: &Recipe, batch_size: usize) -> Result<Vec<(Kernel, String, us
     Ok(found)
 }
 
-/// Chooses for the kernels of a recipe's training step on `batch_size` rows, and of its evaluation, what a tuning has found
-/// (by [`kernel_text`]). Nothing is compiled or timed.
+/// Chooses for the kernels of a recipe's training step on `batch_size` rows, and of its evaluation, what a
+/// tuning has found (by [`kernel_text`]). Nothing is compiled or timed.
 ///
 /// # Errors
 /// If the layers do not fit each other or the data.
@@ -152,16 +153,16 @@ pub fn adopt_tuning(
     Ok(device.adopt(choices, kernels.iter().map(|(kernel, ..)| kernel))?)
 }
 
-/// Tunes the kernels of a recipe's training step on `batch_size` rows, and of its evaluation, and chooses the best variant
-/// of each on the device.
+/// Tunes the kernels of a recipe's training step on `batch_size` rows, and of its evaluation, and chooses the
+/// best variant of each on the device.
 ///
-/// Each candidate is first run on made-up numbers and compared with the reference in `f64`: one that is wrong, or does not
-/// compile, is never used. Those that are right are timed in turn with the usual variant, and one is chosen if its median is
-/// 3 % less, and once more when both are timed again.
+/// Each candidate is first run on made-up numbers and compared with the reference in `f64`: one that is
+/// wrong, or does not compile, is never used. Those that are right are timed in turn with the usual variant,
+/// and one is chosen if its median is 3 % less, and once more when both are timed again.
 ///
-/// `known` are choices (by [`kernel_text`]) that an earlier tuning made; these kernels are passed over, or, with `again`,
-/// tuned last. When `budget` is used up, or `progress` breaks, it ends with what is decided so far; one candidate, or one
-/// check on the reference, may go past it. On the CPU there is nothing to tune.
+/// `known` are choices (by [`kernel_text`]) that an earlier tuning made; these kernels are passed over, or,
+/// with `again`, tuned last. When `budget` is used up, or `progress` breaks, it ends with what is decided so
+/// far; one candidate, or one check on the reference, may go past it. On the CPU there is nothing to tune.
 ///
 /// # Errors
 /// If the layers do not fit each other, or the device is lost.
@@ -198,7 +199,8 @@ pub fn tune_step(
     } else {
         all.retain(|t| !is_known(t));
     }
-    // what is not known first, then what a step computes most with; those of the evaluation behind the training's
+    // what is not known first, then what a step computes most with; those of the evaluation behind the
+    // training's
     let is_late = |t: &Tunable| t.label.ends_with("(evaluation)");
     all.sort_by_key(|t| (is_known(t), is_late(t), std::cmp::Reverse(t.kernel.flops() * t.launches as u64)));
 
@@ -231,6 +233,10 @@ pub fn tune_step(
             // the first error is the one to tell
             let _ = device.choose(&tunable.kernel, None);
         })?;
+        let Some(tuned) = tuned else {
+            report.left += 1;
+            continue;
+        };
         let is_better = tuned.best != tuned.default;
         device.choose(&tunable.kernel, is_better.then_some(&*tuned.best))?;
         let usual_is_right = tuned.refused.iter().all(|refused| refused.variant != tuned.default);
@@ -270,11 +276,12 @@ impl Tuner<'_> {
         self.left().as_secs_f64() > seconds
     }
 
+    /// `None` if it was broken off before anything was timed.
     fn tune(
         &mut self,
         tunable: &Tunable,
         tell: &mut dyn FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<TunedKernel, NnError> {
+    ) -> Result<Option<TunedKernel>, NnError> {
         let Tunable { kernel, label, launches, variants } = tunable;
         let text = kernel.to_string();
         let mut tuned = TunedKernel {
@@ -292,8 +299,8 @@ impl Tuner<'_> {
             complete: true,
         };
         if tell(0).is_break() {
-            (self.stopped, tuned.complete) = (true, false);
-            return Ok(tuned);
+            self.stopped = true;
+            return Ok(None);
         }
         self.device.choose(kernel, None)?;
         let began = Instant::now();
@@ -303,7 +310,7 @@ impl Tuner<'_> {
             Ok(arguments) => arguments,
             Err(error) => {
                 tuned.refuse(&variants[0], error)?;
-                return Ok(tuned);
+                return Ok(Some(tuned));
             }
         };
         // where even the usual variant is not right there is nothing to measure others by
@@ -311,7 +318,7 @@ impl Tuner<'_> {
             Ok(program) => program,
             Err(error) => {
                 tuned.refuse(&variants[0], error)?;
-                return Ok(tuned);
+                return Ok(Some(tuned));
             }
         };
         (tuned.default_seconds, _) = self.race(&usual, &usual, 1)?;
@@ -347,7 +354,7 @@ impl Tuner<'_> {
                 tuned.ratio = usual_seconds / seconds;
             }
         }
-        Ok(tuned)
+        Ok(Some(tuned))
     }
 
     /// Buffers for a kernel's arguments, with the inputs in them.

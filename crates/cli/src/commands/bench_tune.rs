@@ -40,8 +40,8 @@ pub(crate) fn run(args: &BenchTune, ui: &Ui) -> Result<(), Failure> {
         }
     } else {
         ui.result(&format!(
-            "{device} has one program for each kernel, so there is nothing to tune; name a GPU with --device, `kiln \
-             devices` lists them"
+            "{device} has one program for each kernel, so there is nothing to tune; name a GPU with \
+             --device, `kiln devices` lists them"
         ))?;
     }
     ui.json(&Report { tuned: report, file })?;
@@ -72,7 +72,7 @@ fn text(report: &TuneReport) -> String {
             kernel.kernel.clone(),
             kernel.shapes.clone(),
             kernel.default.clone(),
-            time(kernel.default_seconds),
+            if kernel.default_seconds > 0.0 { time(kernel.default_seconds) } else { "wrong".to_owned() },
             if is_usual { "the usual".to_owned() } else { kernel.best.clone() },
             if is_usual { String::new() } else { time(kernel.best_seconds) },
             if is_usual { String::new() } else { format!("{:.2} x", kernel.ratio) },

@@ -118,7 +118,8 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     ui.json(&report)
 }
 
-/// Chooses the kernels' tiles: those with which a resumed run began, those that are remembered, or, with `--tune`, found now.
+/// Chooses the kernels' tiles: those with which a resumed run began, those that are remembered, or, with
+/// `--tune`, found now.
 fn tiles(job: &mut Job, args: &Train, ui: &Ui) -> Result<(), Failure> {
     let Job { asked, device, .. } = job;
     let (recipe, batch_size) = (&asked.recipe, asked.recipe.batch_size);

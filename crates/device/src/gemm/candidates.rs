@@ -8,8 +8,8 @@ use super::{
 };
 use crate::assemble::{Choice, Facts};
 
-/// Tiles that are worth a try where time is taken: their speeds only say in which order. Each has at least as many
-/// invocations as rows.
+/// Tiles that are worth a try where time is taken: their speeds only say in which order. Each has at least as
+/// many invocations as rows.
 pub(super) const MORE_TILES: [Tile; 12] = [
     Tile { m: 128, n: 128, k: 16, rows: 8, columns: 8, speed: 1.0 },
     Tile { m: 128, n: 64, k: 8, rows: 8, columns: 8, speed: 0.9 },
@@ -65,8 +65,8 @@ pub(crate) fn candidates(kernel: &Kernel, facts: &Facts) -> Result<Vec<Choice>, 
     Ok(distinct(all))
 }
 
-/// The ways in which two products run in one launch and in two, best first as far as their costs say; none if one is no
-/// product.
+/// The ways in which two products run in one launch and in two, best first as far as their costs say; none if
+/// one is no product.
 ///
 /// # Errors
 /// As [`choose`].

@@ -19,8 +19,8 @@ fn row_part(unpool: bool) -> Part {
 const MAX_KERNEL_W: u32 = 16;
 const MAX_SPAN: u32 = 96;
 
-/// The strips of a product, that which runs unless another is chosen first; none where kernel rows are too long for them,
-/// or where a gradient is no convolution of dy.
+/// The strips of a product, that which runs unless another is chosen first; none where kernel rows are too
+/// long for them, or where a gradient is no convolution of dy.
 pub(super) fn strips(kernel: &Kernel, product: &Product, lanes: u32) -> Vec<Choice> {
     match kernel {
         Kernel::Conv2d(k) => several(&Source::forward(&k.shape), false, product, lanes),
@@ -210,8 +210,8 @@ fn strip(
     })
 }
 
-/// Kernel rows of the weight gradient in registers, with at most so many columns, channels and kernel rows; `None` where
-/// they are too long for it.
+/// Kernel rows of the weight gradient in registers, with at most so many columns, channels and kernel rows;
+/// `None` where they are too long for it.
 fn weight_strip(
     s: &ConvShape,
     unpool: bool,

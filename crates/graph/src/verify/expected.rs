@@ -25,9 +25,9 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Of a kernel by itself, over arguments of its own. `inputs` are what is read, by binding, and none for what is only
-    /// written; numbers are rounded to `f32`. It is run once on `reference` (the CPU in `f64`), and a few times more to
-    /// learn how large errors may be, as [`check_launches`] says.
+    /// Of a kernel by itself, over arguments of its own. `inputs` are what is read, by binding, and none for
+    /// what is only written; numbers are rounded to `f32`. It is run once on `reference` (the CPU in `f64`),
+    /// and a few times more to learn how large errors may be, as [`check_launches`] says.
     ///
     /// # Errors
     /// If there are not as many inputs as bindings, or the backend fails.
@@ -90,7 +90,8 @@ impl Expected {
     /// Runs the launch on a device, over buffers that are full of NaN where it writes, and compares.
     ///
     /// # Errors
-    /// If the device fails, or cannot run the kernel. A wrong result is no error but a report that has not passed.
+    /// If the device fails, or cannot run the kernel. A wrong result is no error but a report that has not
+    /// passed.
     pub fn check(&self, device: &dyn Backend) -> Result<LaunchReport, GraphError> {
         let got = run_alone(device, &self.launch, &self.launch.kernel, &self.bindings, &self.inputs)?;
         Ok(self.compare(got))
@@ -154,8 +155,8 @@ fn halves(launch: &Launch<Place>) -> Vec<(Launch<Place>, Vec<usize>)> {
     }
 }
 
-/// The results of a pooled convolution before pooling: where two of a window differ by less than rounding, either may be
-/// called the largest.
+/// The results of a pooled convolution before pooling: where two of a window differ by less than rounding,
+/// either may be called the largest.
 struct Ties {
     shape: kiln_kernel::ConvShape,
     values: Vec<f64>,

@@ -146,9 +146,16 @@ type = "dense"
 units = 10
 "#;
 
-/// Tunes the training step, and not the evaluation.
+/// The recipe without its convolution.
+fn dense() -> Recipe {
+    let (start, end) =
+        (RECIPE.find("[[layers]]").unwrap(), RECIPE.find("[[layers]]\ntype = \"flatten\"").unwrap());
+    Recipe::parse(&format!("{}{}", &RECIPE[..start], &RECIPE[end..]), "dense").unwrap()
+}
+
+/// Tunes the training step of [`dense`], and not its evaluation.
 fn tune(device: &Device, known: &BTreeMap<String, String>) -> TuneReport {
-    let recipe = Recipe::parse(RECIPE, "small").unwrap();
+    let recipe = dense();
     let mut training = |at: &TuneProgress<'_>| match at.label.ends_with("(evaluation)") {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
@@ -194,7 +201,7 @@ fn a_wrong_candidate_never_wins() {
     // what is known is passed over; without time nothing is begun, and what is begun may be broken off
     let more = tune(&device, &report.choices);
     assert_eq!((more.known, more.kernels.len()), (report.choices.len(), 0), "{more:?}");
-    let recipe = Recipe::parse(RECIPE, "small").unwrap();
+    let recipe = dense();
     let mut stop = |_: &TuneProgress<'_>| ControlFlow::Break(());
     let again = (&report.choices, true);
     let idle = tune_step(&recipe, &device, 16, Duration::ZERO, again, &mut stop).unwrap();

@@ -9,7 +9,8 @@ use std::{
 use kiln_device::{Adopted, Device, kernel_text};
 use kiln_graph::{GraphError, verify::Expected};
 use kiln_kernel::{
-    Access, Backend, BackendError, Binding, DType, Host, Kernel, Launch, Program, View, random::Stream,
+    Access, Backend, BackendError, Binding, DType, Elementwise, Host, Kernel, Launch, Program, Real, Source,
+    Tail, View, random::Stream,
 };
 use kiln_reference::Cpu;
 use serde::Serialize;
@@ -209,8 +210,12 @@ pub fn tune_step(
         reference: Cpu::new(),
         ends: started + budget,
         flops_per_second: 1e9,
+        launch_seconds: 0.0,
         stopped: false,
     };
+    if all.iter().any(|tunable| matches!(tunable.kernel, Kernel::Pair(_))) {
+        tuner.launch_seconds = launch_seconds(&**device.backend())?;
+    }
     for (i, tunable) in all.iter().enumerate() {
         let mut tell = |candidate: usize| {
             let candidates = tunable.variants.len();
@@ -256,6 +261,8 @@ struct Tuner<'a> {
     ends: Instant,
     /// How fast the reference computed so far.
     flops_per_second: f64,
+    /// What a launch costs beside its work: a pair in two launches is charged for the second.
+    launch_seconds: f64,
     /// Whether it is to end, for whatever reason.
     stopped: bool,
 }
@@ -388,7 +395,8 @@ impl Tuner<'_> {
     /// Runs two programs in turn; the median seconds of each.
     fn race(&self, usual: &Program, other: &Program, thoroughness: usize) -> Result<(f64, f64), NnError> {
         let time = |program: &Program| -> Result<f64, BackendError> {
-            Ok(self.backend().profile(program)?.iter().map(|launch| launch.seconds).sum())
+            let work: f64 = self.backend().profile(program)?.iter().map(|launch| launch.seconds).sum();
+            Ok(work + self.launch_seconds * program.launches().saturating_sub(1) as f64)
         };
         // to warm up, and to see how long it takes
         time(other)?;
@@ -420,6 +428,31 @@ impl TunedKernel {
         self.refused.push(Refused { variant: variant.to_owned(), why: error.to_string() });
         Ok(())
     }
+}
+
+/// What a launch costs that has hardly any work, in seconds: the best of a few runs.
+fn launch_seconds(backend: &dyn Backend) -> Result<f64, BackendError> {
+    const LAUNCHES: u32 = 500;
+    let kernel = Kernel::Elementwise(Elementwise {
+        len: 1,
+        source: Source::Constant(Real(1.0)),
+        tail: Tail::default(),
+    });
+    let view = backend.allocate(DType::F32, 1, "tune")?.view();
+    let program =
+        backend.prepare(&[Launch { kernel, arguments: vec![view.clone()], label: "tune".into() }])?;
+    let run = |times: u32| -> Result<f64, BackendError> {
+        let started = Instant::now();
+        backend.run(&program, times)?;
+        pollster::block_on(backend.read(&view))?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    let mut least = f64::INFINITY;
+    for _ in 0..5 {
+        let (one, many) = (run(1)?, run(1 + LAUNCHES)?);
+        least = least.min((many - one).max(0.0) / f64::from(LAUNCHES));
+    }
+    Ok(least)
 }
 
 fn median(times: &mut [f64]) -> f64 {

@@ -9,10 +9,17 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn kiln(folder: &Path, arguments: &[&str]) -> Output {
-    // no test downloads anything
+/// The program, with a cache of its own for tuned tiles.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    command.env("KILN_OFFLINE", "1").args(arguments).current_dir(folder).output().unwrap()
+    // no test downloads anything
+    command.env("KILN_OFFLINE", "1").env("KILN_CACHE", folder.join("cache"));
+    command.args(arguments).current_dir(folder);
+    command
+}
+
+fn kiln(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().unwrap()
 }
 
 fn json(folder: &Path, arguments: &[&str]) -> Value {

@@ -221,11 +221,11 @@ fn pairs_run_together_where_they_can() {
     );
     assert_eq!(
         variant("pair of ten buffers", &portable),
-        "apart: 10 buffers where 8 are allowed: tiled 16x16 | tiled 16x16"
+        "apart: 10 buffers where 8 are allowed: tiled 16x16x16 of 2x2 | tiled 16x16x16 of 2x2"
     );
     assert_eq!(
         variant("pair of product and gather", &lavapipe),
-        "apart: workgroups of [8, 1, 1] and [64, 1, 1] invocations: subgroup 32x64 | flat"
+        "apart: workgroups of [8, 1, 1] and [64, 1, 1] invocations: subgroup 32x64x2 | flat"
     );
 }
 

@@ -101,6 +101,7 @@ impl Command {
                 BenchWhat::Step(args) => &args.output,
                 BenchWhat::Matmul(args) => &args.output,
                 BenchWhat::Conv(args) => &args.output,
+                BenchWhat::Tune(args) => &args.output,
             },
         }
     }
@@ -126,6 +127,22 @@ pub(crate) struct OnDevice {
     /// auto (the best real GPU, else cpu), cpu, gpu, an index of `kiln devices`, or part of a name
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
+}
+
+/// Whether to tune first.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Tune {
+    /// First find the fastest right tiles for kernels that are not tuned on this device so far, for at most S
+    /// seconds [default: 60], and remember them; see `kiln bench tune`
+    #[arg(
+        long,
+        value_name = "S",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60",
+        value_parser = at_least_one(86_400)
+    )]
+    pub(crate) tune: Option<u32>,
 }
 
 /// Which data.
@@ -276,7 +293,7 @@ pub(crate) struct Train {
     /// Go on with the interrupted run of this folder, with all its settings
     #[arg(long, value_name = "DIR", conflicts_with_all = [
         "recipe", "epochs", "batch_size", "lr", "optimizer", "seed", "limit", "validation_split", "augment",
-        "init_from", "freeze", "out", "log", "checkpoint_steps", "check_finite",
+        "init_from", "freeze", "out", "log", "checkpoint_steps", "check_finite", "tune",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Write a checkpoint every N steps [default: every ten seconds]
@@ -288,6 +305,8 @@ pub(crate) struct Train {
     /// Look at every tensor of every step, and stop at the first that is no number: slow
     #[arg(long)]
     pub(crate) check_finite: bool,
+    #[command(flatten)]
+    pub(crate) tune: Tune,
     /// Watch curves and progress on the whole terminal
     #[arg(long, conflicts_with_all = ["quiet", "json"])]
     pub(crate) watch: bool,
@@ -438,6 +457,8 @@ pub(crate) enum BenchWhat {
     Matmul(BenchMatmul),
     /// Time a convolution and its two gradients
     Conv(BenchConv),
+    /// Find the fastest right tiles for a recipe's kernels on this device, and remember them
+    Tune(BenchTune),
 }
 
 #[derive(Debug, Args)]
@@ -471,6 +492,32 @@ pub(crate) struct BenchStep {
     /// Compile shaders with run-time checks of indices and loops, which release builds leave out
     #[arg(long)]
     pub(crate) checked: bool,
+    #[command(flatten)]
+    pub(crate) tune: Tune,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Example:\n  kiln bench tune mnist-cnn --device gpu --seconds 30\n\nWhat is found is remembered in \
+                  tuning/ in KILN_CACHE, else in kiln in the user's cache folder. It may be deleted at any time."
+)]
+pub(crate) struct BenchTune {
+    /// A built-in recipe or a recipe file
+    #[arg(value_name = "RECIPE | FILE.toml", default_value = "digits-cnn")]
+    pub(crate) recipe: String,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// Images per step [default: the recipe's]
+    #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
+    pub(crate) batch_size: Option<u32>,
+    /// Time for all of it: what is decided by then is kept
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = at_least_one(86_400))]
+    pub(crate) seconds: u32,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -619,6 +666,9 @@ mod tests {
             ("bench matmul", "<N>"),
             ("bench matmul 0", "0 is not in 1..="),
             ("bench step --steps 0", "0 is not in 1..="),
+            ("bench tune --seconds 0", "0 is not in 1..="),
+            ("train --tune=0", "0 is not in 1..="),
+            ("train --resume run --tune", "cannot be used with"),
             ("predict model --index 5..5", "empty"),
             ("predict model --index -1", "-1"),
             ("predict model --index 0..9999999999", "more than 2500"),

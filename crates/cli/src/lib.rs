@@ -14,6 +14,7 @@ mod product;
 mod reconstructions;
 mod run_folder;
 mod run_record;
+mod tuning;
 
 use std::{
     panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind},
@@ -80,6 +81,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
             BenchWhat::Matmul(args) => commands::bench_matmul::run(args, ui),
             BenchWhat::Conv(args) => commands::bench_conv::run(args, ui),
             BenchWhat::Step(args) => commands::bench_step::run(args, ui),
+            BenchWhat::Tune(args) => commands::bench_tune::run(args, ui),
         },
         Command::Train(args) => commands::train::run(args, ui),
         Command::Eval(args) => commands::eval::run(args, ui),

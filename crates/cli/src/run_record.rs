@@ -1,6 +1,9 @@
 //! `run.json`: what a run was asked for, what it ran on, and what came of it. All that it takes to repeat or resume it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use kiln_data::Dataset;
 use kiln_device::Device;
@@ -34,6 +37,9 @@ pub(crate) struct Asked {
     /// `--check-finite`
     #[serde(default)]
     pub(crate) check_finite: bool,
+    /// The tuned tiles that are in force, by kernel: rounding depends on them.
+    #[serde(default)]
+    pub(crate) tuning: Option<BTreeMap<String, String>>,
     /// With the flags' settings instead of its own.
     #[serde(flatten)]
     pub(crate) recipe: Recipe,

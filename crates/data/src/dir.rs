@@ -34,21 +34,10 @@ impl DataDir {
         if let Some(path) = explicit {
             return Self::new(path);
         }
-        let variable = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        if let Some(path) = variable("KILN_DATA") {
-            return Self(path);
+        if let Some(path) = variable("KILN_DATA").filter(|value| !value.is_empty()) {
+            return Self(path.into());
         }
-        // The XDG specification has relative paths ignored.
-        let cache = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(|| {
-            if cfg!(target_os = "windows") {
-                variable("LOCALAPPDATA")
-            } else if cfg!(target_os = "macos") {
-                variable("HOME").map(|home| home.join("Library/Caches"))
-            } else {
-                variable("HOME").map(|home| home.join(".cache"))
-            }
-        });
-        Self(cache.map_or_else(|| PathBuf::from("kiln-data"), |cache| cache.join("kiln")))
+        Self(cache_folder(variable).unwrap_or_else(|| PathBuf::from("kiln-data")))
     }
 
     /// The folder itself.
@@ -60,6 +49,23 @@ impl DataDir {
     pub fn folder(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
+}
+
+/// `kiln` in the user's cache folder, given the environment as a function: in `XDG_CACHE_HOME`, else in the
+/// platform's usual place. `None` where there is no such place.
+pub fn cache_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let variable = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // The XDG specification has relative paths ignored.
+    let cache = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(|| {
+        if cfg!(target_os = "windows") {
+            variable("LOCALAPPDATA")
+        } else if cfg!(target_os = "macos") {
+            variable("HOME").map(|home| home.join("Library/Caches"))
+        } else {
+            variable("HOME").map(|home| home.join(".cache"))
+        }
+    });
+    cache.map(|cache| cache.join("kiln"))
 }
 
 /// [`DataDir::from_env`].

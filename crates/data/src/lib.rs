@@ -35,7 +35,7 @@ mod transform;
 pub use array::{Array, Elements, Number};
 pub use csv_table::{Csv, Table, Task};
 pub use dataset::{Dataset, Features, Split, Targets};
-pub use dir::DataDir;
+pub use dir::{DataDir, cache_folder};
 pub use error::{DataError, IdxProblem, NoMirror};
 pub use fetch::{Content, Digest, Fetch, Fetched, FetchedFile, FileState, Progress, Proxies, Source, fetch};
 pub use folder::{ImageFolder, Unreadable};

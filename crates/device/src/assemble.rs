@@ -14,9 +14,13 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use kiln_kernel::{BackendError, Constant, Kernel, Layout, Limits, Source as ValueSource, Step, SumPart};
+use kiln_kernel::{
+    BackendError, Constant, Kernel, Layout, Limits, Pair, Source as ValueSource, Step, SumPart,
+};
 
 use crate::{choose, custom, functions, pair};
+
+pub use crate::variants::{dispatches_as, variants};
 
 /// What kind of machine executes the shaders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,7 +121,8 @@ pub(crate) use part;
 /// How a kernel runs on a device: its files, the constants chosen for the device, and its grid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
-    /// The variant in words, for profiles and errors: `tiled 64x64`.
+    /// The variant in words, for profiles and errors: `tiled 64x64x16 of 4x4`. It tells the kernel's variants
+    /// apart.
     pub variant: String,
     /// The shared parts, then the kernel's own file last.
     pub parts: Vec<Part>,
@@ -202,30 +207,34 @@ pub struct Dispatches {
 /// # Errors
 /// As [`assemble`].
 pub fn dispatches(kernel: &Kernel, facts: &Facts) -> Result<Dispatches, BackendError> {
-    let one = |kernel: &Kernel, arguments: Vec<usize>, assembled: Assembled| Dispatch {
-        kernel: kernel.clone(),
-        arguments,
-        assembled,
-    };
-    let all = || (0..kernel.bindings().len()).collect::<Vec<_>>();
     let Kernel::Pair(of) = kernel else {
-        let assembled = assemble(kernel, facts)?;
-        return Ok(Dispatches {
-            variant: assembled.variant.clone(),
-            each: vec![one(kernel, all(), assembled)],
-        });
+        return Ok(Dispatches::one(kernel, assemble(kernel, facts)?));
     };
-    match pair::assemble(kernel, of, facts)? {
-        Ok(assembled) => {
-            Ok(Dispatches { variant: assembled.variant.clone(), each: vec![one(kernel, all(), assembled)] })
-        }
+    Ok(match pair::assemble(kernel, of, facts)? {
+        Ok(assembled) => Dispatches::one(kernel, assembled),
         Err(reason) => {
             let (first, second) = (assemble(&of.first, facts)?, assemble(&of.second, facts)?);
-            let variant = format!("apart: {reason}: {} | {}", first.variant, second.variant);
-            let of_first = (0..of.first.bindings().len()).collect();
-            let each = vec![one(&of.first, of_first, first), one(&of.second, of.second_bindings(), second)];
-            Ok(Dispatches { variant, each })
+            Dispatches::apart(of, first, second, &format!("{reason}: "))
         }
+    })
+}
+
+impl Dispatches {
+    /// The whole kernel as one.
+    pub(crate) fn one(kernel: &Kernel, assembled: Assembled) -> Self {
+        let arguments = (0..kernel.bindings().len()).collect();
+        let variant = assembled.variant.clone();
+        Self { variant, each: vec![Dispatch { kernel: kernel.clone(), arguments, assembled }] }
+    }
+
+    /// The kernels of a pair one after the other; `reason` stands in the variant's text.
+    pub(crate) fn apart(of: &Pair, first: Assembled, second: Assembled, reason: &str) -> Self {
+        let variant = format!("apart: {reason}{} | {}", first.variant, second.variant);
+        let arguments = (0..of.first.bindings().len()).collect();
+        let first = Dispatch { kernel: of.first.clone(), arguments, assembled: first };
+        let arguments = of.second_bindings();
+        let second = Dispatch { kernel: of.second.clone(), arguments, assembled: second };
+        Self { variant, each: vec![first, second] }
     }
 }
 

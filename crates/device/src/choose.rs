@@ -22,7 +22,7 @@ const INDEX: Part = part!("lib/index.wgsl");
 pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendError> {
     check::kernel(kernel)?;
     let steps = check::steps(kernel);
-    let mut choice = match kernel {
+    let choice = match kernel {
         Kernel::Matmul(_)
         | Kernel::Conv2d(_)
         | Kernel::Conv2dBackwardInput(_)
@@ -210,8 +210,13 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             });
         }
     };
+    Ok(with_functions(kernel, choice))
+}
+
+/// A product's choice with what its tail calls.
+pub(crate) fn with_functions(kernel: &Kernel, mut choice: Choice) -> Choice {
     choice.parts.splice(0..0, functions::parts(kernel));
-    Ok(choice)
+    choice
 }
 
 /// How the kernels of a pair run in one launch, or why they do not.
@@ -221,11 +226,7 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
 pub(crate) fn choose_pair(pair: &Pair, facts: &Facts) -> Result<gemm::Together, BackendError> {
     let (first, second) = (&pair.first, &pair.second);
     let chosen = match gemm::choose_pair(first, second, facts)? {
-        Some(Ok((mut a, mut b))) => {
-            a.parts.splice(0..0, functions::parts(first));
-            b.parts.splice(0..0, functions::parts(second));
-            (a, b)
-        }
+        Some(Ok((a, b))) => (with_functions(first, a), with_functions(second, b)),
         Some(Err(reason)) => return Ok(Err(reason)),
         None => (choose(first, facts)?, choose(second, facts)?),
     };

@@ -1,15 +1,16 @@
 //! [`Device`]: the one handle on hardware that users hold.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use kiln_kernel::{Backend, BackendError, Buffer, DType, Host, HostRef, Kernel, Launch, View};
 use kiln_reference::Cpu;
 
 use crate::{
     adapters::{Candidate, Info, candidates, select, wanted_features},
-    assemble::{Facts, dispatches},
+    assemble::{Facts, variants},
     backend::{Incidents, WgpuBackend},
     pipeline::{Pipelines, ReplaceShader},
+    tuning::{Adopted, Tuning, TuningKey, kernel_text},
 };
 
 /// How a device is opened.
@@ -204,7 +205,7 @@ impl Device {
     }
 
     /// Opens the same device once more, for after it was lost: the adapter of the same name, interface and driver, with the
-    /// same options. What lies on the lost device is gone; other handles on it stay lost.
+    /// same options and the same chosen variants. What lies on the lost device is gone; other handles on it stay lost.
     ///
     /// # Errors
     /// [`BackendError::NoAdapter`] where it does not answer any more.
@@ -221,7 +222,13 @@ impl Device {
             let found = list.into_iter().find(|candidate| same(&candidate.info));
             match found {
                 Some(Candidate { info, adapter: Some(adapter) }) => {
-                    Self::open_adapter(&adapter, info, self.options).await
+                    let device = Self::open_adapter(&adapter, info, self.options).await?;
+                    if let (Some(lost), Some(gpu)) = (&self.gpu, &device.gpu) {
+                        for (kernel, variant) in lost.pipelines.chosen() {
+                            gpu.pipelines.choose(&kernel, Some(&variant))?;
+                        }
+                    }
+                    Ok(device)
                 }
                 _ => Err(BackendError::NoAdapter(format!("\"{}\" is not there any more", self.info.name))),
             }
@@ -250,15 +257,97 @@ impl Device {
         self.gpu.is_some()
     }
 
-    /// Which variant of a kernel this device runs, in words: `tiled 64x64`; `None` on the CPU.
+    /// Which variant of a kernel this device runs, in words: `tiled 64x64x16 of 4x4`; `None` on the CPU.
     ///
     /// # Errors
     /// Where the device cannot run the kernel.
     pub fn variant(&self, kernel: &Kernel) -> Result<Option<String>, BackendError> {
         match &self.gpu {
-            Some(gpu) => dispatches(kernel, &gpu.pipelines.facts).map(|d| Some(d.variant)),
+            Some(gpu) => gpu.pipelines.dispatches(kernel).map(|d| Some(d.variant)),
             None => Ok(None),
         }
+    }
+
+    /// All variants of a kernel that this device can run, in words, that which it runs unless another is
+    /// chosen first: of most kernels there is one. Empty on the CPU.
+    ///
+    /// # Errors
+    /// Where the device cannot run the kernel.
+    pub fn variants(&self, kernel: &Kernel) -> Result<Vec<String>, BackendError> {
+        match &self.gpu {
+            Some(gpu) => variants(kernel, &gpu.pipelines.facts),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Chooses the variant in which a kernel runs, of [`Device::variants`], for all that is prepared from now
+    /// on; `None` goes back to the usual one. What was prepared before stays as it is. Not to be called while
+    /// another thread prepares the same kernel.
+    ///
+    /// Variants differ in speed, and in the order of sums: results may differ in their last bits.
+    ///
+    /// # Errors
+    /// [`BackendError::Validation`] where the kernel has no such variant on this device.
+    pub fn choose(&self, kernel: &Kernel, variant: Option<&str>) -> Result<(), BackendError> {
+        let done = match &self.gpu {
+            Some(gpu) => gpu.pipelines.choose(kernel, variant)?,
+            None => variant.is_none(),
+        };
+        if done {
+            return Ok(());
+        }
+        Err(BackendError::Validation {
+            label: kernel.to_string(),
+            message: format!("this device has no variant \"{}\"", variant.unwrap_or_default()),
+        })
+    }
+
+    /// The variants that were chosen instead of the usual ones, by [`kernel_text`].
+    pub fn choices(&self) -> BTreeMap<String, String> {
+        let chosen = self.gpu.as_ref().map_or_else(Vec::new, |gpu| gpu.pipelines.chosen());
+        chosen.into_iter().map(|(kernel, variant)| (kernel_text(&kernel), variant)).collect()
+    }
+
+    /// Chooses for each of these kernels what was remembered for it, by [`kernel_text`]. What is no variant
+    /// of its kernel on this device is left out, and said.
+    ///
+    /// # Errors
+    /// Where the device cannot run a kernel.
+    pub fn adopt<'a>(
+        &self,
+        remembered: &BTreeMap<String, String>,
+        kernels: impl IntoIterator<Item = &'a Kernel>,
+    ) -> Result<Adopted, BackendError> {
+        let mut adopted = Adopted::default();
+        let Some(gpu) = self.gpu.as_ref().filter(|_| !remembered.is_empty()) else { return Ok(adopted) };
+        let mut seen = std::collections::HashSet::new();
+        for kernel in kernels.into_iter().filter(|kernel| seen.insert(*kernel)) {
+            let text = kernel_text(kernel);
+            let Some(variant) = remembered.get(&text) else { continue };
+            if gpu.pipelines.choose(kernel, Some(variant))? {
+                adopted.found += 1;
+            } else {
+                adopted.stale.push((text, variant.clone()));
+            }
+        }
+        adopted.used = gpu.pipelines.chosen().len();
+        Ok(adopted)
+    }
+
+    /// What this device's tuning is remembered under, with nothing in it so far; `None` on the CPU, where
+    /// there is nothing to be tuned.
+    pub fn tuning(&self) -> Option<Tuning> {
+        let gpu = self.gpu.as_ref()?;
+        Some(Tuning::new(TuningKey {
+            kiln: env!("CARGO_PKG_VERSION").to_owned(),
+            adapter: self.info.name.clone(),
+            backend: self.info.backend.clone(),
+            vendor: self.info.vendor,
+            device: self.info.device,
+            driver: self.info.driver.clone(),
+            checked: gpu.pipelines.checked,
+            portable: self.options.portable,
+        }))
     }
 
     /// wgpu's own device and queue, for programs that mix Kiln with their own wgpu code; `None` on the CPU.

@@ -5,16 +5,22 @@
 //!
 //! | variant | for | file |
 //! |---|---|---|
-//! | `tiled MxN` | every GPU: tiles in workgroup memory | `lib/gemm_tiled.wgsl` |
-//! | `subgroup MxN` | lavapipe: register tiles, operands handed round by shuffles | `lib/gemm_subgroup.wgsl` |
+//! | `tiled MxNxK of RxC` | every GPU: tiles in workgroup memory, R x C an invocation | `lib/gemm_tiled.wgsl` |
+//! | `subgroup MxNxK` | lavapipe: register tiles, operands handed round by shuffles | `lib/gemm_subgroup.wgsl` |
 //! | `strip CxHxW` | lavapipe: convolutions that load an input once for all taps | `lib/conv_strip.wgsl` |
 //! | `strip CxPxW` | lavapipe: weight gradients alike | `lib/conv_strip_weight.wgsl` |
 //!
 //! On lavapipe a load costs about 35 cycles for eight numbers and a multiplication with its addition one or two,
 //! so tiles are as large as compile time allows: the driver's compiler takes milliseconds for each load and
 //! store in the text, and runs on one thread at the first launch.
+//!
+//! A variant's text tells it from all others of its kernel. [`candidates`] are the others: what tuning may
+//! choose.
 
+mod candidates;
 mod strip;
+
+pub(crate) use candidates::{candidates, pair_candidates};
 
 use kiln_kernel::{BackendError, Constant, Kernel, Pooling};
 
@@ -148,14 +154,8 @@ impl Product {
 pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Option<Choice>, BackendError> {
     let Some(product) = Product::of(kernel) else { return Ok(None) };
     let Some(lanes) = cpu_lanes(facts) else { return Ok(Some(tiled(&product, facts))) };
-    let strips = match kernel {
-        Kernel::Conv2d(k) => strip::forward(&k.shape, &product, lanes),
-        Kernel::Conv2dBackwardInput(k) => strip::backward_input(&k.shape, k.unpool, &product, lanes),
-        Kernel::Conv2dBackwardWeight(k) => strip::backward_weight(&k.shape, k.unpool, &product, lanes),
-        _ => None,
-    };
-    if strips.is_some() {
-        return Ok(strips);
+    if let Some(strip) = strip::strips(kernel, &product, lanes).into_iter().next() {
+        return Ok(Some(strip));
     }
     if product.terms > MOST_TERMS {
         return Err(BackendError::Limit {
@@ -203,29 +203,38 @@ const SUBGROUP_TILES: [(u32, u32, u32); 8] =
 const SUBGROUP_WINDOW_TILES: [(u32, u32, u32); 8] =
     [(32, 8, 2), (32, 8, 4), (16, 4, 2), (16, 4, 4), (16, 4, 8), (8, 4, 8), (8, 4, 16), (8, 4, 32)];
 
-/// A register tile for each subgroup. Where there is much to compute it is large and takes a quarter of a second to
-/// compile, where there is little it is small.
-fn subgroup(product: &Product, flops: u64, lanes: u32) -> Choice {
+/// Register tiles for subgroups that are worth their compile time. Where there is much to compute they are
+/// large and take a quarter of a second to compile, where there is little they are small.
+fn subgroup_tiles(product: &Product, flops: u64) -> &'static [(u32, u32, u32)] {
     let tiles = if product.window == 1 { &SUBGROUP_TILES } else { &SUBGROUP_WINDOW_TILES };
-    let candidates = if flops >= 1 << 26 { &tiles[..] } else { &tiles[2..] };
-    let fitted = candidates.iter().map(|&(rows, columns, step)| {
-        let rows = piece(product.m, rows);
-        let window = product.window;
-        let columns = window * piece(product.n.div_ceil(lanes * window), columns / window);
-        let step = product.terms.min(step);
-        let inner = rows + (rows * step).div_ceil(lanes) + step * (columns + 1) + 1;
-        let iterations = u64::from(product.terms.div_ceil(step)) * u64::from(inner);
-        (iterations, rows, columns, step)
-    });
-    let (_, rows, columns, step) = fitted
+    if flops >= 1 << 26 { &tiles[..] } else { &tiles[2..] }
+}
+
+/// A register tile cut to the product, and the loop iterations of an invocation with it.
+fn fitted(product: &Product, (rows, columns, step): (u32, u32, u32), lanes: u32) -> (u64, (u32, u32, u32)) {
+    let rows = piece(product.m, rows);
+    let window = product.window;
+    let columns = window * piece(product.n.div_ceil(lanes * window), columns / window);
+    let step = product.terms.min(step);
+    let inner = rows + (rows * step).div_ceil(lanes) + step * (columns + 1) + 1;
+    (u64::from(product.terms.div_ceil(step)) * u64::from(inner), (rows, columns, step))
+}
+
+/// The first register tile that runs few enough iterations, else that with the fewest.
+fn subgroup(product: &Product, flops: u64, lanes: u32) -> Choice {
+    let all = subgroup_tiles(product, flops).iter().map(|&tile| fitted(product, tile, lanes));
+    let chosen = all
         .clone()
-        .find(|(iterations, ..)| *iterations <= MAX_ITERATIONS)
-        .or_else(|| fitted.min_by_key(|(iterations, ..)| *iterations))
-        .unwrap_or((0, 1, 1, 1));
+        .find(|(iterations, _)| *iterations <= MAX_ITERATIONS)
+        .or_else(|| all.min_by_key(|(iterations, _)| *iterations));
+    with_subgroup_tile(product, chosen.map_or((1, 1, 1), |(_, tile)| tile), lanes)
+}
+
+fn with_subgroup_tile(product: &Product, (rows, columns, step): (u32, u32, u32), lanes: u32) -> Choice {
     let mut constants = product.constants();
     constants.extend([("ROWS", rows.into()), ("COLUMNS", columns.into()), ("STEP", step.into())]);
     Choice {
-        variant: format!("subgroup {rows}x{}", columns * lanes),
+        variant: format!("subgroup {rows}x{}x{step}", columns * lanes),
         parts: product.parts(SUBGROUP),
         constants,
         workgroup_size: [lanes, 1, 1],
@@ -342,18 +351,11 @@ pub(crate) fn choose_pair(
         return Ok(choose(first, facts)?.zip(choose(second, facts)?).map(Ok));
     }
     let busy = busy(facts);
-    let together = |x: &Tile, y: &Tile| {
-        let (longest_x, longest_y) = (x.workgroup_cost(&a), y.workgroup_cost(&b));
-        let all = x.workgroups(&a) as f64 * longest_x + y.workgroups(&b) as f64 * longest_y;
-        (all / busy as f64).max(longest_x).max(longest_y)
-    };
     let mut best: Option<(f64, Tile, Tile)> = None;
     for x in TILES.iter().filter(|tile| tile.fits(&a, facts)) {
         for y in TILES.iter().filter(|tile| tile.fits(&b, facts)) {
-            let fits = x.invocations() == y.invocations()
-                && x.workgroup_bytes() + y.workgroup_bytes() <= facts.limits.workgroup_memory_bytes;
-            let cost = together(x, y);
-            if fits && best.is_none_or(|(least, ..)| cost < least) {
+            let cost = cost_together((&a, x), (&b, y), busy);
+            if fit_together(x, y, facts) && best.is_none_or(|(least, ..)| cost < least) {
                 best = Some((cost, *x, *y));
             }
         }
@@ -368,6 +370,19 @@ pub(crate) fn choose_pair(
     Ok(Some(Ok((with_tile(&a, &x), with_tile(&b, &y)))))
 }
 
+/// Whether workgroups of both have as many invocations, and memory suffices for both.
+fn fit_together(x: &Tile, y: &Tile, facts: &Facts) -> bool {
+    x.invocations() == y.invocations()
+        && x.workgroup_bytes() + y.workgroup_bytes() <= facts.limits.workgroup_memory_bytes
+}
+
+/// Time of two products in one launch, in the units of [`Tile::cost`].
+fn cost_together((a, x): (&Product, &Tile), (b, y): (&Product, &Tile), busy: u64) -> f64 {
+    let (longest_x, longest_y) = (x.workgroup_cost(a), y.workgroup_cost(b));
+    let all = x.workgroups(a) as f64 * longest_x + y.workgroups(b) as f64 * longest_y;
+    (all / busy as f64).max(longest_x).max(longest_y)
+}
+
 fn with_tile(product: &Product, tile: &Tile) -> Choice {
     let mut constants = product.constants();
     constants.extend([
@@ -378,7 +393,7 @@ fn with_tile(product: &Product, tile: &Tile) -> Choice {
         ("COLUMNS", tile.columns.into()),
     ]);
     Choice {
-        variant: format!("tiled {}x{}", tile.m, tile.n),
+        variant: format!("tiled {}x{}x{} of {}x{}", tile.m, tile.n, tile.k, tile.rows, tile.columns),
         parts: product.parts(TILED),
         constants,
         workgroup_size: [tile.invocations(), 1, 1],
@@ -459,10 +474,10 @@ mod tests {
         let large = [matmul(512, 512, 512), matmul(64, 10, 64), matmul(4096, 4096, 64)];
         assert_eq!(
             variants(&large, &Facts::lavapipe()),
-            ["subgroup 32x64", "subgroup 16x16", "subgroup 32x64"]
+            ["subgroup 32x64x2", "subgroup 16x16x2", "subgroup 32x64x2"]
         );
         assert!(variants(&large, &Facts::portable()).iter().all(|v| v.starts_with("tiled")));
-        assert_eq!(variants(&large[2..], &Facts::portable()), ["tiled 128x128"]);
+        assert_eq!(variants(&large[2..], &Facts::portable()), ["tiled 128x128x8 of 8x8"]);
         // Another software device, or one whose subgroups vary, is not lavapipe.
         for facts in [
             Facts { vendor: 0x1414, ..Facts::lavapipe() },
@@ -479,17 +494,21 @@ mod tests {
         let long_rows = ConvShape { in_w: 40, kernel_w: 20, out_w: 21, ..shape() };
         let cropped = ConvShape { pad_top: 3, out_h: 17, ..shape() };
         let lavapipe = Facts::lavapipe();
-        assert_eq!(variants(&kernels(strided), &lavapipe)[1], "subgroup 32x64");
+        assert_eq!(variants(&kernels(strided), &lavapipe)[1], "subgroup 32x64x2");
         assert!(variants(&kernels(long_rows), &lavapipe).iter().all(|v| v.starts_with("subgroup")));
-        assert_eq!(variants(&kernels(cropped), &lavapipe)[1], "subgroup 32x64");
+        assert_eq!(variants(&kernels(cropped), &lavapipe)[1], "subgroup 32x64x2");
     }
 
     #[test]
     fn tiles_respect_the_least_limits() {
         let least = Facts::portable().limits;
         for tile in TILES {
-            assert!(tile.invocations() <= least.max_workgroup_invocations, "{tile:?}");
             assert!(tile.workgroup_bytes() <= least.workgroup_memory_bytes, "{tile:?}");
+        }
+        for tile in TILES.iter().chain(&candidates::MORE_TILES) {
+            assert!(tile.invocations() <= least.max_workgroup_invocations, "{tile:?}");
+            // One invocation adds up a row of the left operand.
+            assert!(tile.invocations() >= tile.m, "{tile:?}");
             // Each invocation brings the same number of elements of both operands.
             assert_eq!(tile.m * tile.k % tile.invocations(), 0, "{tile:?}");
             assert_eq!(tile.n * tile.k % tile.invocations(), 0, "{tile:?}");
@@ -500,8 +519,8 @@ mod tests {
     fn few_results_get_small_tiles() {
         let cnn = kernels(shape());
         // 64 x 289 results in eight parts: larger tiles would leave most of a card idle.
-        assert_eq!(variants(&cnn[2..], &Facts::portable()), ["tiled 32x64"]);
-        assert_eq!(variants(&[matmul(64, 10, 64)], &Facts::portable()), ["tiled 16x16"]);
+        assert_eq!(variants(&cnn[2..], &Facts::portable()), ["tiled 32x64x16 of 4x4"]);
+        assert_eq!(variants(&[matmul(64, 10, 64)], &Facts::portable()), ["tiled 16x16x16 of 2x2"]);
     }
 
     #[test]

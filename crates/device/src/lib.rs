@@ -18,8 +18,11 @@ mod pipeline;
 mod probe;
 mod profile;
 mod trusted;
+mod tuning;
+mod variants;
 
 pub use adapters::{Info, LimitRow};
 pub use assemble::Kind;
 pub use device::{Device, DeviceOptions};
 pub use pipeline::ReplaceShader;
+pub use tuning::{Adopted, Remembered, Tuning, TuningKey, kernel_text};

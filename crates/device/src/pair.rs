@@ -9,7 +9,7 @@ use std::{borrow::Cow, collections::HashMap};
 use kiln_kernel::{BackendError, Kernel, Pair};
 
 use crate::{
-    assemble::{self, Assembled, Facts},
+    assemble::{self, Assembled, Choice, Facts},
     check, choose,
 };
 
@@ -26,14 +26,33 @@ pub(crate) fn assemble(
     facts: &Facts,
 ) -> Result<Result<Assembled, String>, BackendError> {
     check::kernel(kernel)?;
+    if let Err(reason) = buffers_suffice(kernel, facts) {
+        return Ok(Err(reason));
+    }
+    match choose::choose_pair(pair, facts)? {
+        Ok(choices) => with_choices(kernel, pair, choices, facts),
+        Err(reason) => Ok(Err(reason)),
+    }
+}
+
+fn buffers_suffice(kernel: &Kernel, facts: &Facts) -> Result<(), String> {
     let (bindings, allowed) = (kernel.bindings().len(), facts.limits.max_storage_buffers);
     if bindings > allowed as usize {
-        return Ok(Err(format!("{bindings} buffers where {allowed} are allowed")));
+        return Err(format!("{bindings} buffers where {allowed} are allowed"));
     }
-    let (a, b) = match choose::choose_pair(pair, facts)? {
-        Ok(choices) => choices,
-        Err(reason) => return Ok(Err(reason)),
-    };
+    Ok(())
+}
+
+/// As [`assemble`], with what was chosen for its kernels, whose workgroups are of one size.
+pub(crate) fn with_choices(
+    kernel: &Kernel,
+    pair: &Pair,
+    (a, b): (Choice, Choice),
+    facts: &Facts,
+) -> Result<Result<Assembled, String>, BackendError> {
+    if let Err(reason) = buffers_suffice(kernel, facts) {
+        return Ok(Err(reason));
+    }
     let first = assemble::with_choice(&pair.first, a, facts)?;
     let second = assemble::with_choice(&pair.second, b, facts)?;
     let number = first.number + second.number;

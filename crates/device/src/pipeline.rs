@@ -9,7 +9,7 @@ use std::{
 use kiln_kernel::{Access, BackendError, Kernel};
 
 use crate::{
-    assemble::{Assembled, Dispatch, Facts, dispatches},
+    assemble::{Assembled, Dispatch, Dispatches, Facts, dispatches, dispatches_as},
     custom,
     memory::{Tally, one_line, scoped, translate},
     trusted,
@@ -46,11 +46,52 @@ pub(crate) struct Pipelines {
     pub(crate) checked: bool,
     pub(crate) replace: Option<ReplaceShader>,
     compiled: RwLock<HashMap<Kernel, Compiled>>,
+    /// Variants that were chosen instead of the usual ones.
+    chosen: RwLock<HashMap<Kernel, String>>,
 }
 
 impl Pipelines {
     pub(crate) fn new(facts: Facts, checked: bool, replace: Option<ReplaceShader>) -> Self {
-        Self { facts, checked, replace, compiled: RwLock::default() }
+        Self { facts, checked, replace, compiled: RwLock::default(), chosen: RwLock::default() }
+    }
+
+    /// What is dispatched for a kernel: in the variant that was chosen for it, else in the usual one.
+    pub(crate) fn dispatches(&self, kernel: &Kernel) -> Result<Dispatches, BackendError> {
+        let chosen = self.chosen.read().unwrap_or_else(PoisonError::into_inner).get(kernel).cloned();
+        match chosen {
+            Some(variant) => match dispatches_as(kernel, &self.facts, &variant)? {
+                Some(dispatches) => Ok(dispatches),
+                None => unreachable!("only variants of the kernel are chosen"),
+            },
+            None => dispatches(kernel, &self.facts),
+        }
+    }
+
+    /// Chooses a variant for all programs that are prepared from now on; `None` or the usual one takes the
+    /// choice back. False if the kernel has no such variant here, and nothing has changed.
+    pub(crate) fn choose(&self, kernel: &Kernel, variant: Option<&str>) -> Result<bool, BackendError> {
+        if let Some(variant) = variant
+            && dispatches_as(kernel, &self.facts, variant)?.is_none()
+        {
+            return Ok(false);
+        }
+        let usual = dispatches(kernel, &self.facts)?.variant;
+        let mut chosen = self.chosen.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = match variant.filter(|variant| *variant != usual) {
+            Some(variant) => chosen.insert(kernel.clone(), variant.to_owned()).as_deref() != Some(variant),
+            None => chosen.remove(kernel).is_some(),
+        };
+        drop(chosen);
+        if changed {
+            self.compiled.write().unwrap_or_else(PoisonError::into_inner).remove(kernel);
+        }
+        Ok(true)
+    }
+
+    /// The kernels for which another than the usual variant was chosen, with it.
+    pub(crate) fn chosen(&self) -> Vec<(Kernel, String)> {
+        let chosen = self.chosen.read().unwrap_or_else(PoisonError::into_inner);
+        chosen.iter().map(|(kernel, variant)| (kernel.clone(), variant.clone())).collect()
     }
 
     /// A kernel's pipeline, if it is compiled.
@@ -81,7 +122,7 @@ impl Pipelines {
             loop {
                 let kernel = next.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some(kernel) = kernel else { return Ok(()) };
-                let dispatches = dispatches(kernel, &self.facts)?.each;
+                let dispatches = self.dispatches(kernel)?.each;
                 let built =
                     dispatches.into_iter().map(|d| self.build(device, d)).collect::<Result<_, _>>()?;
                 let pipelines: Compiled = Vec::into(built);

@@ -5,6 +5,7 @@
 //! backends run one plan, and would agree on its mistakes.
 
 mod custom;
+mod expected;
 mod launches;
 
 use std::{collections::HashMap, sync::Arc};
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use custom::{CustomReport, check_custom, sample};
+pub use expected::Expected;
 pub use launches::{LaunchReport, check_launches};
 
 /// What a verification starts from.

@@ -240,7 +240,7 @@ impl fmt::Debug for Program {
 pub struct LaunchTime {
     /// Seconds on the device.
     pub seconds: f64,
-    /// Which of the backend's programs for the kernel ran, in words: `tiled 64x64`.
+    /// Which of the backend's programs for the kernel ran, in words: `tiled 64x64x16 of 4x4`.
     pub variant: String,
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Rows of a batch in evaluation and prediction, unless there are fewer or that many do not fit on the device.
-const EVALUATION_ROWS: usize = 256;
+pub(crate) const EVALUATION_ROWS: usize = 256;
 
 /// Most outputs that an evaluation keeps on the device for metrics that need them: 128 MiB.
 const MOST_KEPT_OUTPUTS: usize = 32 << 20;

@@ -55,6 +55,7 @@ mod step;
 mod steps;
 mod trainer;
 mod transfer;
+mod tune;
 mod verify;
 mod words;
 
@@ -94,4 +95,5 @@ pub use recovery::DeviceLoss;
 pub use schedule::{Plateau, PlateauMode, Schedule, Scheduled, Unit};
 pub use trainer::Trainer;
 pub use transfer::{Skipped, Transferred};
+pub use tune::{Refused, TuneProgress, TuneReport, TunedKernel, adopt_tuning, tune_step};
 pub use verify::{Verification, verify};

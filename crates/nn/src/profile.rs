@@ -34,7 +34,7 @@ pub struct LaunchProfile {
     pub kernel: String,
     /// Its sizes: of a convolution or a product its shapes, else the elements of its arguments.
     pub shapes: String,
-    /// Which program of the device's ran: `tiled 64x64`.
+    /// Which program of the device's ran: `tiled 64x64x16 of 4x4`.
     pub variant: String,
     /// Median over the runs.
     pub seconds: f64,

@@ -1,6 +1,6 @@
 //! `kiln bench step RECIPE`
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use kiln_device::{Device, DeviceOptions};
 use kiln_nn::{BenchReport, Profile, STEPS_TOGETHER, bench_step, profile_step, write_atomically};
@@ -11,6 +11,7 @@ use crate::{
     Failure,
     arguments::BenchStep,
     output::{Align, Spinner, Table, Ui, bytes, count, duration},
+    tuning::{adopt, tune_first},
 };
 
 /// The report, and the profile beside it where one was asked for.
@@ -18,6 +19,8 @@ use crate::{
 struct Report {
     #[serde(flatten)]
     bench: BenchReport,
+    /// Kernels that run tuned tiles.
+    tuned: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<Profile>,
 }
@@ -31,6 +34,11 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
     let options = DeviceOptions { checked: args.checked || defaults.checked, ..defaults };
     let device = Device::open_with(&args.device.device, options)?;
     let batch_size = args.batch_size.map_or(recipe.batch_size, |n| n as usize);
+    let tuned = match args.tune.tune {
+        // nobody looks at a flag once steps are timed: Ctrl-C ends it all
+        Some(seconds) => tune_first(&recipe, &device, batch_size, seconds, &AtomicBool::new(false), ui)?,
+        None => adopt(&recipe, &device, batch_size, ui)?,
+    };
     let (report, profile) = {
         let _spinner =
             Spinner::new(ui, &format!("timing {} steps of {} on {device}", args.steps, recipe.name));
@@ -70,7 +78,7 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
             ui.note(&format!("trace written to {}: open it at ui.perfetto.dev", path.display()));
         }
     }
-    ui.json(&Report { bench: report, profile })
+    ui.json(&Report { bench: report, tuned, profile })
 }
 
 /// What the host's part in a step is, where it can be told from the device's.

@@ -27,6 +27,7 @@ use crate::{
     reconstructions,
     run_folder::{RunFolder, hash_bytes},
     run_record::{Asked, Hashes, Recorded, Run},
+    tuning,
 };
 
 /// What `--json` prints, and what `run.json` ends with. A regression has no accuracies.
@@ -92,6 +93,7 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     let Recipe { loss, optimizer, .. } = &job.asked.recipe;
     ui.detail(&format!("driver: {}; loss: {loss:?}; {optimizer:?}", info.driver));
 
+    tiles(&mut job, args, ui)?;
     let before = seconds_before(&job);
     let started = Instant::now();
     job.folder.describe(&Run::<Report>::new(&job.asked, &job.device, &job.data, &job.hashes, parameters))?;
@@ -116,6 +118,22 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     ui.json(&report)
 }
 
+/// Chooses the kernels' tiles: those with which a resumed run began, those that are remembered, or, with
+/// `--tune`, found now.
+fn tiles(job: &mut Job, args: &Train, ui: &Ui) -> Result<(), Failure> {
+    let Job { asked, device, .. } = job;
+    let (recipe, batch_size) = (&asked.recipe, asked.recipe.batch_size);
+    if args.resume.is_some() {
+        return tuning::adopt_recorded(recipe, device, &asked.tuning.clone().unwrap_or_default(), ui);
+    }
+    match args.tune.tune {
+        Some(seconds) => tuning::tune_first(recipe, device, batch_size, seconds, interrupt::flag()?, ui)?,
+        None => tuning::adopt(recipe, device, batch_size, ui)?,
+    };
+    asked.tuning = Some(device.choices()).filter(|choices| !choices.is_empty());
+    Ok(())
+}
+
 /// A new run. The folder comes last, so that whatever else is wrong leaves nothing behind.
 fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
     let mut recipe = adjusted(Recipe::open(&args.recipe)?, args)?;
@@ -134,6 +152,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         logs: args.log.clone(),
         checkpoint_steps: args.checkpoint_steps,
         check_finite: args.check_finite,
+        tuning: None,
         recipe,
     };
     let device = Device::open(&asked.asked_device)?;

@@ -100,25 +100,44 @@ fn status(to_do: u64, loss: f64, accuracy: Option<f64>, rate: f64) -> String {
 }
 
 /// A task of unknown length, as compiling pipelines: a spinner on a terminal, one line elsewhere.
-pub(crate) struct Spinner(Option<ProgressBar>);
+pub(crate) struct Spinner {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    /// When the last plain line was printed.
+    said: Instant,
+}
 
 impl Spinner {
     /// Starts; `text` says what is going on.
     pub(crate) fn new(ui: &Ui, text: &str) -> Self {
+        let said = Instant::now();
         if ui.quiet || !ui.terminal {
             ui.note(text);
-            return Self(None);
+            return Self { bar: None, quiet: ui.quiet, said };
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.set_message(text.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
-        Self(Some(bar))
+        Self { bar: Some(bar), quiet: false, said }
+    }
+
+    /// Says how far it is; without a terminal every few seconds.
+    pub(crate) fn update(&mut self, text: String) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text),
+            None => {
+                if !self.quiet && self.said.elapsed() >= PLAIN_PERIOD {
+                    self.said = Instant::now();
+                    complain(&text);
+                }
+            }
+        }
     }
 }
 
 impl Drop for Spinner {
     fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }

@@ -1,6 +1,8 @@
 //! Convolutions on lavapipe: which results an invocation keeps in registers (`lib/conv_strip*.wgsl`).
 
-use kiln_kernel::ConvShape;
+use std::iter;
+
+use kiln_kernel::{ConvShape, Kernel};
 
 use super::{MAX_ITERATIONS, Product, piece};
 use crate::assemble::{Choice, Part, part};
@@ -17,19 +19,23 @@ fn row_part(unpool: bool) -> Part {
 const MAX_KERNEL_W: u32 = 16;
 const MAX_SPAN: u32 = 96;
 
-/// The forward convolution; `None` where kernel rows are too long for strips.
-pub(super) fn forward(shape: &ConvShape, product: &Product, lanes: u32) -> Option<Choice> {
-    strip(&Source::forward(shape), false, product, lanes)
-}
-
-/// The gradient with respect to the input; `None` also where it is no convolution of dy.
-pub(super) fn backward_input(
-    shape: &ConvShape,
-    unpool: bool,
-    product: &Product,
-    lanes: u32,
-) -> Option<Choice> {
-    strip(&Source::backward(shape)?, unpool, product, lanes)
+/// The strips of a product, that which runs unless another is chosen first; none where kernel rows are too
+/// long for them, or where a gradient is no convolution of dy.
+pub(super) fn strips(kernel: &Kernel, product: &Product, lanes: u32) -> Vec<Choice> {
+    match kernel {
+        Kernel::Conv2d(k) => several(&Source::forward(&k.shape), false, product, lanes),
+        Kernel::Conv2dBackwardInput(k) => match Source::backward(&k.shape) {
+            Some(source) => several(&source, k.unpool, product, lanes),
+            None => Vec::new(),
+        },
+        Kernel::Conv2dBackwardWeight(k) => {
+            let sizes = [(6, 16, 3), (6, 8, 3), (6, 16, 1), (4, 16, 3), (10, 8, 2)];
+            let all = sizes.map(|most| weight_strip(&k.shape, k.unpool, product, lanes, most));
+            // without the first there is none: rows are too long then
+            if all[0].is_some() { all.into_iter().flatten().collect() } else { Vec::new() }
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The convolution that the strip variant computes: the forward one, or the one that is its gradient.
@@ -113,9 +119,8 @@ fn most_results(s: &Source) -> u32 {
     (192 / s.shape.kernel_w).clamp(1, 14)
 }
 
-/// Rows and columns of a strip.
-fn strip_size(s: &Source) -> (u32, u32) {
-    let most = most_results(s);
+/// Rows and columns of a strip of at most `most` results.
+fn strip_size(s: &Source, most: u32) -> (u32, u32) {
     let strip_w = piece(s.result_w, most);
     (piece(s.result_h, most / strip_w), strip_w)
 }
@@ -129,15 +134,42 @@ fn window_size(s: &Source, lanes: u32) -> (u32, u32) {
         let loads = 2 * span(strip_w, s.stride_w, &s.shape) + (outputs * s.shape.kernel_w).div_ceil(lanes);
         u64::from(tiles) * u64::from(3 * multiplications + 70 * loads)
     };
-    let widest = s.result_w.min(most_results(s) / 2).max(2);
-    (2, (2..=widest).step_by(2).min_by_key(|&strip_w| cost(strip_w)).unwrap_or(2))
+    (2, (2..=widest(s)).step_by(2).min_by_key(|&strip_w| cost(strip_w)).unwrap_or(2))
 }
 
-/// Strips of results in registers; `None` where kernel rows are too long for it.
-fn strip(s: &Source, unpool: bool, product: &Product, lanes: u32) -> Option<Choice> {
+/// Most columns of a strip of windows.
+fn widest(s: &Source) -> u32 {
+    s.result_w.min(most_results(s) / 2).max(2)
+}
+
+/// Strips of several sizes, the usual one first; none where kernel rows are too long for that.
+fn several(s: &Source, unpool: bool, product: &Product, lanes: u32) -> Vec<Choice> {
+    let most = most_results(s);
+    let sizes: Vec<(u32, u32)> = if product.window == 1 {
+        [most, most / 2, 2 * most / 3].map(|most| strip_size(s, most.max(1))).to_vec()
+    } else {
+        iter::once(window_size(s, lanes)).chain((2..=widest(s)).step_by(2).map(|w| (2, w))).collect()
+    };
+    let outputs_of = |(h, w): (u32, u32)| outputs(s, h * w);
+    let Some(first) = strip(s, unpool, product, lanes, sizes[0], outputs_of(sizes[0])) else {
+        return Vec::new();
+    };
+    // fewer channels, too, where twice as many workgroups may keep more of a device busy
+    let all = sizes.iter().flat_map(|&size| [(size, outputs_of(size)), (size, outputs_of(size).div_ceil(2))]);
+    let others = all.filter_map(|(size, outputs)| strip(s, unpool, product, lanes, size, outputs));
+    iter::once(first).chain(others).collect()
+}
+
+/// A strip of `outputs` channels in registers; `None` where kernel rows are too long for it.
+fn strip(
+    s: &Source,
+    unpool: bool,
+    product: &Product,
+    lanes: u32,
+    (strip_h, strip_w): (u32, u32),
+    outputs: u32,
+) -> Option<Choice> {
     let kernel_w = s.shape.kernel_w;
-    let (strip_h, strip_w) = if product.window == 1 { strip_size(s) } else { window_size(s, lanes) };
-    let outputs = outputs(s, strip_w * strip_h);
     let span = span(strip_w, s.stride_w, &s.shape);
     // An input may lie outside the plane by padding, or under a strip that hangs over the edge.
     let may_leave = s.padded || !s.result_h.is_multiple_of(strip_h) || !s.result_w.is_multiple_of(strip_w);
@@ -178,13 +210,20 @@ fn strip(s: &Source, unpool: bool, product: &Product, lanes: u32) -> Option<Choi
     })
 }
 
-/// Kernel rows of the weight gradient in registers; `None` where they are too long for it.
-pub(super) fn backward_weight(s: &ConvShape, unpool: bool, product: &Product, lanes: u32) -> Option<Choice> {
-    let strip_w = piece(s.out_w, 6);
-    let outputs = piece(product.m, 16);
+/// Kernel rows of the weight gradient in registers, with at most so many columns, channels and kernel rows;
+/// `None` where they are too long for it.
+fn weight_strip(
+    s: &ConvShape,
+    unpool: bool,
+    product: &Product,
+    lanes: u32,
+    (most_columns, most_outputs, most_rows): (u32, u32, u32),
+) -> Option<Choice> {
+    let strip_w = piece(s.out_w, most_columns);
+    let outputs = piece(product.m, most_outputs);
     let pairs = s.in_channels / s.groups * s.kernel_h;
     // Three kernel rows of three taps, or as many multiplications.
-    let most = (900 / (outputs * s.kernel_w * strip_w)).clamp(1, 3);
+    let most = (900 / (outputs * s.kernel_w * strip_w)).clamp(1, most_rows);
     let tap_rows = piece(pairs.div_ceil(lanes), most);
     let span = span(strip_w, s.stride_w, s);
     let inner =

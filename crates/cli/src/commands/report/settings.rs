@@ -36,7 +36,7 @@ const NAMES: [(&str, &str); 19] = [
 ];
 
 /// Keys that are shown elsewhere.
-const ELSEWHERE: [&str; 5] = ["layers", "name", "outputs", "parameters", "result"];
+const ELSEWHERE: [&str; 6] = ["layers", "name", "outputs", "parameters", "result", "tuning"];
 
 pub(super) fn settings(record: &Record) -> Section {
     let mut section = Section::new("settings", "Settings");

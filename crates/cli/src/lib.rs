@@ -6,6 +6,7 @@
 mod arguments;
 mod commands;
 mod curves;
+mod device;
 mod error;
 mod interrupt;
 mod output;

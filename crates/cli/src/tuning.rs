@@ -17,12 +17,16 @@ use crate::{
     output::{Spinner, Ui, duration},
 };
 
-/// Where tuned tiles lie: `tuning` in `KILN_CACHE`, else in `kiln` in the user's cache folder, if there is
-/// one.
-fn folder() -> Option<PathBuf> {
+/// Where what can be made again is kept: `KILN_CACHE`, else `kiln` in the user's cache folder, if there is one.
+pub(crate) fn cache() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name);
     let own = variable("KILN_CACHE").filter(|path| !path.is_empty()).map(PathBuf::from);
-    own.or_else(|| cache_folder(variable)).map(|cache| cache.join("tuning"))
+    own.or_else(|| cache_folder(variable))
+}
+
+/// Where tuned tiles lie.
+fn folder() -> Option<PathBuf> {
+    cache().map(|cache| cache.join("tuning"))
 }
 
 /// What is remembered of a device. That a file is of no use is said.

@@ -142,7 +142,10 @@ impl Info {
 
 /// The features that Kiln asks an adapter for, where it has them.
 pub(crate) fn wanted_features(adapter: &wgpu::Adapter, kind: Kind) -> wgpu::Features {
-    let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
+    let mut wanted = wgpu::Features::SUBGROUP
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::SHADER_F16
+        | wgpu::Features::PIPELINE_CACHE;
     if matches!(kind, Kind::Integrated | Kind::Software) {
         // On a card with memory of its own, buffers that the host can see are many times slower.
         wanted |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;

@@ -1,6 +1,6 @@
 //! [`Device`]: the one handle on hardware that users hold.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use kiln_kernel::{Backend, BackendError, Buffer, DType, Host, HostRef, Kernel, Launch, View};
 use kiln_reference::Cpu;
@@ -10,6 +10,7 @@ use crate::{
     assemble::{Facts, variants},
     backend::{Incidents, WgpuBackend},
     pipeline::{Pipelines, ReplaceShader},
+    pipeline_file::PipelineFile,
     tuning::{Adopted, Tuning, TuningKey, kernel_text},
 };
 
@@ -332,6 +333,36 @@ impl Device {
         }
         adopted.used = gpu.pipelines.chosen().len();
         Ok(adopted)
+    }
+
+    /// Takes compiled pipelines from a file in a folder from now on, and has [`Device::save_pipelines`] write them there. Only
+    /// Vulkan has such a cache; elsewhere, and on the CPU, nothing happens. Many drivers keep one of their own as well.
+    /// A file that is damaged or of another device, driver or version is ignored; the result says so.
+    pub fn remember_pipelines(&self, folder: &Path) -> Option<String> {
+        let gpu = self.gpu.as_ref()?;
+        if !gpu.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return None;
+        }
+        let key = format!("{:?}", self.tuning()?.key());
+        let mut ignored = None;
+        gpu.pipelines.file.get_or_init(|| {
+            let (file, why) = PipelineFile::open(&gpu.device, folder, key);
+            ignored = why;
+            file
+        });
+        ignored
+    }
+
+    /// Writes the pipelines that were compiled so far to the file of [`Device::remember_pipelines`], if there is one and they
+    /// are not in it yet.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn save_pipelines(&self) -> std::io::Result<()> {
+        match self.gpu.as_ref().and_then(|gpu| gpu.pipelines.file.get()) {
+            Some(file) => file.save(),
+            None => Ok(()),
+        }
     }
 
     /// What this device's tuning is remembered under, with nothing in it so far; `None` on the CPU, where

@@ -6,6 +6,7 @@
 mod adapters;
 pub mod assemble;
 mod backend;
+mod cache_file;
 mod check;
 mod choose;
 mod custom;
@@ -15,6 +16,7 @@ mod gemm;
 mod memory;
 mod pair;
 mod pipeline;
+mod pipeline_file;
 mod probe;
 mod profile;
 mod trusted;

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, atomic::Ordering::Relaxed},
 };
 
 use kiln_kernel::{Access, BackendError, Kernel};
@@ -12,6 +12,7 @@ use crate::{
     assemble::{Assembled, Dispatch, Dispatches, Facts, dispatches, dispatches_as},
     custom,
     memory::{Tally, one_line, scoped, translate},
+    pipeline_file::PipelineFile,
     trusted,
 };
 
@@ -48,11 +49,20 @@ pub(crate) struct Pipelines {
     compiled: RwLock<HashMap<Kernel, Compiled>>,
     /// Variants that were chosen instead of the usual ones.
     chosen: RwLock<HashMap<Kernel, String>>,
+    /// What was compiled in earlier processes, where that is kept.
+    pub(crate) file: OnceLock<PipelineFile>,
 }
 
 impl Pipelines {
     pub(crate) fn new(facts: Facts, checked: bool, replace: Option<ReplaceShader>) -> Self {
-        Self { facts, checked, replace, compiled: RwLock::default(), chosen: RwLock::default() }
+        Self {
+            facts,
+            checked,
+            replace,
+            compiled: RwLock::default(),
+            chosen: RwLock::default(),
+            file: OnceLock::new(),
+        }
     }
 
     /// What is dispatched for a kernel: in the variant that was chosen for it, else in the usual one.
@@ -194,7 +204,7 @@ impl Pipelines {
                     zero_initialize_workgroup_memory: foreign,
                     ..Default::default()
                 },
-                cache: None,
+                cache: self.file.get().map(|file| &file.cache),
             });
             Pipeline {
                 pipeline,

@@ -2,14 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Read, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 use kiln_kernel::Kernel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::cache_file::{read_bounded, write_whole};
 
 /// Largest file that is read or written.
 const MAX_BYTES: u64 = 4 << 20;
@@ -121,7 +122,7 @@ impl Tuning {
     /// or not to be read is no error: it is ignored, and why is said.
     pub fn read(&self, folder: &Path) -> Remembered {
         let path = self.path(folder);
-        let bytes = match read_bounded(&path) {
+        let bytes = match read_bounded(&path, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Remembered::Nothing,
             Err(error) => return Remembered::Ignored(format!("cannot be read: {error}")),
@@ -161,41 +162,15 @@ impl Tuning {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(io::Error::other(format!("would be larger than {MAX_BYTES} bytes; delete it")));
         }
-        fs::create_dir_all(folder)?;
-        let temporary = path.with_extension(format!("json.{}.tmp", std::process::id()));
-        let write = || -> io::Result<()> {
-            let mut file = fs::File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            // a new name must outlast a loss of power too
-            if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
-        };
-        if let Err(error) = write() {
-            // the first error is the one to tell
-            let _ = fs::remove_file(&temporary);
-            return Err(error);
-        }
+        write_whole(folder, &path, &bytes)?;
         Ok(path)
     }
 }
 
-/// A regular file of at most [`MAX_BYTES`], also if it grows meanwhile.
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let about = fs::metadata(path)?;
-    if !about.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("it has more than {MAX_BYTES} bytes")));
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn tuning(driver: &str) -> Tuning {

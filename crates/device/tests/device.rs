@@ -212,6 +212,37 @@ fn the_steady_state_allocates_and_compiles_nothing() {
 }
 
 #[test]
+fn pipelines_are_kept_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let compiled = || {
+        let device = open(DeviceOptions::default())?;
+        let ignored = device.remember_pipelines(folder.path());
+        let (x, y) = (device.upload_f32(&[3.0; 100]).unwrap(), device.upload_f32(&[0.0; 100]).unwrap());
+        let z = device.upload_f32(&[1.0; 100]).unwrap();
+        device.run_kernel(&multiply_add(100, 0.5), &[&x, &y, &z]).unwrap();
+        assert_eq!(device.read(&y).unwrap(), Host::F32(vec![2.5; 100]));
+        device.save_pipelines().unwrap();
+        Some((ignored, device.info().features.clone()))
+    };
+    let Some((ignored, _)) = compiled() else { return };
+    assert_eq!(ignored, None);
+    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().path()).collect();
+    let [file] = &files[..] else {
+        println!("skipped: the interface has no cache of pipelines");
+        return;
+    };
+    let bytes = std::fs::read(file).unwrap();
+    assert_eq!(compiled().unwrap().0, None, "the file is taken");
+    assert_eq!(std::fs::read(file).unwrap(), bytes, "nothing new was compiled");
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(file, &damaged).unwrap();
+    let why = compiled().unwrap().0.unwrap();
+    assert!(why.contains("pipelines-") && why.contains("damaged"), "{why}");
+    assert_eq!(compiled().unwrap().0, None, "it was written anew");
+}
+
+#[test]
 fn runs_that_take_long_are_submitted_in_pieces() {
     let run = |longest_submission: Duration| {
         let device = open(DeviceOptions { longest_submission, ..DeviceOptions::default() })?;

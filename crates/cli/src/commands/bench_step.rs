@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
-use kiln_device::{Device, DeviceOptions};
+use kiln_device::DeviceOptions;
 use kiln_nn::{BenchReport, Profile, STEPS_TOGETHER, bench_step, profile_step, write_atomically};
 use serde::Serialize;
 use serde_json::json;
@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::{
     Failure,
     arguments::BenchStep,
+    device,
     output::{Align, Spinner, Table, Ui, bytes, count, duration},
     tuning::{adopt, tune_first},
 };
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
     }
     let defaults = DeviceOptions::default();
     let options = DeviceOptions { checked: args.checked || defaults.checked, ..defaults };
-    let device = Device::open_with(&args.device.device, options)?;
+    let device = device::open(&args.device.device, options, ui)?;
     let batch_size = args.batch_size.map_or(recipe.batch_size, |n| n as usize);
     let tuned = match args.tune.tune {
         // nobody looks at a flag once steps are timed: Ctrl-C ends it all
@@ -43,6 +44,7 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
         let _spinner =
             Spinner::new(ui, &format!("timing {} steps of {} on {device}", args.steps, recipe.name));
         let report = bench_step(&recipe, &device, batch_size, args.steps as usize)?;
+        device::keep_pipelines(&device, ui);
         let wanted = args.profile || args.trace.is_some();
         let profile = wanted.then(|| profile_step(&recipe, &device, batch_size, args.steps as usize));
         (report, profile.transpose()?)

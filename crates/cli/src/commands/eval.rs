@@ -1,7 +1,7 @@
 //! `kiln eval MODEL`
 
 use kiln_data::Targets;
-use kiln_device::Device;
+use kiln_device::DeviceOptions;
 use kiln_nn::metrics::{ClassScores, Classification, Metric};
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use super::model::Model;
 use crate::{
     Failure,
     arguments::Eval,
+    device,
     output::{Align, Spinner, Table, Ui, count, percent},
 };
 
@@ -45,7 +46,7 @@ impl From<Classification> for Scores {
 
 pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
     let model = Model::open(&args.model, args.recipe.as_deref())?;
-    let device = Device::open(&args.device.device)?;
+    let device = device::open(&args.device.device, DeviceOptions::default(), ui)?;
     let trainer = model.trainer(&device)?;
     let data = model.dataset(&args.data, ui)?;
     ui.note(&format!(
@@ -59,6 +60,7 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
         let classes = matches!(data.test.targets(), Targets::Classes { .. });
         let metrics: &[Metric] = if classes { &[Metric::Accuracy, Metric::RocAuc] } else { &[] };
         let scored = trainer.evaluate_with(&data.test, metrics)?;
+        device::keep_pipelines(&device, ui);
         let test_loss = scored.scores.loss;
         if !test_loss.is_finite() {
             return Err(Failure::Message(format!(

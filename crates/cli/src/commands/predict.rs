@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kiln_data::{DataError, Features, ImageForm, Split, Targets, read_image};
-use kiln_device::Device;
+use kiln_device::DeviceOptions;
 use kiln_nn::{Loss, NnError, Trainer};
 use kiln_plot::{Bar, Cell, Grid, Tone};
 use serde::Serialize;
@@ -12,6 +12,7 @@ use super::model::Model;
 use crate::{
     Failure,
     arguments::Predict,
+    device,
     output::{Align, Table, Ui, percent},
     pictures::{file_beside, row_picture, write},
 };
@@ -57,7 +58,7 @@ struct Asked {
 
 pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
     let model = Model::open(&args.model, args.recipe.as_deref())?;
-    let device = Device::open(&args.device.device)?;
+    let device = device::open(&args.device.device, DeviceOptions::default(), ui)?;
     let trainer = model.trainer(&device)?;
     let input = trainer.model().input_shape();
     let &[channels @ (1 | 3), height, width] = input.dims() else {
@@ -86,6 +87,7 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
         }
     };
     let probabilities: Vec<f32> = trainer.predict_split(&asked.rows)?.into_iter().collect();
+    device::keep_pipelines(&device, ui);
     if probabilities.iter().any(|p| !p.is_finite()) {
         return Err(Failure::Message(format!(
             "{}: the network's results are not numbers: its parameters or preprocessing are too large or no \

@@ -6,11 +6,13 @@ use std::{
 };
 
 use kiln_data::{DataDir, Dataset};
-use kiln_device::Device;
+use kiln_device::{Device, DeviceOptions};
 use kiln_nn::{
     Callback, Checkpoint, Checkpoints, EpochReport, Fit, Flow, History, Loss, ModelFile, NnError, Optimizer,
     Recipe, Schedule, Scores, StepReport, Stopped, Trainer, Transferred,
-    callbacks::{CsvLogger, EarlyStopping, JsonLines, ModelCheckpoint, TensorBoard, TerminateOnNan},
+    callbacks::{
+        CsvLogger, EarlyStopping, JsonLines, ModelCheckpoint, Prepared, TensorBoard, TerminateOnNan,
+    },
 };
 use serde::Serialize;
 
@@ -18,7 +20,7 @@ use super::data_fetch::on_first_use;
 use crate::{
     Failure,
     arguments::{LogFormat, Train},
-    curves, interrupt,
+    curves, device, interrupt,
     output::{
         Dashboard, Show, Spinner, Ui, count,
         course::{Look, table_and_chart},
@@ -155,7 +157,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         tuning: None,
         recipe,
     };
-    let device = Device::open(&asked.asked_device)?;
+    let device = device::open(&asked.asked_device, DeviceOptions::default(), ui)?;
     let data = dataset(&mut asked, args, &args.data.dir(), ui)?;
     for pattern in &args.freeze {
         asked.recipe.freeze(pattern)?;
@@ -173,10 +175,11 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
     let folder = RunFolder::reopen(path)?;
     let mut recorded = Recorded::read(path)?;
     let asked = &mut recorded.asked;
-    let device = Device::open(match args.device.device.as_str() {
+    let wanted = match args.device.device.as_str() {
         "auto" => &asked.asked_device,
         other => other,
-    })?;
+    };
+    let device = device::open(wanted, DeviceOptions::default(), ui)?;
     let dir = match (&args.data.data, &asked.data_dir) {
         (None, Some(recorded)) => DataDir::new(recorded),
         _ => args.data.dir(),
@@ -326,16 +329,24 @@ fn seconds_before(job: &Job) -> f64 {
     done.iter().map(|epoch| epoch.seconds).sum()
 }
 
-/// Notes that there is something to keep.
-struct Begun(bool);
+/// Notes that there is something to keep, of the run and for others.
+struct Begun {
+    has_begun: bool,
+    ui: Ui,
+}
 
 impl Callback for Begun {
     fn each_step(&self) -> bool {
         false
     }
 
+    fn on_fit_begin(&mut self, trainer: &mut Trainer, _: &Prepared) -> Result<(), NnError> {
+        device::keep_pipelines(trainer.device(), &self.ui);
+        Ok(())
+    }
+
     fn on_progress(&mut self, _: &mut Trainer, _: &StepReport) -> Result<Flow, NnError> {
-        self.0 = true;
+        self.has_begun = true;
         Ok(Flow::Continue)
     }
 }
@@ -345,7 +356,7 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
     let Job { asked, device, data, trainer, folder, .. } = job;
     let recipe = &asked.recipe;
     let held_out = recipe.validation_split > 0.0;
-    let mut begun = Begun(false);
+    let mut begun = Begun { has_begun: false, ui: *ui };
     let title = format!("{} on {}", recipe.name, data.name);
     // where the terminal cannot hold it, a bar and lines do
     let dashboard = if watch { Dashboard::new(ui, &title, device) } else { None };
@@ -391,7 +402,7 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
             ..Fit::default()
         },
     );
-    if begun.0 {
+    if begun.has_begun {
         folder.keep();
     }
     drop(show);

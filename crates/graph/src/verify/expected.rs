@@ -27,7 +27,7 @@ pub struct Expected {
 impl Expected {
     /// Of a kernel by itself, over arguments of its own. `inputs` are what is read, by binding, and none for
     /// what is only written; numbers are rounded to `f32`. It is run once on `reference` (the CPU in `f64`),
-    /// and a few times more to learn how large errors may be, as [`check_launches`] says.
+    /// and a few times more to learn how large errors may be, as [`super::check_launches`] says.
     ///
     /// # Errors
     /// If there are not as many inputs as bindings, or the backend fails.

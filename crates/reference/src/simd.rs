@@ -47,10 +47,26 @@ pub trait Vectors: Copy {
     fn minus<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// a b
     fn times<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `then` where a > b, elsewhere `other`.
+    fn if_greater<S: Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        then: Self::Vector<S>,
+        other: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+    /// `then` where a = b, elsewhere `other`.
+    fn if_equal<S: Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        then: Self::Vector<S>,
+        other: Self::Vector<S>,
+    ) -> Self::Vector<S>;
 }
 
 macro_rules! vectors {
-    ($t:ty, $vector:ident, $lanes:ident, $splat:ident, $as:ident, $as_mut:ident, $add:ident, $sub:ident, $mul:ident) => {
+    ($t:ty, $vector:ident, $lanes:ident, $splat:ident, $as:ident, $as_mut:ident, $add:ident, $sub:ident, $mul:ident, $greater:ident, $equal:ident, $select:ident) => {
         // Each is compiled with the vectors of its caller only where it becomes part of it.
         impl Vectors for $t {
             type Vector<S: Simd> = S::$vector;
@@ -83,9 +99,55 @@ macro_rules! vectors {
             fn times<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S> {
                 simd.$mul(a, b)
             }
+            #[inline(always)]
+            fn if_greater<S: Simd>(
+                simd: S,
+                a: Self::Vector<S>,
+                b: Self::Vector<S>,
+                then: Self::Vector<S>,
+                other: Self::Vector<S>,
+            ) -> Self::Vector<S> {
+                simd.$select(simd.$greater(a, b), then, other)
+            }
+            #[inline(always)]
+            fn if_equal<S: Simd>(
+                simd: S,
+                a: Self::Vector<S>,
+                b: Self::Vector<S>,
+                then: Self::Vector<S>,
+                other: Self::Vector<S>,
+            ) -> Self::Vector<S> {
+                simd.$select(simd.$equal(a, b), then, other)
+            }
         }
     };
 }
 
-vectors!(f32, f32s, F32_LANES, splat_f32s, as_simd_f32s, as_mut_simd_f32s, add_f32s, sub_f32s, mul_f32s);
-vectors!(f64, f64s, F64_LANES, splat_f64s, as_simd_f64s, as_mut_simd_f64s, add_f64s, sub_f64s, mul_f64s);
+vectors!(
+    f32,
+    f32s,
+    F32_LANES,
+    splat_f32s,
+    as_simd_f32s,
+    as_mut_simd_f32s,
+    add_f32s,
+    sub_f32s,
+    mul_f32s,
+    greater_than_f32s,
+    equal_f32s,
+    select_f32s
+);
+vectors!(
+    f64,
+    f64s,
+    F64_LANES,
+    splat_f64s,
+    as_simd_f64s,
+    as_mut_simd_f64s,
+    add_f64s,
+    sub_f64s,
+    mul_f64s,
+    greater_than_f64s,
+    equal_f64s,
+    select_f64s
+);

@@ -41,7 +41,13 @@ pub(crate) fn is_possible(s: &ConvShape) -> bool {
     (s.kernel_h, s.kernel_w) == (3, 3) && each == [1; 5] && channels.iter().all(|c| c.is_multiple_of(LANES))
 }
 
-/// Whether a convolution, or its gradient, is to be done by these tiles of its results.
+/// Whether a convolution, or its gradient, is to be done by these tiles of its results: where that takes at most two
+/// thirds of the multiplications, and there are images enough for several threads.
+///
+/// Times as fast as the product of patches, on two cores with AVX-512 (results, gradient by the input, by the weight):
+/// 16 to 16 channels on 28 x 28, padded, 1.8, 3.1 and 1.8; 32 to 64 on 24 x 24, pooled, 1.8, 1.4 and 1.7; 64 to 64 on
+/// 14 x 14, padded, 2.6, 2.8 and 2.1; 128 to 128 on 7 x 7, padded, 3.1, 3.0 and 2.7. The gradient of 13 x 13 inputs by
+/// 10 x 10 results, with 1.6 times fewer multiplications, 1.2.
 pub(crate) fn pays(s: &ConvShape, tiles: &Tiles) -> bool {
     // Multiplications for a channel and an output channel.
     let plain = 9 * (s.out_h * s.out_w) as usize;

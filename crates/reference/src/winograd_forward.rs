@@ -102,14 +102,13 @@ pub(crate) fn load_gradient<T: Real>(
     lanes: &mut [T],
 ) {
     let channels = planes.len();
+    let plane = |c: usize| dy.plane(planes.start + c);
+    if dy.is_pooled() {
+        return tiles.load_pooled(rows, plane, lanes, channels);
+    }
     for c in (0..channels).step_by(4) {
-        let four: [_; 4] = std::array::from_fn(|i| dy.plane(planes.start + c + i));
-        let values = four.map(|(values, _)| values);
-        if dy.is_pooled() {
-            tiles.load_pooled(rows, values, four.map(|(_, places)| places), lanes, channels, c);
-        } else {
-            tiles.load(rows, values, lanes, channels, c);
-        }
+        let planes = std::array::from_fn(|i| plane(c + i).0);
+        tiles.load(rows, planes, lanes, channels, c);
     }
 }
 
@@ -133,9 +132,6 @@ fn store_pooled<T: Real>(
 ) {
     let (plane, rows) = (image.len() / channels, tiles.result_rows(rows));
     let (at, len) = (rows.start * tiles.out_w / 4, rows.len() * tiles.out_w / 4);
-    for c in (0..channels).step_by(4) {
-        let (image, places) =
-            (&mut image[c * plane + at..], places.get_mut(c * plane + at..).unwrap_or_default());
-        pool_lanes(&lanes[c..], channels, tiles.out_w, image, places, [plane, len]);
-    }
+    let places = places.get_mut(at..).unwrap_or_default();
+    pool_lanes(lanes, channels, tiles.out_w, &mut image[at..], places, [plane, len]);
 }

@@ -1,41 +1,16 @@
-//! Pooling in windows of 2 x 2 and the way back, between planes and lanes: four channels at a time.
+//! Pooling in windows of 2 x 2 and the way back, in lanes.
 
 use std::ops::Range;
 
-use crate::{real::Real, winograd::Tiles};
+use pulp::{Arch, Simd, WithSimd};
 
-/// Four channels of a pixel, or four pixels of a channel.
-type Four<T> = [T; 4];
+use crate::{
+    real::{Real, with_scratch},
+    winograd::{Tiles, from_lanes, to_lanes},
+};
 
-fn four<T: Copy + Default>(from: &[T]) -> Four<T> {
-    match from.first_chunk() {
-        Some(four) => *four,
-        None => std::array::from_fn(|i| from.get(i).copied().unwrap_or_default()),
-    }
-}
-
-#[inline(always)]
-fn turned<T: Copy>(x: [Four<T>; 4]) -> [Four<T>; 4] {
-    std::array::from_fn(|i| std::array::from_fn(|k| x[k][i]))
-}
-
-/// The largest of four and which it is: two rounds, each won by the first unless the second is larger.
-#[inline(always)]
-fn largest<T: Real>([a, b, c, d]: [Four<T>; 4]) -> (Four<T>, Four<u32>) {
-    let (mut values, mut places) = ([T::ZERO; 4], [0; 4]);
-    for k in 0..4 {
-        let (right, low_right) = (u32::from(b[k] > a[k]), u32::from(d[k] > c[k]));
-        let top = if b[k] > a[k] { b[k] } else { a[k] };
-        let bottom = if d[k] > c[k] { d[k] } else { c[k] };
-        let low = u32::from(bottom > top);
-        values[k] = if bottom > top { bottom } else { top };
-        places[k] = (low << 1) | (low & low_right) | ((low ^ 1) & right);
-    }
-    (values, places)
-}
-
-/// The largest of each window of four channels, rows of `width` pixels, to planes that begin `stride` apart, and, unless
-/// `places` is empty, which of its window's four it is.
+/// The largest of each window of lanes, rows of `width` pixels, to planes that begin `stride` apart and `len` results of
+/// them; and, unless `places` is empty, which of its window's four it is.
 pub(crate) fn pool_lanes<T: Real>(
     lanes: &[T],
     channels: usize,
@@ -44,59 +19,126 @@ pub(crate) fn pool_lanes<T: Real>(
     places: &mut [u32],
     [stride, len]: [usize; 2],
 ) {
-    let (mut corner, mut column) = (0, 0);
-    for at in (0..len).step_by(4) {
-        let count = (len - at).min(4);
-        let (mut values, mut found) = ([[T::ZERO; 4]; 4], [[0; 4]; 4]);
-        for i in 0..count {
-            let window = [0, 1, width, width + 1].map(|pixel| four(&lanes[(corner + pixel) * channels..]));
-            (values[i], found[i]) = largest(window);
-            (corner, column) = (corner + 2, column + 2);
-            if column == width {
-                (corner, column) = (corner + width, 0);
+    with_scratch(2 * len * channels + 4 * len, |scratch| {
+        let (values, scratch) = scratch.split_at_mut(len * channels);
+        let (found, four) = scratch.split_at_mut(len * channels);
+        Arch::new().dispatch(Pool { lanes, channels, width, values, places: found });
+        for c in (0..channels).step_by(4) {
+            from_lanes(&values[c..], channels, &mut planes[c * stride..], stride, len);
+            if places.is_empty() {
+                continue;
+            }
+            from_lanes(&found[c..], channels, four, len, len);
+            for (c, found) in (c..).zip(four.chunks_exact(len)) {
+                for (place, &found) in places[c * stride..].iter_mut().zip(found) {
+                    *place = whole(found);
+                }
             }
         }
-        for (k, values) in turned(values).iter().enumerate() {
-            planes[k * stride + at..][..count].copy_from_slice(&values[..count]);
-        }
-        if !places.is_empty() {
-            for (k, found) in turned(found).iter().enumerate() {
-                places[k * stride + at..][..count].copy_from_slice(&found[..count]);
+    });
+}
+
+/// 0, 1, 2 or 3 as a whole number.
+fn whole<T: Real>(place: T) -> u32 {
+    u32::from(place > T::ZERO) + u32::from(place > T::ONE) + u32::from(place > T::ONE + T::ONE)
+}
+
+/// Windows in lanes to results in lanes.
+struct Pool<'a, T> {
+    lanes: &'a [T],
+    channels: usize,
+    width: usize,
+    values: &'a mut [T],
+    places: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Pool<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { lanes, channels, width, values, places } = self;
+        let [zero, one, two] = [0.0, 1.0, 2.0].map(|v| T::splat(simd, v));
+        for i in 0..values.len() / channels {
+            let corner = (i / (width / 2) * 2 * width + i % (width / 2) * 2) * channels;
+            for c in (0..channels).step_by(T::width::<S>()) {
+                let at = |pixel: usize| T::load(&lanes[corner + pixel * channels + c..]);
+                let [a, b, low_a, low_b] = [at(0), at(1), at(width), at(width + 1)];
+                // Two rounds, each won by the first unless the second is larger.
+                let top = T::if_greater(simd, b, a, b, a);
+                let bottom = T::if_greater(simd, low_b, low_a, low_b, low_a);
+                let right = T::if_greater(simd, b, a, one, zero);
+                let low_right = T::plus(simd, two, T::if_greater(simd, low_b, low_a, one, zero));
+                T::store(&mut values[i * channels + c..], T::if_greater(simd, bottom, top, bottom, top));
+                T::store(&mut places[i * channels + c..], T::if_greater(simd, bottom, top, low_right, right));
             }
         }
     }
 }
 
 impl Tiles {
-    /// As [`Tiles::load`] from four pooled planes: each number goes to its place among the four of its window, and zeros
-    /// to the others.
-    pub(crate) fn load_pooled<T: Real>(
+    /// As [`Tiles::load`] for all channels from pooled planes, which `plane(c)` gives with their places: each number goes
+    /// to its place among the four of its window, and zeros to the others.
+    pub(crate) fn load_pooled<'a, T: Real>(
         &self,
         rows: &Range<usize>,
-        planes: [&[T]; 4],
-        places: [&[u32]; 4],
+        plane: impl Fn(usize) -> (&'a [T], &'a [u32]),
         lanes: &mut [T],
         channels: usize,
-        first: usize,
     ) {
-        let (source, columns) = (self.source_rows(rows), self.source_columns());
+        let source = self.source_rows(rows);
         let half = self.in_w / 2;
-        for row in source.start / 2..source.end.div_ceil(2) {
-            for column in (0..half).step_by(4) {
-                let at = row * half + column..(row + 1) * half;
-                let values = turned(planes.map(|plane| four(&plane[at.clone()])));
-                let places = turned(places.map(|plane| four(&plane[at.clone()])));
-                for i in 0..(half - column).min(4) {
-                    for place in 0..4 {
-                        let (row, column) = (2 * row + place / 2, 2 * (column + i) + place % 2);
-                        if !source.contains(&row) || !columns.contains(&column) {
-                            continue;
-                        }
-                        let to = &mut lanes[self.pixel(rows, row, column) * channels + first..];
-                        if let Some(to) = to.first_chunk_mut::<4>() {
-                            *to = std::array::from_fn(|k| values[i][k].keep_if(places[i][k] == place as u32));
-                        }
+        let pooled = source.start / 2 * half..source.end.div_ceil(2) * half;
+        let len = pooled.len();
+        with_scratch((2 * channels + 4) * len, |scratch| {
+            let (values, scratch) = scratch.split_at_mut(len * channels);
+            let (places, four) = scratch.split_at_mut(len * channels);
+            for c in (0..channels).step_by(4) {
+                let planes: [_; 4] = std::array::from_fn(|i| plane(c + i));
+                to_lanes(planes.map(|(values, _)| &values[pooled.clone()]), &mut values[c..], channels);
+                for (i, (_, found)) in planes.into_iter().enumerate() {
+                    for (to, &place) in four[i * len..(i + 1) * len].iter_mut().zip(&found[pooled.clone()]) {
+                        *to = T::from_f32(f32::from(place as u16)); // which vectors can do
                     }
+                }
+                let found = std::array::from_fn(|i| &four[i * len..(i + 1) * len]);
+                to_lanes(found, &mut places[c..], channels);
+            }
+            Arch::new().dispatch(Unpool { tiles: self, rows, values, places, lanes, channels });
+        });
+    }
+}
+
+/// Pooled pixels in lanes to those of tiles.
+struct Unpool<'a, T> {
+    tiles: &'a Tiles,
+    rows: &'a Range<usize>,
+    values: &'a [T],
+    places: &'a [T],
+    lanes: &'a mut [T],
+    channels: usize,
+}
+
+impl<T: Real> WithSimd for Unpool<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { tiles, rows, values, places, lanes, channels } = self;
+        let (source, columns) = (tiles.source_rows(rows), tiles.source_columns());
+        let (half, zero) = (tiles.in_w / 2, T::splat(simd, 0.0));
+        for i in 0..values.len() / channels {
+            let (top, left) = ((source.start / 2 + i / half) * 2, i % half * 2);
+            for place in 0..4 {
+                let (row, column) = (top + place / 2, left + place % 2);
+                if !source.contains(&row) || !columns.contains(&column) {
+                    continue;
+                }
+                let (to, own) = (tiles.pixel(rows, row, column) * channels, T::splat(simd, place as f64));
+                for c in (0..channels).step_by(T::width::<S>()) {
+                    let (v, found) =
+                        (T::load(&values[i * channels + c..]), T::load(&places[i * channels + c..]));
+                    T::store(&mut lanes[to + c..], T::if_equal(simd, found, own, v, zero));
                 }
             }
         }

@@ -4,6 +4,7 @@
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use kiln_kernel::{Access, BackendError, Binding, Buffer, ConvShape, Kernel, Launch, Pair, View};
+use smallvec::SmallVec;
 
 use crate::storage::{Data, Storage};
 use crate::{Real, storage::Shared};
@@ -15,6 +16,10 @@ pub(crate) enum Argument<'a, T> {
     Uint(&'a [u32]),
     UintMut(&'a mut [u32]),
 }
+
+/// The arguments of a launch: in place, so that a step allocates nothing, while they are no more than GPUs allow and a few
+/// besides.
+pub(crate) type List<A> = SmallVec<[A; 12]>;
 
 /// A launch whose arguments have been checked, grouped by buffer.
 pub(crate) struct Bound {
@@ -87,13 +92,13 @@ impl Bound {
     /// Locks the buffers and calls `f` with the arguments in binding order.
     pub(crate) fn with_arguments<T: Real, R>(
         &self,
-        f: impl FnOnce(Vec<Argument<'_, T>>) -> Result<R, BackendError>,
+        f: impl FnOnce(List<Argument<'_, T>>) -> Result<R, BackendError>,
     ) -> Result<R, BackendError> {
-        let mut guards: Vec<Guard<'_, T>> = Vec::with_capacity(self.buffers.len());
+        let mut guards: List<Guard<'_, T>> = List::new();
         for bound in &self.buffers {
             guards.push(Guard::lock(bound).ok_or_else(|| self.invalid("a buffer of another backend"))?);
         }
-        let mut arguments: Vec<Option<Argument<'_, T>>> = (0..self.arguments).map(|_| None).collect();
+        let mut arguments: List<Option<Argument<'_, T>>> = (0..self.arguments).map(|_| None).collect();
         for (guard, bound) in guards.iter_mut().zip(&self.buffers) {
             match guard {
                 Guard::Real(data) => {

@@ -9,6 +9,8 @@ use crate::{
     real::{Real, with_scratch},
     tail::BoundTail,
     window::Tap,
+    winograd::{self, Tiles},
+    winograd_forward::conv2d_winograd,
 };
 
 /// `y[n, oc, oh, ow] = tail(Σ_{c, kh, kw} weight[oc, c, kh, kw] · x[n, group(oc) + c, ih, iw])`, or of each 2 x 2 window of
@@ -23,6 +25,9 @@ pub(crate) fn conv2d<T: Real>(
 ) {
     let s = &kernel.shape;
     match (T::FAST, kernel.pool) {
+        (true, pool) if winograd::pays(s, &Tiles::forward(s)) => {
+            conv2d_winograd(s, pool, x, weight, y, places, tail);
+        }
         (true, pool) => conv2d_gemm(s, pool, x, weight, y, places, tail),
         (false, Pooling::None) => conv2d_plain(s, x, weight, y, tail),
         (false, Pooling::Max | Pooling::MaxAndPlaces) => pooled_plain(s, x, weight, y, places, tail),

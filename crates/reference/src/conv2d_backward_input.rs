@@ -8,6 +8,8 @@ use crate::{
     real::{Real, with_scratch},
     tail::BoundTail,
     window::Tap,
+    winograd::{self, Tiles},
+    winograd_forward::backward_input_winograd,
 };
 
 /// `dx[n, ic, ih, iw] = tail(Σ weight[oc, c, kh, kw] · dy[n, oc, oh, ow])` over every output that reads
@@ -21,7 +23,9 @@ pub(crate) fn conv2d_backward_input<T: Real>(
     tail: &BoundTail<'_, T>,
 ) {
     let dy = Gradient::new(&kernel.shape, dy, places);
-    if T::FAST {
+    if T::FAST && winograd::pays(&kernel.shape, &Tiles::backward(&kernel.shape)) {
+        backward_input_winograd(&kernel.shape, &dy, weight, dx, tail);
+    } else if T::FAST {
         backward_input_gemm(&kernel.shape, &dy, weight, dx, tail);
     } else {
         backward_input_plain(&kernel.shape, &dy, weight, dx, tail);

@@ -9,6 +9,8 @@ use crate::{
     parallel::for_blocks,
     patches::Patches,
     real::{Real, with_scratch},
+    winograd::{self, Tiles},
+    winograd_weight::backward_weight_winograd,
 };
 
 /// Part `s` of `dweight[oc, c, kh, kw] = Σ_{n, oh, ow} dy[n, oc, oh, ow] · x[n, group(oc) + c, ih, iw]` and of
@@ -21,7 +23,9 @@ pub(crate) fn conv2d_backward_weight<T: Real>(
     places: Option<&[u32]>,
 ) {
     let dy = Gradient::new(&kernel.shape, dy, places);
-    if T::FAST {
+    if T::FAST && winograd::pays(&kernel.shape, &Tiles::forward(&kernel.shape)) {
+        backward_weight_winograd(kernel, x, &dy, partial);
+    } else if T::FAST {
         backward_weight_gemm(kernel, x, &dy, partial);
     } else {
         backward_weight_plain(kernel, x, &dy, partial);
@@ -29,7 +33,10 @@ pub(crate) fn conv2d_backward_weight<T: Real>(
 }
 
 /// The terms of a part, image by image: (n, range of output positions).
-fn images(terms: Range<usize>, plane: usize) -> impl Iterator<Item = (usize, Range<usize>)> + Clone {
+pub(crate) fn images(
+    terms: Range<usize>,
+    plane: usize,
+) -> impl Iterator<Item = (usize, Range<usize>)> + Clone {
     (terms.start / plane..terms.end.div_ceil(plane)).map(move |n| {
         let first = n * plane;
         (n, terms.start.max(first) - first..terms.end.min(first + plane) - first)
@@ -37,7 +44,7 @@ fn images(terms: Range<usize>, plane: usize) -> impl Iterator<Item = (usize, Ran
 }
 
 /// The terms of part `s`.
-fn part(kernel: &Conv2dBackwardWeight, s: usize) -> Range<usize> {
+pub(crate) fn part(kernel: &Conv2dBackwardWeight, s: usize) -> Range<usize> {
     let shape = &kernel.shape;
     let terms = (shape.batch * shape.out_h * shape.out_w) as usize;
     let chunk = terms.div_ceil(kernel.splits as usize);

@@ -10,7 +10,7 @@ use crate::{
     adam::{adam, amsgrad},
     adamax::adamax,
     advance::advance,
-    arguments::{Argument, Bound},
+    arguments::{Argument, Bound, List},
     augment::{augment_draw, gather_augmented_f32, gather_augmented_u8},
     avg_pool2d::{avg_pool2d, avg_pool2d_backward},
     clip::{clip_norm, clip_value, global_norm, segment_norms, sum_squares},
@@ -46,7 +46,7 @@ use crate::{
 
 /// The arguments that a twin has not taken yet.
 struct Arguments<'a, 'b, T> {
-    rest: std::vec::IntoIter<Argument<'a, T>>,
+    rest: smallvec::IntoIter<[Argument<'a, T>; 12]>,
     bound: &'b Bound,
 }
 
@@ -112,11 +112,11 @@ impl<'a, 'b, T: Real> Arguments<'a, 'b, T> {
     where
         'a: 'b,
     {
-        let mut operands = Vec::with_capacity(tail.operands.len());
+        let mut operands = List::new();
         for _ in &tail.operands {
             operands.push(self.real()?);
         }
-        Ok(BoundTail::new(tail, operands))
+        Ok(BoundTail { tail, operands })
     }
 }
 
@@ -207,7 +207,7 @@ fn call<'a: 'b, 'b, T: Real>(
         Kernel::Pad(k) => pad(k, args.real()?, args.real_mut()?, &args.tail(&k.tail)?),
         Kernel::Concat(k) => {
             let y = args.real_mut()?;
-            let mut sources = Vec::with_capacity(k.widths.len());
+            let mut sources = List::new();
             for _ in &k.widths {
                 sources.push(args.real()?);
             }
@@ -228,7 +228,7 @@ fn call<'a: 'b, 'b, T: Real>(
             moments_finish(k, args.real()?, args.real_mut()?, args.real_mut()?, args.real_mut()?);
         }
         Kernel::MovingAverage(k) => {
-            let mut pairs = Vec::with_capacity(k.pairs.len());
+            let mut pairs = List::new();
             for _ in &k.pairs {
                 pairs.push((args.real_mut()?, args.real()?));
             }
@@ -258,7 +258,7 @@ fn call<'a: 'b, 'b, T: Real>(
         Kernel::Collect(k) => collect(k, args.real()?, args.uint()?, args.real_mut()?),
         Kernel::Accumulate(k) => {
             let totals = args.real_mut()?;
-            let mut sources = Vec::with_capacity(k.sources.len());
+            let mut sources = List::new();
             for _ in &k.sources {
                 sources.push(args.real()?);
             }
@@ -340,10 +340,10 @@ fn call<'a: 'b, 'b, T: Real>(
         }
         Kernel::Pair(pair) => {
             // The second's arguments are taken out from among the pair's; what both read stays for the first.
-            let mut all: Vec<Option<Argument<'a, T>>> = args.rest.by_ref().map(Some).collect();
+            let mut all: List<Option<Argument<'a, T>>> = args.rest.by_ref().map(Some).collect();
             let Some((own, positions)) = &args.bound.pair else { return Err(args.unexpected()) };
             let own = *own;
-            let mut second = Vec::with_capacity(positions.len());
+            let mut second = List::new();
             for &position in positions {
                 second.push(match all.get_mut(position) {
                     Some(Some(Argument::Real(shared))) if position < own => Argument::Real(shared),
@@ -353,7 +353,7 @@ fn call<'a: 'b, 'b, T: Real>(
                 });
             }
             all.truncate(own);
-            let first: Vec<_> = all.into_iter().flatten().collect();
+            let first: List<_> = all.into_iter().flatten().collect();
             let bound = args.bound;
             call(&pair.first, &mut Arguments { rest: first.into_iter(), bound })?;
             call(&pair.second, &mut Arguments { rest: second.into_iter(), bound })?;

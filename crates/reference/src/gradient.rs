@@ -31,6 +31,18 @@ impl<'a, T: Real> Gradient<'a, T> {
         if self.places.is_some() { 2 * (self.shape.out_h * self.shape.out_w) as usize } else { 0 }
     }
 
+    /// Whether there are only the results that pooling took.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.places.is_some()
+    }
+
+    /// A plane as it is in memory, and its places, if it is pooled.
+    pub(crate) fn plane(&self, plane: usize) -> (&'a [T], &'a [u32]) {
+        let len = (self.shape.out_h * self.shape.out_w) as usize / if self.is_pooled() { 4 } else { 1 };
+        let own = plane * len..(plane + 1) * len;
+        (&self.dy[own.clone()], self.places.map_or(&[], |places| &places[own]))
+    }
+
     /// Spreads `positions` of a plane over the columns of patches, with zeros where these mean nothing.
     pub(crate) fn widen(
         &self,

@@ -63,6 +63,13 @@ mod testing;
 mod unary;
 mod update;
 mod window;
+mod winograd;
+mod winograd_forward;
+mod winograd_points;
+mod winograd_pool;
+#[cfg(test)]
+mod winograd_tests;
+mod winograd_weight;
 
 pub use cpu::Cpu;
 pub use real::Real;

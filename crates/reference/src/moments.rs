@@ -1,7 +1,9 @@
 use kiln_kernel::{Layout, Moments, MomentsFinish, MovingAverage};
 use rayon::prelude::*;
 
-use crate::{layout::for_runs, parallel::items_per_block, real::Real, reduce::sum, simd::vectorize};
+use crate::{
+    arguments::List, layout::for_runs, parallel::items_per_block, real::Real, reduce::sum, simd::vectorize,
+};
 
 /// A number of terms, for division.
 fn count<T: Real>(terms: usize) -> T {
@@ -164,7 +166,7 @@ pub(crate) fn moments_finish<T: Real>(
 }
 
 /// `running_q[i] += momentum_q · (value_q[i] - running_q[i])`.
-pub(crate) fn moving_average<T: Real>(kernel: &MovingAverage, pairs: Vec<(&mut [T], &[T])>) {
+pub(crate) fn moving_average<T: Real>(kernel: &MovingAverage, pairs: List<(&mut [T], &[T])>) {
     for ((running, value), (_, momentum)) in pairs.into_iter().zip(&kernel.pairs) {
         let momentum = T::from_f32(momentum.0);
         for (running, &value) in running.iter_mut().zip(value) {

@@ -3,6 +3,7 @@
 use kiln_kernel::{Layout, Step, Tail};
 
 use crate::{
+    arguments::List,
     binary::binary,
     layout::Runs,
     real::Real,
@@ -12,12 +13,13 @@ use crate::{
 /// A tail with its operands' elements.
 pub(crate) struct BoundTail<'a, T> {
     pub(crate) tail: &'a Tail,
-    pub(crate) operands: Vec<&'a [T]>,
+    pub(crate) operands: List<&'a [T]>,
 }
 
 impl<'a, T: Real> BoundTail<'a, T> {
+    #[cfg(test)]
     pub(crate) fn new(tail: &'a Tail, operands: Vec<&'a [T]>) -> Self {
-        Self { tail, operands }
+        Self { tail, operands: operands.into() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

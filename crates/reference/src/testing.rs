@@ -30,27 +30,24 @@ pub(crate) fn assert_close(got: &[f64], want: &[f64], tolerance: f64) {
 
 /// The convolutions of [`CONV_SHAPES`] whose results leave a window, cropped to whole windows, and some with larger planes.
 pub(crate) fn pooled_shapes() -> Vec<ConvShape> {
+    whole_windows(CONV_SHAPES).chain(larger_pooled_shapes()).collect()
+}
+
+/// Shapes whose results leave a window, cropped to whole windows.
+pub(crate) fn whole_windows(shapes: impl IntoIterator<Item = ConvShape>) -> impl Iterator<Item = ConvShape> {
+    let shapes = shapes.into_iter().filter(|s| s.out_h > 1 && s.out_w > 1);
+    shapes.map(|s| ConvShape { out_h: s.out_h / 2 * 2, out_w: s.out_w / 2 * 2, ..s })
+}
+
+fn larger_pooled_shapes() -> impl IntoIterator<Item = ConvShape> {
     let large = ConvShape { in_h: 28, in_w: 28, out_h: 26, out_w: 26, in_channels: 1, ..BASE };
-    let shapes = CONV_SHAPES.into_iter().filter(|s| s.out_h > 1 && s.out_w > 1);
-    let cropped = shapes.map(|s| ConvShape { out_h: s.out_h / 2 * 2, out_w: s.out_w / 2 * 2, ..s });
-    cropped
-        .chain([
-            large,
-            ConvShape { batch: 1, ..large },
-            ConvShape { batch: 9, in_h: 13, in_w: 13, out_h: 10, out_w: 10, ..BASE },
-            ConvShape {
-                batch: 1,
-                in_channels: 1,
-                out_channels: 1,
-                in_h: 4,
-                in_w: 5,
-                out_h: 2,
-                out_w: 2,
-                ..BASE
-            },
-            ConvShape { in_h: 48, in_w: 48, out_h: 48, out_w: 48, pad_top: 1, pad_left: 1, ..BASE },
-        ])
-        .collect()
+    [
+        large,
+        ConvShape { batch: 1, ..large },
+        ConvShape { batch: 9, in_h: 13, in_w: 13, out_h: 10, out_w: 10, ..BASE },
+        ConvShape { batch: 1, in_channels: 1, out_channels: 1, in_h: 4, in_w: 5, out_h: 2, out_w: 2, ..BASE },
+        ConvShape { in_h: 48, in_w: 48, out_h: 48, out_w: 48, pad_top: 1, pad_left: 1, ..BASE },
+    ]
 }
 
 /// Places of the maxima of some planes, and the gradient of pooled results `dy` as max pooling's own gradient spreads it.
@@ -114,3 +111,31 @@ pub(crate) const CONV_SHAPES: [ConvShape; 11] = [
         ..BASE
     },
 ];
+
+/// Convolutions that tiles can do: padded or not, on either side, of odd sizes, of single rows and columns, several images
+/// at once, and images of several chunks.
+pub(crate) fn tiled_shapes() -> Vec<ConvShape> {
+    let base = ConvShape { in_channels: 16, out_channels: 32, ..BASE };
+    vec![
+        base,
+        ConvShape {
+            batch: 3,
+            in_channels: 32,
+            out_channels: 16,
+            in_h: 6,
+            in_w: 6,
+            out_h: 4,
+            out_w: 4,
+            ..base
+        },
+        ConvShape { out_h: 7, out_w: 9, pad_top: 1, pad_left: 1, ..base },
+        ConvShape { out_h: 9, out_w: 11, pad_top: 2, pad_left: 2, ..base },
+        ConvShape { out_h: 6, out_w: 12, pad_left: 5, ..base },
+        ConvShape { out_h: 11, out_w: 6, pad_top: 4, ..base },
+        ConvShape { out_h: 4, out_w: 6, ..base },
+        ConvShape { batch: 13, in_h: 3, in_w: 3, out_h: 1, out_w: 1, ..base },
+        ConvShape { in_h: 3, in_w: 40, out_h: 1, out_w: 38, ..base },
+        ConvShape { batch: 50, in_h: 5, in_w: 6, out_h: 3, out_w: 4, ..base },
+        ConvShape { batch: 1, in_h: 30, in_w: 29, out_h: 30, out_w: 30, pad_top: 1, pad_left: 1, ..base },
+    ]
+}

@@ -1,7 +1,6 @@
 //! How updates walk the arenas: block by block, each with its settings.
 
 use kiln_kernel::{GROUP_BLOCK, GROUP_COLUMNS, HYPER_COLUMNS};
-use rayon::prelude::*;
 
 use crate::{parallel::BLOCK, real::Real, simd::vectorize};
 
@@ -54,17 +53,13 @@ pub(crate) fn update<T: Real, S: Copy, const R: usize, const W: usize>(
     settings: impl Fn(usize) -> Option<S> + Sync,
     step: impl Fn(S, [T; R], [T; W]) -> [T; W] + Sync,
 ) {
-    let count = writes[0].len().div_ceil(BLOCK);
-    let mut parts = writes.map(|w| w.chunks_mut(BLOCK));
-    let parts: Vec<[&mut [T]; W]> =
-        (0..count).map(|_| parts.each_mut().map(|part| part.next().unwrap_or_default())).collect();
-    parts.into_par_iter().enumerate().for_each(|(part, mut writes)| {
+    for_parts(writes, 0, &|start, mut writes| {
         vectorize(|| {
             let len = writes[0].len();
             for first in (0..len).step_by(GROUP_BLOCK) {
-                let Some(settings) = settings((part * BLOCK + first) / GROUP_BLOCK) else { continue };
+                let Some(settings) = settings((start + first) / GROUP_BLOCK) else { continue };
                 let count = GROUP_BLOCK.min(len - first);
-                let reads = reads.map(|r| &r[part * BLOCK + first..][..count]);
+                let reads = reads.map(|r| &r[start + first..][..count]);
                 let mut writes = writes.each_mut().map(|w| &mut w[first..][..count]);
                 for i in 0..count {
                     let results = step(settings, reads.map(|r| r[i]), writes.each_ref().map(|w| w[i]));
@@ -75,4 +70,21 @@ pub(crate) fn update<T: Real, S: Copy, const R: usize, const W: usize>(
             }
         });
     });
+}
+
+/// Calls `f(first, parts)` for each block of [`BLOCK`] elements of the arenas, side by side; they begin at element `start`.
+fn for_parts<T: Real, const W: usize>(
+    arenas: [&mut [T]; W],
+    start: usize,
+    f: &(impl Fn(usize, [&mut [T]; W]) + Sync),
+) {
+    let blocks = arenas.iter().map(|arena| arena.len()).max().unwrap_or_default().div_ceil(BLOCK);
+    if blocks <= 1 {
+        return f(start, arenas);
+    }
+    let at = blocks / 2 * BLOCK;
+    let mut halves = arenas.map(|arena| arena.split_at_mut(at));
+    let left = halves.each_mut().map(|half| std::mem::take(&mut half.0));
+    let right = halves.map(|half| half.1);
+    rayon::join(|| for_parts(left, start, f), || for_parts(right, start + at, f));
 }

@@ -273,7 +273,27 @@ fn the_bits_do_not_depend_on_the_threads() {
     let sum =
         Reduce { op: ReduceOp::Sum, kept: rows, reduced: columns, len: 150_000, splits: 7, tail: tail() };
     let even = ConvShape { out_h: 10, out_w: 10, ..shape };
+    // By tiles.
+    let wide = ConvShape { in_channels: 16, out_channels: 32, ..even };
+    let (wide_x, wide_w, wide_y) = (wide.x_len(), wide.weight_len(), wide.y_len());
     let cases = [
+        (
+            Kernel::Conv2d(Conv2d { shape: wide, pool: Pooling::MaxAndPlaces, tail: tail() }),
+            vec![wide_x, wide_w],
+        ),
+        (
+            Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape: wide, unpool: false, tail: tail() }),
+            vec![wide_y, wide_w],
+        ),
+        (
+            Kernel::Conv2dBackwardWeight(Conv2dBackwardWeight {
+                shape: wide,
+                splits: 3,
+                bias: true,
+                unpool: false,
+            }),
+            vec![wide_x, wide_y],
+        ),
         (Kernel::Conv2d(Conv2d { shape, pool: Pooling::None, tail: tail() }), vec![x, w]),
         (Kernel::Conv2d(Conv2d { shape: even, pool: Pooling::MaxAndPlaces, tail: tail() }), vec![x, w]),
         (Kernel::Conv2dBackwardInput(Conv2dBackwardInput { shape, unpool: false, tail: tail() }), vec![y, w]),

@@ -797,14 +797,16 @@ fn convolutions_with_tails_agree_in_f32() {
         ConvShape { in_h: 5, in_w: 5, out_h: 3, out_w: 3, ..base },
         ConvShape { out_h: 6, out_w: 6, stride_h: 2, stride_w: 2, groups: 2, ..base },
         ConvShape { batch: 1, ..base },
+        // by tiles; few channels, since the tolerance knows nothing of how many terms are added
+        ConvShape { in_channels: 16, out_channels: 16, batch: 6, ..base },
     ];
     for s in shapes {
         let (x, w, dy) = (real(s.x_len(), 1), real(s.weight_len(), 2), real(s.y_len(), 3));
-        let bias = real(10, 4);
+        let bias = real(s.out_channels as usize, 4);
         let plane = (s.out_h * s.out_w) as usize;
-        let per_channel = Layout::new(0, [(s.batch as usize, 0), (10, 1), (plane, 0)]);
+        let per_channel = Layout::new(0, [(s.batch as usize, 0), (s.out_channels as usize, 1), (plane, 0)]);
         let tail = Tail {
-            operands: vec![Operand { layout: per_channel, len: 10 }],
+            operands: vec![Operand { layout: per_channel, len: s.out_channels }],
             steps: vec![
                 Step::Binary { binary: Binary::Add, operand: 0, swapped: false },
                 Step::Unary(Unary::Relu),
@@ -816,8 +818,9 @@ fn convolutions_with_tails_agree_in_f32() {
             Kernel::Conv2d(Conv2d { shape: s, pool: Pooling::None, tail: Tail::default() }),
             &[x.clone(), w.clone()],
         );
-        let want: Vec<f64> =
-            (bare[0].iter().enumerate()).map(|(i, y)| (y + data(&bias)[i / plane % 10]).max(0.0)).collect();
+        let want: Vec<f64> = (bare[0].iter().enumerate())
+            .map(|(i, y)| (y + data(&bias)[i / plane % s.out_channels as usize]).max(0.0))
+            .collect();
         assert_close(&y[0], &want, 1e-14, "conv2d with a tail");
 
         let tail = Tail {
@@ -871,13 +874,16 @@ fn pooled_convolutions_are_compositions() {
         ConvShape { out_h: 12, out_w: 12, pad_top: 1, pad_left: 1, ..base },
         ConvShape { out_h: 6, out_w: 6, stride_h: 2, stride_w: 2, groups: 2, ..base },
         ConvShape { batch: 1, ..base },
+        // by tiles; few channels, since the tolerance knows nothing of how many terms are added
+        ConvShape { in_channels: 16, out_channels: 16, batch: 6, ..base },
     ];
     for s in shapes {
-        let (x, w, bias) = (real(s.x_len(), 1), real(s.weight_len(), 2), real(10, 4));
+        let (x, w, bias) = (real(s.x_len(), 1), real(s.weight_len(), 2), real(s.out_channels as usize, 4));
         let plane = (s.out_h * s.out_w) as usize;
-        let per_channel = Layout::new(0, [(s.batch as usize, 0), (10, 1), (plane / 4, 0)]);
+        let per_channel =
+            Layout::new(0, [(s.batch as usize, 0), (s.out_channels as usize, 1), (plane / 4, 0)]);
         let tail = Tail {
-            operands: vec![Operand { layout: per_channel, len: 10 }],
+            operands: vec![Operand { layout: per_channel, len: s.out_channels }],
             steps: vec![
                 Step::Binary { binary: Binary::Add, operand: 0, swapped: false },
                 Step::Unary(Unary::Relu),

@@ -10,7 +10,9 @@ use devices::devices;
 use kiln::{
     device::{DeviceOptions, ReplaceShader},
     graph::{GraphError, Tensor},
-    nn::{Bundle, LayerExt, Module, NnError, NonFinite, Recording, Verdict, callbacks::TerminateOnNan},
+    nn::{
+        Bundle, Layer, LayerExt, Module, NnError, NonFinite, Recording, Verdict, callbacks::TerminateOnNan,
+    },
     prelude::*,
 };
 
@@ -36,7 +38,7 @@ impl Module for Plant {
 
 /// Layers of several kinds with a plant behind each, of which one is planted.
 fn network(planted: Option<usize>) -> Sequential {
-    let plant = |i: usize| Plant { is_planted: planted == Some(i) }.named(&format!("plant{i}"));
+    let plant = |i: usize| Layer::own(Plant { is_planted: planted == Some(i) }).named(&format!("plant{i}"));
     Sequential::new(Shape::image(1, 28, 28))
         .add(Conv2d::new(3, 3).activation(Tanh).named("conv"))
         .add(plant(0))
@@ -153,7 +155,7 @@ fn what_is_no_number_in_double_precision_is_the_mathematics() {
     let data = Dataset::digits(1, 100, 10).unwrap();
     let model = || {
         let model = Sequential::new(Shape::image(1, 28, 28)).add(Flatten).add(Dense::new(10).named("dense"));
-        model.add(Log.named("log"))
+        model.add(Layer::own(Log).named("log"))
     };
     for device in devices() {
         let mut trainer = Trainer::new(device, model(), Adam::new(0.01), Loss::CrossEntropy).unwrap();
@@ -171,8 +173,13 @@ fn what_is_no_number_in_double_precision_is_the_mathematics() {
 /// A device with one wrong letter: found there, blamed there, and not repeated elsewhere.
 #[test]
 fn a_device_that_is_at_fault_is_named() {
-    let edit = |text: &str| text.replace("fn epilogue(", "fn right(") + BROKEN;
-    const BROKEN: &str = "\nfn epilogue(v: f32, i: u32) -> f32 { return select(right(v, i), bitcast<f32>(0x7fc00000u + i - 3u), i == 3u); }\n";
+    let edit = |text: &str| text.replace("fn epilogue(", "fn sound_epilogue(") + BROKEN;
+    // an argument, so that no compiler finds a constant that is no number
+    const BROKEN: &str = "
+fn epilogue(v: f32, i: u32) -> f32 {
+    return select(sound_epilogue(v, i), bitcast<f32>(0x7fc00000u + i - 3u), i == 3u);
+}
+";
     let replace_shader = Some(ReplaceShader { kernel: "matmul", edit });
     let Some(broken) = devices::open(DeviceOptions { replace_shader, ..DeviceOptions::default() }) else {
         return;

@@ -344,11 +344,29 @@ mod tests {
     }
 
     #[test]
+    fn a_models_weights_are_hashed_without_the_header() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        for (header, want) in [("{}", "\x01\x02"), ("{ }  ", "\x01\x02")] {
+            let bytes =
+                [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), want.as_bytes()].concat();
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(hash_model(&path).unwrap(), (hash_bytes(&bytes), hash_bytes(want.as_bytes())));
+        }
+        // cut short, or with a length that is none
+        for bytes in [&b"abc"[..], &[0xff; 20]] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(hash_model(&path).unwrap(), (hash_bytes(bytes), hash_bytes(b"")));
+        }
+    }
+
+    #[test]
     fn hashes_tell_data_apart() {
         let a = kiln_data::Dataset::linear(1).unwrap();
         let b = kiln_data::Dataset::linear(2).unwrap();
         assert_eq!(hash(&a.train).unwrap(), hash(&a.train.clone()).unwrap());
         assert_ne!(hash(&a.train).unwrap(), hash(&b.train).unwrap());
         assert_eq!(hash(&a.train).unwrap().len(), 64);
+        assert_ne!(hash_targets(&a.train), hash_targets(&b.train));
     }
 }

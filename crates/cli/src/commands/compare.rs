@@ -99,7 +99,8 @@ pub(crate) fn run(args: &Compare, ui: &Ui) -> Result<(), Failure> {
         ui.warn(remark);
     }
     let report = compare(&left, &right);
-    if report.steps == 0 && report.first_departure.is_none() && report.weights == Weights::Unknown {
+    let says_nothing = report.first_departure.is_none() && report.settings.is_empty();
+    if report.steps == 0 && says_nothing && report.weights == Weights::Unknown {
         let empty = if left.lines.is_empty() { &left } else { &right };
         return Err(Failure::Message(format!(
             "{}: no step is logged so far, so that there is nothing to compare",
@@ -149,20 +150,15 @@ impl Side {
         };
         let mut all = BTreeMap::new();
         flatten("", &run, &mut all);
+        all.retain(|name, _| !is_besides(name));
         for (name, value) in all {
             match name.strip_prefix("result.") {
-                _ if is_besides(&name) => {}
-                Some(figure) => {
-                    // what the run was asked for stands above already
-                    if !side.settings.contains_key(figure) {
-                        side.results.insert(figure.into(), value);
-                    }
-                }
-                None => {
-                    side.settings.insert(name, value);
-                }
-            }
+                Some(figure) => side.results.insert(figure.into(), value),
+                None => side.settings.insert(name, value),
+            };
         }
+        // the result repeats some of what the run was asked for
+        side.results.retain(|name, _| !side.settings.contains_key(name));
         let path = folder.join("metrics.jsonl");
         match path.exists() {
             true => side.lines = lines(&path)?,

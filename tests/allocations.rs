@@ -15,7 +15,7 @@ use std::{
 };
 
 use kiln::{
-    device::{Backend, Launch, View},
+    kernel::{Backend, Launch, View},
     graph::Place,
     nn::{Recipe, training_plan},
     reference::{Cpu, Real},

@@ -104,6 +104,100 @@ fn write_digit(path: &Path) {
     image::GrayImage::from_raw(28, 28, pixels.clone()).unwrap().save(path).unwrap();
 }
 
+/// A text's only occurrence replaced in a file.
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn runs_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let train = |out: &str, more: &[&str]| {
+        let arguments =
+            ["train", "digits-cnn", "--device", "cpu", "--limit", "2048", "--epochs", "1", "--quiet"];
+        let output = kiln(here, &[&arguments[..], &["--out", out], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    train("one", &[]);
+    // neither where it lies nor what is written besides matters
+    train("two", &["--log", "csv", "--checkpoint-steps", "10"]);
+    train("seed", &["--seed", "7"]);
+    let run: Value = serde_json::from_slice(&fs::read(here.join("one/run.json")).unwrap()).unwrap();
+    for key in
+        ["seed", "device", "backend", "driver", "kiln", "train_sha256", "test_targets_sha256", "batch_size"]
+    {
+        assert!(!run[key].is_null(), "run.json lacks {key}");
+    }
+    let hash = run["result"]["weights_sha256"].as_str().unwrap();
+    assert_eq!((hash.len(), run["result"]["model_sha256"].as_str().unwrap().len()), (64, 64));
+
+    let output = kiln(here, &["compare", "one", "two"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.starts_with("the same: ") && said.contains(&format!(" steps, weights {hash}")), "{said}");
+    let report = json(here, &["compare", "one", "two", "--json"]);
+    assert_eq!((&report["same"], &report["weights"]), (&Value::from(true), &Value::from("same")));
+    assert_eq!(report["steps"], report["left"]["steps"]);
+
+    let output = kiln(here, &["compare", "one", "seed"]);
+    let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(said.contains("settings that differ") && said.contains("seed  42    7"), "{said}");
+    assert!(said.contains("first difference: step 1 of epoch 1") && said.contains("loss"), "{said}");
+    assert!(said.contains("the weights differ"), "{said}");
+    assert!(error.contains("the runs are not the same: settings that differ: seed; they part at"), "{error}");
+    let output = kiln(here, &["compare", "one", "seed", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["settings"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(report["first_departure"]["step"], 1);
+
+    // a model file that was changed since is noticed
+    let model = here.join("two/model.safetensors");
+    let mut bytes = fs::read(&model).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&model, bytes).unwrap();
+    let output = kiln(here, &["compare", "one", "two"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("model.safetensors") && error.contains("damaged, or changed since"), "{error}");
+
+    fails(here, 1, &["compare", "one", "nowhere"], "nowhere/run.json: not there");
+    edit(&here.join("two/metrics.jsonl"), "\"step\":1,", "\"step\":}1,");
+    fails(here, 1, &["compare", "one", "two"], "metrics.jsonl: line 1 is damaged");
+    fs::write(here.join("two/run.json"), "{").unwrap();
+    fails(here, 1, &["compare", "two", "one"], "two/run.json: damaged");
+}
+
+/// A training that diverges says where, keeps what went in, and the operation can be repeated.
+#[test]
+fn what_is_no_number_is_said_kept_and_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let train =
+        ["train", "digits-cnn", "--device", "cpu", "--limit", "256", "--optimizer", "sgd", "--lr", "1e30"];
+    for (out, more) in [("flag", &["--check-finite"][..]), ("plain", &[])] {
+        let arguments = [&train[..], &["--quiet", "--out", out], more].concat();
+        let line = fails(here, 1, &arguments, "no number");
+        assert!(line.contains("of epoch 1") && line.contains("kiln verify --bundle"), "{line}");
+        let path = line.rsplit("--bundle ").next().unwrap();
+        assert!(here.join(path).is_file() && path.starts_with(out), "{path}");
+        let report = json(here, &["verify", "--bundle", path, "--device", "cpu", "--json"]);
+        let verdict = report["verdict"].as_str().unwrap();
+        assert!(["range", "mathematics", "given"].contains(&verdict), "{report}");
+        let table = kiln(here, &["verify", "--bundle", path, "--device", "cpu"]);
+        assert!(table.status.success());
+        let table = String::from_utf8_lossy(&table.stdout).into_owned();
+        assert!(table.contains("seed 42"), "{table}");
+    }
+    fails(here, 2, &["verify", "xor", "--bundle", "x"], "cannot be used with");
+    fails(here, 1, &["verify", "--bundle", "none.safetensors"], "none.safetensors");
+    fs::write(here.join("bad.safetensors"), b"these are no tensors").unwrap();
+    fails(here, 1, &["verify", "--bundle", "bad.safetensors"], "bad.safetensors: not a bundle");
+}
+
 #[test]
 fn training_reports_every_key() {
     let folder = tempfile::tempdir().unwrap();

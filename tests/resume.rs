@@ -248,7 +248,66 @@ fn what_cannot_be_resumed_is_said() {
     value["result"] = serde_json::Value::Null;
     value["train_sha256"] = "0".into();
     fs::write(&path, value.to_string()).unwrap();
-    fails(&["train", "--resume", "done"], 1, "not those that the run began with");
+    fails(
+        &["train", "--resume", "done"],
+        1,
+        "the training rows of xor are not those that the run began with",
+    );
+}
+
+/// The labels of two rows exchanged, and a bit of the newest checkpoint: each is named.
+#[test]
+fn a_swapped_label_file_and_a_flipped_bit_are_noticed_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let mnist = here.join("data/mnist");
+    fs::create_dir_all(&mnist).unwrap();
+    let idx = |magic: u32, sizes: &[u32], bytes: &[u8]| {
+        let header: Vec<u8> = [&[magic], sizes].concat().iter().flat_map(|w| w.to_be_bytes()).collect();
+        [&header[..], bytes].concat()
+    };
+    let write = |name: &str, bytes: &[u8]| fs::write(mnist.join(name), bytes).unwrap();
+    let pixels: Vec<u8> = (0..64 * 784).map(|i| (i % 251) as u8).collect();
+    let labels: Vec<u8> = (0..64).map(|i| i % 10).collect();
+    for (kind, rows) in [("train", 64), ("t10k", 32)] {
+        let images = idx(0x803, &[rows, 28, 28], &pixels[..rows as usize * 784]);
+        write(&format!("{kind}-images-idx3-ubyte"), &images);
+        write(&format!("{kind}-labels-idx1-ubyte"), &idx(0x801, &[rows], &labels[..rows as usize]));
+    }
+    let train = ["train", "mnist-mlp", "--device", "cpu", "--epochs", "2", "--batch-size", "16"];
+    let more = ["--data", "data", "--out", "run", "--checkpoint-steps", "3", "--quiet"];
+    let (status, said) = finish(kiln(here, &[&train[..], &more].concat()).spawn().unwrap());
+    assert_eq!(status, Some(0), "{said}");
+    // as if it had been killed before its end
+    let path = here.join("run/run.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    value.as_object_mut().unwrap().remove("result");
+    fs::write(&path, value.to_string()).unwrap();
+    let resume = || finish(kiln(here, &["train", "--resume", "run"]).spawn().unwrap());
+
+    for (kind, want) in [("train", "training rows of mnist"), ("t10k", "test rows of mnist")] {
+        let name = format!("{kind}-labels-idx1-ubyte");
+        let whole = fs::read(mnist.join(&name)).unwrap();
+        let mut swapped = whole.clone();
+        swapped.swap(8, 9);
+        write(&name, &swapped);
+        let (status, said) = resume();
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(&format!("the labels or targets of the {want}")), "{said}");
+        write(&name, &whole);
+    }
+
+    let entries = fs::read_dir(here.join("run/checkpoints")).unwrap();
+    let newest = entries.map(|entry| entry.unwrap().path()).max().unwrap();
+    let mut bytes = fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&newest, bytes).unwrap();
+    let (status, said) = resume();
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    assert!(said.contains(name) && said.contains("damaged checkpoint"), "{said}");
+    assert!(said.contains("passed over") || said.contains("every checkpoint is damaged"), "{said}");
+    assert!(matches!(status, Some(0 | 1)), "{said}");
 }
 
 #[test]

@@ -8,11 +8,11 @@ use kiln_kernel::{
     AvgPool2dBackward, Binary, Border, CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d,
     Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Custom,
     CustomFunction, CustomInput, CustomValue, DType, DenseCrossEntropy, Dropout, Elementwise, Embedding,
-    EmbeddingBackward, Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel, Lamb, LambApply,
-    Layout, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish, MovingAverage, Nadam, OneHot,
-    Operand, Pad, PoolShape, Pooling, RandomNormal, RankRows, Real, Reduce, ReduceOp, Rmsprop, SegmentNorms,
-    Sgd, Softmax, SoftmaxBackward, Source, Step, SumPart, SumParts, SumSquares, Tail, Tally, ToIndices,
-    Unary, random::Stream, splits_for,
+    EmbeddingBackward, FirstNonFinite, Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel,
+    Lamb, LambApply, Layout, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments, MomentsFinish,
+    MovingAverage, Nadam, OneHot, Operand, Pad, PoolShape, Pooling, RandomNormal, RankRows, Real, Reduce,
+    ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, Source, Step, SumPart, SumParts,
+    SumSquares, Tail, Tally, ToIndices, Unary, random::Stream, splits_for,
 };
 
 #[path = "fused.rs"]
@@ -613,6 +613,10 @@ fn labelled(add: Add<'_>) {
         let kernel = Collect { rows, width, capacity };
         add(format!("collect {rows}x{width} of {capacity}"), Kernel::Collect(kernel));
     }
+    // at odd lengths something is to be found
+    for len in [1, 2, 255, 256, 16_384, 16_385, 70_001, 1_200_000, 1_300_001] {
+        add(format!("first_non_finite {len}"), Kernel::FirstNonFinite(FirstNonFinite { len }));
+    }
     add("collect 70,000 rows".into(), Kernel::Collect(Collect { rows: 70_000, width: 1, capacity: 69_999 }));
 }
 
@@ -1000,6 +1004,22 @@ fn extremes(kernel: &Kernel, values: &mut [f32]) {
             *to = from;
         }
         values.iter_mut().skip(set.len()).for_each(|v| *v *= 1000.3);
+        return;
+    }
+    if let Kernel::FirstNonFinite(FirstNonFinite { len }) = kernel {
+        let finite = [f32::MAX, f32::MIN, f32::from_bits(1), -0.0];
+        for (to, from) in values.iter_mut().zip(finite) {
+            *to = from;
+        }
+        if len % 2 == 1 {
+            // of each part a NaN behind an infinity, whose sign and payload do not matter; one part is sound
+            let nan = [f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0xffff_ffff)];
+            for (i, part) in values.chunks_mut(16_384).enumerate().filter(|(i, _)| i % 3 != 1) {
+                let last = part.len() - 1;
+                part[last] = nan[i % 4];
+                part[last * 2 / 3] = [f32::INFINITY, f32::NEG_INFINITY][i % 2];
+            }
+        }
         return;
     }
     let Kernel::Elementwise(Elementwise { tail, .. }) = kernel else { return };

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Summary(Summary),
     /// Write a run as one page: settings, curves, scores, mistakes, filters
     Report(Report),
+    /// Say whether two runs are the same, and where they part if not
+    Compare(Compare),
     /// List the built-in recipes
     Recipes(Recipes),
     /// List adapters in the order Kiln would choose them, with limits and features
@@ -93,6 +95,7 @@ impl Command {
             },
             Self::Summary(args) => &args.output,
             Self::Report(args) => &args.output,
+            Self::Compare(args) => &args.output,
             Self::Recipes(args) => &args.output,
             Self::Devices(args) => &args.output,
             Self::Verify(args) => &args.output,
@@ -302,7 +305,7 @@ pub(crate) struct Train {
     /// Write metrics in further formats, beside metrics.jsonl; may be given again
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) log: Vec<LogFormat>,
-    /// Look at every tensor of every step, and stop at the first that is no number: slow
+    /// Look at every tensor of every step, stop at the first that is no number, and keep what it was computed from: slow
     #[arg(long)]
     pub(crate) check_finite: bool,
     #[command(flatten)]
@@ -400,6 +403,21 @@ pub(crate) struct Report {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  kiln compare runs/first runs/second\n\nTimes, dates and paths do not count. Exit status: 0 where nothing else differs, 1 where something does. Runs that are not over are compared as far as they go."
+)]
+pub(crate) struct Compare {
+    /// A run folder, as `kiln train` writes them
+    #[arg(value_name = "RUN")]
+    pub(crate) left: PathBuf,
+    /// Another one
+    #[arg(value_name = "RUN")]
+    pub(crate) right: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kiln recipes")]
 pub(crate) struct Recipes {
     #[command(flatten)]
@@ -414,11 +432,17 @@ pub(crate) struct Devices {
 }
 
 #[derive(Debug, Args)]
-#[command(allow_negative_numbers = true, after_help = "Example:\n  kiln verify mnist-cnn --device gpu")]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Example:\n  kiln verify mnist-cnn --device gpu\n  kiln verify --bundle runs/first/nonfinite/step-31.safetensors --device gpu"
+)]
 pub(crate) struct Verify {
     /// A built-in recipe or a recipe file
     #[arg(value_name = "RECIPE | FILE.toml", default_value = "digits-cnn")]
     pub(crate) recipe: String,
+    /// Repeat the operation whose result was no number, from what `kiln train --check-finite` has kept of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "batch_size", "seed", "data"])]
+    pub(crate) bundle: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: OnDevice,
     #[command(flatten)]

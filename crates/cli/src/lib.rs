@@ -97,6 +97,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
             DataWhat::Show(args) => commands::data_show::run(args, ui),
         },
         Command::Summary(args) => commands::summary::run(args, ui),
+        Command::Compare(args) => commands::compare::run(args, ui),
         Command::Report(args) => commands::report::run(args, ui),
         Command::Recipes(_) => commands::recipes::run(ui),
         Command::Verify(args) => commands::verify::run(args, ui),

@@ -131,12 +131,13 @@ impl Drop for RunFolder {
 }
 
 /// What a run writes beside `run.json`.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "metrics.jsonl",
     "metrics.csv",
     "tensorboard",
     "model.safetensors",
     "checkpoints",
+    "nonfinite",
     "loss.png",
     "accuracy.png",
 ];
@@ -237,6 +238,32 @@ pub(crate) fn hash_bytes(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// SHA-256 of a model file and of its tensors' bytes alone, without the header that describes them.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub(crate) fn hash_model(path: &Path) -> Result<(String, String), Failure> {
+    let bytes = kiln_nn::read_regular(path, 8 << 30, "a model file")?;
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let header = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    Ok((hash_bytes(&bytes), hash_bytes(&rest[header.min(rest.len())..])))
+}
+
+/// SHA-256 of a split's targets: labels, or numbers as little-endian bytes.
+pub(crate) fn hash_targets(split: &Split) -> String {
+    let mut hasher = Sha256::new();
+    add_targets(split, &mut hasher);
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn add_targets(split: &Split, hasher: &mut Sha256) {
+    match split.targets() {
+        Targets::Classes { labels, .. } => labels.iter().for_each(|l| hasher.update(l.to_le_bytes())),
+        Targets::Real { values, .. } => values.iter().for_each(|v| hasher.update(v.to_le_bytes())),
+        Targets::Input => {}
+    }
+}
+
 /// Rows that are read at once to be hashed.
 const HASHED_ROWS: usize = 256;
 
@@ -268,11 +295,7 @@ pub(crate) fn hash(split: &Split) -> Result<String, Failure> {
             }
         },
     }
-    match split.targets() {
-        Targets::Classes { labels, .. } => labels.iter().for_each(|l| hasher.update(l.to_le_bytes())),
-        Targets::Real { values, .. } => values.iter().for_each(|v| hasher.update(v.to_le_bytes())),
-        Targets::Input => {}
-    }
+    add_targets(split, &mut hasher);
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -342,11 +365,29 @@ mod tests {
     }
 
     #[test]
+    fn a_models_weights_are_hashed_without_the_header() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        for (header, want) in [("{}", "\x01\x02"), ("{ }  ", "\x01\x02")] {
+            let bytes =
+                [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), want.as_bytes()].concat();
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(hash_model(&path).unwrap(), (hash_bytes(&bytes), hash_bytes(want.as_bytes())));
+        }
+        // cut short, or with a length that is none
+        for bytes in [&b"abc"[..], &[0xff; 20]] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(hash_model(&path).unwrap(), (hash_bytes(bytes), hash_bytes(b"")));
+        }
+    }
+
+    #[test]
     fn hashes_tell_data_apart() {
         let a = kiln_data::Dataset::linear(1).unwrap();
         let b = kiln_data::Dataset::linear(2).unwrap();
         assert_eq!(hash(&a.train).unwrap(), hash(&a.train.clone()).unwrap());
         assert_ne!(hash(&a.train).unwrap(), hash(&b.train).unwrap());
         assert_eq!(hash(&a.train).unwrap().len(), 64);
+        assert_ne!(hash_targets(&a.train), hash_targets(&b.train));
     }
 }

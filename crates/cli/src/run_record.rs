@@ -10,7 +10,11 @@ use kiln_device::Device;
 use kiln_nn::Recipe;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, arguments::LogFormat, run_folder::hash};
+use crate::{
+    Failure,
+    arguments::LogFormat,
+    run_folder::{hash, hash_targets},
+};
 
 /// Largest `run.json` that is read.
 const MAX_BYTES: u64 = 64 << 20;
@@ -50,13 +54,23 @@ pub(crate) struct Asked {
 pub(crate) struct Hashes {
     train_sha256: String,
     test_sha256: String,
+    /// Of the targets alone, so that a swapped file of labels can be named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    train_targets_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    test_targets_sha256: Option<String>,
 }
 
 impl Hashes {
     /// # Errors
     /// Where rows cannot be read to be hashed.
     pub(crate) fn of(data: &Dataset) -> Result<Self, Failure> {
-        Ok(Self { train_sha256: hash(&data.train)?, test_sha256: hash(&data.test)? })
+        Ok(Self {
+            train_sha256: hash(&data.train)?,
+            test_sha256: hash(&data.test)?,
+            train_targets_sha256: Some(hash_targets(&data.train)),
+            test_targets_sha256: Some(hash_targets(&data.test)),
+        })
     }
 }
 
@@ -158,11 +172,23 @@ impl Recorded {
 
     /// Refuses data that have changed since.
     pub(crate) fn check(&self, data: &Dataset, hashes: &Hashes) -> Result<(), Failure> {
-        if *hashes == self.hashes {
+        let began = &self.hashes;
+        let changed = |began: &Option<String>, now: &Option<String>| began.is_some() && began != now;
+        let what = if began.train_sha256 != hashes.train_sha256 {
+            match changed(&began.train_targets_sha256, &hashes.train_targets_sha256) {
+                true => "the labels or targets of the training rows",
+                false => "the training rows",
+            }
+        } else if began.test_sha256 != hashes.test_sha256 {
+            match changed(&began.test_targets_sha256, &hashes.test_targets_sha256) {
+                true => "the labels or targets of the test rows",
+                false => "the test rows",
+            }
+        } else {
             return Ok(());
-        }
+        };
         Err(Failure::Message(format!(
-            "the data of {} are not those that the run began with; name their folder with --data",
+            "{what} of {} are not those that the run began with; name their folder with --data",
             data.name
         )))
     }

@@ -5,8 +5,8 @@
 
 use kiln_kernel::{
     Access, Accumulate, AugmentRanges, BackendError, Concat, ConvShape, DenseCrossEntropy, EmbeddingBackward,
-    GatherType, Kernel, Layout, MovingAverage, Pair, PoolShape, SegmentNorms, Softmax, Source, SumPart,
-    SumParts, Tail, Tally,
+    FirstNonFinite, GatherType, Kernel, Layout, MovingAverage, Pair, PoolShape, SegmentNorms, Softmax,
+    Source, SumPart, SumParts, Tail, Tally,
 };
 
 use crate::choose::is_disjoint;
@@ -141,6 +141,9 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
         ),
         Kernel::Collect(k) => {
             need(product(k.rows, k.width) && product(k.capacity, k.width), "sizes are zero or too large")
+        }
+        Kernel::FirstNonFinite(k) => {
+            need((1..=FirstNonFinite::MAX_LEN).contains(&k.len), "there are no elements, or too many")
         }
         Kernel::Accumulate(k) => need(
             (1..=Accumulate::MAX_SOURCES).contains(&k.sources.len())

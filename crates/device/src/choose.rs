@@ -1,8 +1,8 @@
 //! Which files, workgroup and grid a kernel gets: one pure function of the kernel and the device's facts.
 
 use kiln_kernel::{
-    BackendError, Constant, DenseCrossEntropy, GROUP_BLOCK, GatherType, Kernel, Pair, PoolShape,
-    SegmentNorms, Softmax, SumParts,
+    BackendError, Constant, DenseCrossEntropy, FirstNonFinite, GROUP_BLOCK, GatherType, Kernel, Pair,
+    PoolShape, SegmentNorms, Softmax, SumParts,
 };
 
 use crate::{
@@ -163,6 +163,13 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             flat_of(facts, &[INDEX, part!("tally.wgsl")], k.classes, u64::MAX)
         }
         Kernel::Collect(k) => flat(facts, &[INDEX, part!("collect.wgsl")], k.rows * k.width),
+        Kernel::FirstNonFinite(k) => Choice {
+            variant: "part per workgroup".to_owned(),
+            parts: vec![INDEX, part!("first_non_finite.wgsl")],
+            constants: Vec::new(),
+            workgroup_size: [FirstNonFinite::LANES, 1, 1],
+            workgroups: k.parts().into(),
+        },
         Kernel::Accumulate(_) => {
             // One workgroup; the file holds entry points for one to four sources.
             let mut choice = cooperative(part!("accumulate.wgsl"), 1);

@@ -252,6 +252,14 @@ impl Graph {
         }
     }
 
+    /// The name of an input; nothing of what is computed, and of parameters.
+    pub fn input_name(&self, tensor: Tensor) -> Option<&str> {
+        match &self.nodes[self.info(tensor).ok()?.node].op {
+            Op::Input(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Every tensor, in the order of recording.
     pub fn tensors(&self) -> Vec<Tensor> {
         (0..self.tensors.len() as u32).map(|index| Tensor { graph: self.id, index }).collect()

@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod alone;
 mod autodiff;
 mod error;
 mod graph;
@@ -34,6 +35,7 @@ mod session;
 mod store;
 pub mod verify;
 
+pub use alone::Alone;
 pub use error::GraphError;
 pub use graph::{Graph, Tensor, TensorInfo};
 pub use interpret::{Array, Interpreter};
@@ -42,7 +44,8 @@ pub use ops::{
     AugmentOptions, Conv2dOptions, ConvTranspose2dOptions, CustomOp, GatherOptions, Padding, Pool2dOptions,
 };
 pub use plan::{
-    CLOCK, Collect, External, Fetch, GRADIENTS, HYPER, PARAMETERS, Place, Plan, Request, Slot, TALLY, TOTALS,
+    CLOCK, Collect, External, FINDING_LEN, FINDINGS, Fetch, GRADIENTS, HYPER, PARAMETERS, Place, Plan,
+    Request, Slot, TALLY, TOTALS,
 };
 pub use session::Session;
 pub use store::{ParameterStore, Segment, Segments};

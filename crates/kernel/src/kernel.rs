@@ -159,6 +159,7 @@ pub enum Kernel {
     RankRows(RankRows),
     Tally(Tally),
     Collect(Collect),
+    FirstNonFinite(FirstNonFinite),
     Accumulate(Accumulate),
     Sgd(Sgd),
     Rmsprop(Rmsprop),
@@ -215,6 +216,7 @@ impl Kernel {
             Kernel::RankRows(k) => k,
             Kernel::Tally(k) => k,
             Kernel::Collect(k) => k,
+            Kernel::FirstNonFinite(k) => k,
             Kernel::Accumulate(k) => k,
             Kernel::Sgd(k) => k,
             Kernel::Rmsprop(k) => k,
@@ -303,6 +305,7 @@ impl Kernel {
             | Kernel::RankRows(_)
             | Kernel::Tally(_)
             | Kernel::Collect(_)
+            | Kernel::FirstNonFinite(_)
             | Kernel::Accumulate(_)
             | Kernel::Sgd(_)
             | Kernel::Rmsprop(_)

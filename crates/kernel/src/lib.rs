@@ -26,11 +26,11 @@ pub use kernels::{
     Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AugmentDraw, AugmentRanges, AvgPool2d,
     AvgPool2dBackward, Border, ClipNorm, ClipValue, Collect, Concat, Conv2d, Conv2dBackwardInput,
     Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Custom, CustomFunction, CustomInput,
-    CustomValue, DenseCrossEntropy, Dropout, Elementwise, Embedding, EmbeddingBackward, Gather,
-    GatherAugmented, GatherType, Lamb, LambApply, Lion, Matmul, MaxPool2d, MaxPool2dBackward, Moments,
-    MomentsFinish, MovingAverage, Nadam, OneHot, Pad, Pair, PoolShape, Pooling, RandomNormal, RankRows,
-    Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, SumPart, SumParts, SumSquares,
-    Tally, ToIndices, splits_for,
+    CustomValue, DenseCrossEntropy, Dropout, Elementwise, Embedding, EmbeddingBackward, FirstNonFinite,
+    Gather, GatherAugmented, GatherType, Lamb, LambApply, Lion, Matmul, MaxPool2d, MaxPool2dBackward,
+    Moments, MomentsFinish, MovingAverage, Nadam, OneHot, Pad, Pair, PoolShape, Pooling, RandomNormal,
+    RankRows, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, SumPart, SumParts,
+    SumSquares, Tally, ToIndices, splits_for,
 };
 pub use shape::{DType, Shape};
 

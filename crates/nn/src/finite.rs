@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use kiln_graph::{GRADIENTS, Plan, Request, Session, Tensor};
-use kiln_kernel::{DType, Reading};
+use kiln_graph::{FINDING_LEN, FINDINGS, GRADIENTS, Graph, Plan, Request, Session, Tensor};
+use kiln_kernel::{DType, FirstNonFinite, Host, Reading};
 
 use crate::{
-    NnError, Trainer,
+    Bundle, NnError, Trainer,
+    bundle::{About, MAX_OPERANDS, Recording},
     fit::Prepare,
     step::{self, Recorded},
     steps::Around,
@@ -23,6 +24,8 @@ pub struct NonFinite {
     pub learning_rate: f64,
     /// What was the first to be none, where it was looked for.
     pub culprit: Option<Culprit>,
+    /// What that was computed from, to be written to a file.
+    pub bundle: Option<Bundle>,
 }
 
 /// The first tensor of a step, in the order of computing, that is no number or infinite.
@@ -42,7 +45,7 @@ pub struct Culprit {
 
 impl fmt::Display for NonFinite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { epoch, step, learning_rate, culprit } = self;
+        let Self { epoch, step, learning_rate, culprit, .. } = self;
         write!(f, "training diverged: the loss is no number at step {step} of epoch {epoch}")?;
         if let Some(Culprit { tensor, shape, element, value, .. }) = culprit {
             write!(
@@ -80,21 +83,36 @@ impl Snapshot {
     }
 }
 
-/// Plans that compute a step without its update and keep every tensor.
-pub(crate) struct Check(Vec<Looking>);
+/// Plans that compute a step without its update, keep every tensor, and search each on the device for what is no number:
+/// a few words of each come back.
+pub(crate) struct Check {
+    all: Vec<Looking>,
+    shuffle: bool,
+}
 
 struct Looking {
     rows: usize,
+    graph: Graph,
     session: Session,
-    /// Name for [`Session::read`], layer, description and shape, in the order of computing.
-    tensors: Vec<(String, String, String, String)>,
-    /// Which of them say whether anything is wrong: the loss and the gradients. A logarithm of 0 that a maximum takes
-    /// away again is no harm.
-    telling: Vec<usize>,
+    /// In the order of computing.
+    looked_at: Vec<Looked>,
+}
+
+/// A tensor of real numbers that is computed, or a parameter.
+struct Looked {
+    tensor: Tensor,
+    /// Its place among all tensors, by which the session fetches it.
+    index: usize,
+    what: String,
+    /// Words of the findings that say how it is.
+    parts: usize,
+    /// Whether it says that anything is wrong: the loss, the gradients, the parameters. A logarithm of 0 that a maximum
+    /// takes away again is no harm.
+    is_telling: bool,
 }
 
 impl Check {
-    pub(crate) fn new(trainer: &Trainer, on: &Prepare<'_>) -> Result<Self, NnError> {
+    pub(crate) fn new(trainer: &Trainer, on: &Prepare<'_>, shuffle: bool) -> Result<Self, NnError> {
         let mut all = Vec::new();
         for pass in &on.passes {
             let Recorded { graph, request } = step::record_training(
@@ -107,29 +125,29 @@ impl Check {
             )?;
             let sinks: Vec<Tensor> = request.gradients.iter().map(|(_, tensor)| *tensor).collect();
             let sinks: Vec<Tensor> = request.totals.iter().map(|(tensor, _)| *tensor).chain(sinks).collect();
-            let (mut fetch, mut tensors, mut telling) = (Vec::new(), Vec::new(), Vec::new());
-            for tensor in graph.tensors() {
+            let (mut fetch, mut looked_at) = (Vec::new(), Vec::new());
+            for (index, tensor) in graph.tensors().into_iter().enumerate() {
                 let info = graph.info(tensor)?;
-                let what = graph.describe(tensor);
-                // the data set itself is an input, and was looked at when it was read
-                if info.dtype != DType::F32 || what.starts_with("input ") {
+                // the data set itself was looked at when it was read
+                if graph.input_name(tensor).is_some() {
                     continue;
                 }
-                if sinks.contains(&tensor) || what.starts_with("parameter ") {
-                    telling.push(tensors.len());
+                fetch.push((index.to_string(), tensor));
+                if info.dtype == DType::F32 {
+                    let what = graph.describe(tensor);
+                    let is_telling = sinks.contains(&tensor) || what.starts_with("parameter ");
+                    let len = u32::try_from(info.shape.elements()).unwrap_or(u32::MAX);
+                    let parts = FirstNonFinite { len }.parts() as usize;
+                    looked_at.push(Looked { tensor, index, what, parts, is_telling });
                 }
-                let layer = what.split('"').nth(1).unwrap_or_default();
-                let layer = layer.split(['.', ' ']).next().unwrap_or_default().to_string();
-                let name = format!("{}", tensors.len());
-                fetch.push((name.clone(), tensor));
-                tensors.push((name, layer, what, info.shape.to_string()));
             }
-            let request = Request { fetch, ..Request::default() };
+            let find = looked_at.iter().map(|looked| looked.tensor).collect();
+            let request = Request { fetch, find, ..Request::default() };
             let plan = Plan::new(&graph, trainer.store().segments(), &request)?;
             let session = trainer.session(&plan, &on.feed)?;
-            all.push(Looking { rows: pass.rows, session, tensors, telling });
+            all.push(Looking { rows: pass.rows, graph, session, looked_at });
         }
-        Ok(Self(all))
+        Ok(Self { all, shuffle })
     }
 
     /// Looks at the step that comes next, of which everything lies ready. So many steps of the epoch are done.
@@ -141,29 +159,100 @@ impl Check {
         steps: usize,
     ) -> Result<Option<NonFinite>, NnError> {
         let rows = on.pass(steps).map_or(0, |(pass, _)| pass.rows);
-        let Some(looking) = self.0.iter().find(|looking| looking.rows == rows) else { return Ok(None) };
-        looking.session.run(1)?;
-        let wrong = |i: usize| -> Result<Option<(usize, f32)>, NnError> {
-            let values = looking.session.read(&looking.tensors[i].0)?.into_f32();
-            let element = values.iter().position(|v| !v.is_finite());
-            Ok(element.map(|element| (element, values[element])))
+        let Some(looking) = self.all.iter().find(|looking| looking.rows == rows) else { return Ok(None) };
+        let Some(looked) = looking.first(trainer)? else { return Ok(None) };
+        let output = looking.session.read(&looked.index.to_string())?.into_f32();
+        // the device has said that there is one
+        let element = output.iter().position(|v| !v.is_finite()).unwrap_or(0);
+        let learning_rate = trainer.learning_rate();
+        let layer = looked.what.split('"').nth(1).unwrap_or_default();
+        let layer = layer.split(['.', ' ']).next().unwrap_or_default().to_string();
+        let shape = looking.graph.shape(looked.tensor)?;
+        let culprit = Culprit {
+            layer,
+            tensor: looked.what.clone(),
+            shape: shape.to_string(),
+            element,
+            value: output.get(element).copied().unwrap_or(f32::NAN),
         };
-        let mut is_wrong = false;
-        for &i in &looking.telling {
-            is_wrong |= wrong(i)?.is_some();
-        }
-        if !is_wrong {
+        let order = kiln_data::order(trainer.seed, trainer.epoch, on.feed.rows(), self.shuffle);
+        // only the last batch of an epoch is smaller than the others
+        let before = steps * on.passes.first().map_or(0, |pass| pass.rows);
+        let (device, backend, driver) = About::device_of(trainer.device());
+        let operands = looking.graph.operands(looked.tensor)?;
+        let about = About {
+            version: Bundle::version(),
+            kiln: env!("CARGO_PKG_VERSION").into(),
+            device,
+            backend,
+            driver,
+            seed: trainer.seed,
+            epoch,
+            step: steps + 1,
+            step_of_all: trainer.step + 1,
+            learning_rate,
+            tensor: looked.index,
+            what: looked.what.clone(),
+            shape: shape.dims().to_vec(),
+            element,
+            operands: operands.iter().map(|&operand| looking.graph.describe(operand)).collect(),
+            recorded: Recording::of(trainer, &on.feed.form, rows),
+            recipe: None,
+        };
+        let bundle = Bundle {
+            about,
+            rows: order.into_iter().skip(before).take(rows).collect(),
+            output: Host::F32(output),
+            operands: looking.values(trainer, &operands)?,
+        };
+        let (step, culprit, bundle) = (steps + 1, Some(culprit), Some(bundle));
+        Ok(Some(NonFinite { epoch, step, learning_rate, culprit, bundle }))
+    }
+}
+
+impl Looking {
+    /// Runs the step, and says which tensor was the first to be no number, if anything is wrong.
+    fn first(&self, trainer: &Trainer) -> Result<Option<&Looked>, NnError> {
+        self.session.run(1)?;
+        let findings = trainer.backend().read(&self.session.input(FINDINGS)?.view());
+        let findings = pollster::block_on(findings)?.into_u32();
+        let is_wrong = |&(i, looked): &(usize, &Looked)| {
+            let parts = findings.iter().skip(i * FINDING_LEN).take(looked.parts);
+            parts.copied().any(|first| first != FirstNonFinite::NONE)
+        };
+        let mut telling = self.looked_at.iter().enumerate().filter(|(_, looked)| looked.is_telling);
+        if !telling.any(|looked| is_wrong(&looked)) {
             return Ok(None);
         }
-        for (i, (_, layer, tensor, shape)) in looking.tensors.iter().enumerate() {
-            if let Some((element, value)) = wrong(i)? {
-                let (layer, tensor, shape) = (layer.clone(), tensor.clone(), shape.clone());
-                let culprit = Some(Culprit { layer, tensor, shape, element, value });
-                let learning_rate = trainer.learning_rate();
-                return Ok(Some(NonFinite { epoch, step: steps + 1, learning_rate, culprit }));
-            }
+        Ok(self.looked_at.iter().enumerate().find(is_wrong).map(|(_, looked)| looked))
+    }
+
+    /// What an operation has read; nothing where that is too much to be kept.
+    fn values(&self, trainer: &Trainer, operands: &[Tensor]) -> Result<Option<Vec<Host>>, NnError> {
+        let mut bytes = 0usize;
+        for &operand in operands {
+            bytes = bytes.saturating_add(self.graph.shape(operand)?.elements().saturating_mul(4));
         }
-        Ok(None)
+        if bytes > MAX_OPERANDS {
+            return Ok(None);
+        }
+        let tensors = self.graph.tensors();
+        let mut values = Vec::with_capacity(operands.len());
+        for &operand in operands {
+            let value = match self.graph.input_name(operand) {
+                // a buffer of the trainer's may be longer than what this plan reads of it
+                Some(name) => {
+                    let len = self.graph.shape(operand)?.elements();
+                    pollster::block_on(trainer.backend().read(&self.session.input(name)?.slice(0, len)))?
+                }
+                None => {
+                    let index = tensors.iter().position(|&tensor| tensor == operand).unwrap_or_default();
+                    self.session.read(&index.to_string())?
+                }
+            };
+            values.push(value);
+        }
+        Ok(Some(values))
     }
 }
 
@@ -199,15 +288,16 @@ pub(crate) fn trace(
     order: &[u32],
     epoch: usize,
     (from, until): (usize, usize),
+    shuffle: bool,
 ) -> Result<NnError, NnError> {
     let learning_rate = trainer.learning_rate_at(trainer.step.saturating_sub(1));
-    let check = Check::new(trainer, on)?;
+    let check = Check::new(trainer, on, shuffle)?;
     let place = snapshot.place;
     snapshot.restore(trainer)?;
     let mut tracing = Tracing { on, check, epoch, from, until, found: None };
     trainer.run_steps(on, order, place, &mut tracing)?;
     let found = tracing.found;
     // a loss that is no number though every tensor is one: the sums over the epoch have overflowed
-    let unknown = NonFinite { epoch, step: until.max(1), learning_rate, culprit: None };
+    let unknown = NonFinite { epoch, step: until.max(1), learning_rate, culprit: None, bundle: None };
     Ok(NnError::NotFinite(Box::new(found.unwrap_or(unknown))))
 }

@@ -56,7 +56,8 @@ pub struct Fit<'a> {
     /// checkpoint, without any that of the last epoch's end. On the same device it then ends with the same bits as if
     /// nothing had happened. Callbacks are told, and [`History::device_losses`] says it.
     pub recover: bool,
-    /// Looks at every tensor of each step before its update, and fails at the first that is no number. Slow.
+    /// Looks at every tensor of each step before its update, on the device, and fails at the first that is no number,
+    /// with what it was computed from ([`crate::NonFinite::bundle`]). Slow: each step is computed once more, unfused.
     pub check_finite: bool,
 }
 
@@ -201,7 +202,7 @@ impl Trainer {
             callback.on_fit_begin(self, &prepared)?;
         }
         let check = match fit.check_finite {
-            true => Some(finite::Check::new(self, &on)?),
+            true => Some(finite::Check::new(self, &on, fit.shuffle)?),
             false => None,
         };
         let is_gpu = self.device().is_gpu();

@@ -133,13 +133,15 @@ impl Run<'_, '_> {
             (Err(NnError::NotFinite(found)), Some(snapshot)) if found.culprit.is_none() => {
                 let steps = (self.finite_until, self.position.steps);
                 let epoch = self.position.epoch + 1;
-                Err(finite::trace(trainer, self.on, snapshot, &self.order, epoch, steps)?)
+                let shuffle = self.position.settings.shuffle;
+                Err(finite::trace(trainer, self.on, snapshot, &self.order, epoch, steps, shuffle)?)
             }
             (Err(NnError::NotFinite(found)), None) if found.culprit.is_none() => {
                 let Position { epoch, steps, .. } = self.position;
                 let (epoch, step) = if steps == 0 { (epoch, self.on.steps) } else { (epoch + 1, steps) };
                 let learning_rate = trainer.learning_rate_at(trainer.step.saturating_sub(1));
-                Err(NnError::NotFinite(Box::new(NonFinite { epoch, step, learning_rate, culprit: None })))
+                let found = NonFinite { epoch, step, learning_rate, ..NonFinite::default() };
+                Err(NnError::NotFinite(Box::new(found)))
             }
             (ended, snapshot) => {
                 self.snapshot = snapshot;

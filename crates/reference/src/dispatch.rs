@@ -24,6 +24,7 @@ use crate::{
     dropout::dropout,
     elementwise::elementwise,
     embedding::{embedding, embedding_backward, to_indices},
+    first_non_finite::first_non_finite,
     gather::{gather_f32, gather_u8, gather_u32},
     lamb::{lamb, lamb_apply},
     lion::lion,
@@ -256,6 +257,7 @@ fn call<'a: 'b, 'b, T: Real>(
         }
         Kernel::Tally(k) => tally(k, args.uint()?, args.uint()?, args.uint()?, args.uint_mut()?),
         Kernel::Collect(k) => collect(k, args.real()?, args.uint()?, args.real_mut()?),
+        Kernel::FirstNonFinite(k) => first_non_finite(k, args.real()?, args.uint_mut()?),
         Kernel::Accumulate(k) => {
             let totals = args.real_mut()?;
             let mut sources = List::new();

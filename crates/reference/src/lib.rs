@@ -32,6 +32,7 @@ mod dispatch;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod first_non_finite;
 mod gather;
 mod gemm;
 mod gradient;

@@ -4,6 +4,7 @@ pub(crate) mod bench_conv;
 pub(crate) mod bench_matmul;
 pub(crate) mod bench_step;
 pub(crate) mod bench_tune;
+pub(crate) mod compare;
 pub(crate) mod data_fetch;
 pub(crate) mod data_show;
 pub(crate) mod devices;

@@ -8,8 +8,8 @@ use std::{
 use kiln_data::{DataDir, Dataset};
 use kiln_device::{Device, DeviceOptions};
 use kiln_nn::{
-    Callback, Checkpoint, Checkpoints, EpochReport, Fit, Flow, History, Loss, ModelFile, NnError, Optimizer,
-    Recipe, Schedule, Scores, StepReport, Stopped, Trainer, Transferred,
+    Callback, Checkpoint, Checkpoints, EpochReport, Fit, Flow, History, Loss, ModelFile, NnError, NonFinite,
+    Optimizer, Recipe, Schedule, Scores, StepReport, Stopped, Trainer, Transferred,
     callbacks::{
         CsvLogger, EarlyStopping, JsonLines, ModelCheckpoint, Prepared, TensorBoard, TerminateOnNan,
     },
@@ -27,7 +27,7 @@ use crate::{
         duration, percent,
     },
     reconstructions,
-    run_folder::{RunFolder, hash_bytes},
+    run_folder::{RunFolder, hash_bytes, hash_model},
     run_record::{Asked, Hashes, Recorded, Run},
     tuning,
 };
@@ -59,6 +59,9 @@ struct Report {
     seconds: f64,
     images_per_second: f64,
     run: String,
+    /// Of the model's tensors alone, and of its file.
+    weights_sha256: String,
+    model_sha256: String,
 }
 
 /// A run that is to begin or to go on.
@@ -406,24 +409,46 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
         folder.keep();
     }
     drop(show);
-    let history = fitted.map_err(|error| match error {
-        NnError::NotFinite(_) if recipe.loss == Loss::Poisson => Failure::Message(format!(
-            "{error}; the loss poisson takes outputs above 0: end the network in softplus"
-        )),
+    let history = match fitted {
+        Ok(history) => history,
         // beginning again from numbers that are none leads nowhere
-        error @ NnError::NotFinite(_) => error.into(),
-        error => match Checkpoints::newest_file(&folder.file("checkpoints")) {
-            Ok(Some(newest)) => Failure::Message(format!(
-                "{error}; {} is whole: once that is mended, go on with kiln train --resume {}",
-                newest.display(),
-                folder.path().display()
-            )),
-            _ => error.into(),
-        },
-    })?;
+        Err(NnError::NotFinite(found)) => return Err(not_finite(&found, recipe, folder)),
+        Err(error) => {
+            return Err(match Checkpoints::newest_file(&folder.file("checkpoints")) {
+                Ok(Some(newest)) => Failure::Message(format!(
+                    "{error}; {} is whole: once that is mended, go on with kiln train --resume {}",
+                    newest.display(),
+                    folder.path().display()
+                )),
+                _ => error.into(),
+            });
+        }
+    };
     // an interrupt may come before the first sums are read
     folder.keep();
     Ok((history, best.epoch()))
+}
+
+/// What is said of a training that has stopped being numbers, once what the first of them was computed from is kept.
+fn not_finite(found: &NonFinite, recipe: &Recipe, folder: &mut RunFolder) -> Failure {
+    let mut message = found.to_string();
+    if recipe.loss == Loss::Poisson {
+        message.push_str("; the loss poisson takes outputs above 0: end the network in softplus");
+    }
+    if let Some(bundle) = &found.bundle {
+        let path = folder.file("nonfinite").join(format!("step-{}.safetensors", bundle.step()));
+        match bundle.clone().with_recipe(recipe).and_then(|bundle| bundle.write(&path)) {
+            Ok(()) => {
+                folder.keep();
+                let path = path.display();
+                message.push_str(&format!("; to see whose fault it is: kiln verify --bundle {path}"));
+            }
+            Err(error) => {
+                message.push_str(&format!("; what it was computed from could not be kept: {error}"))
+            }
+        }
+    }
+    Failure::Message(message)
 }
 
 /// Takes up the best epoch's model and measures it on the test rows.
@@ -453,6 +478,7 @@ fn finish(
         Some(scores) => scores,
         None => trainer.evaluate(&data.test)?,
     };
+    let (model_sha256, weights_sha256) = hash_model(&model)?;
     let EpochReport { train, .. } = epoch;
     let validation = epoch.validation.filter(|_| held_out);
     let rows: f64 = history.epochs.iter().map(|e| e.seconds * e.images_per_second).sum();
@@ -476,6 +502,8 @@ fn finish(
         seconds,
         images_per_second: rows / spent.max(1e-9),
         run: folder.path().display().to_string(),
+        weights_sha256,
+        model_sha256,
     })
 }
 

@@ -124,6 +124,7 @@ pub(crate) fn lower(
     to.totals(&request.totals)?;
     to.averages(&request.averages)?;
     to.tally(request)?;
+    to.find(&request.find)?;
     to.collect(request)?;
     for launch in &request.updates {
         let arguments = launch.arguments.iter().zip(launch.kernel.bindings());
@@ -504,6 +505,7 @@ impl Lowering<'_> {
         let after = after.chain(request.totals.iter().map(|(t, _)| *t));
         let after = after.chain(request.averages.iter().map(|(_, t, _)| *t));
         let after = after.chain(request.tally.iter().flat_map(|&(scores, labels)| [scores, labels]));
+        let after = after.chain(request.find.iter().copied());
         for tensor in after.chain(request.collect.iter().map(|c| c.tensor)) {
             looked_at.extend(self.bases(tensor));
         }

@@ -31,6 +31,10 @@ pub const HYPER: &str = "hyper";
 pub const TOTALS: &str = "totals";
 /// Name of the buffer of a classifier's counts; see [`Request::tally`].
 pub const TALLY: &str = "tally";
+/// Name of the buffer of what is no number; see [`Request::find`].
+pub const FINDINGS: &str = "findings";
+/// Elements of [`FINDINGS`] for each tensor of [`Request::find`]: arguments may start at any multiple of it.
+pub const FINDING_LEN: usize = 64;
 
 /// What the names of buffers of given numbers begin with; see [`Plan::literals`].
 pub(crate) const LITERAL: &str = "literal ";
@@ -111,6 +115,10 @@ pub struct Request {
     /// [`TALLY`] from run to run: integers [classes + 1, classes], row i the rows of class i by what they were
     /// predicted as, the last row the labels by rank. See [`kiln_kernel::RankRows`] and [`kiln_kernel::Tally`].
     pub tally: Option<(Tensor, Tensor)>,
+    /// Results of real numbers to be searched for what is no number: the i-th's findings are the
+    /// [`FINDING_LEN`] elements of the buffer [`FINDINGS`] from `i * FINDING_LEN` on, of which
+    /// [`kiln_kernel::FirstNonFinite::parts`] are written.
+    pub find: Vec<Tensor>,
     /// Results that are kept from run to run.
     pub collect: Vec<Collect>,
     /// Launches after all that: the optimizer's.
@@ -161,6 +169,7 @@ impl Plan {
         let asked = asked.chain(request.totals.iter().map(|(t, _)| *t));
         let asked = asked.chain(request.averages.iter().map(|(_, t, _)| *t));
         let asked = asked.chain(request.tally.iter().flat_map(|&(scores, labels)| [scores, labels]));
+        let asked = asked.chain(request.find.iter().copied());
         let sinks: Vec<Tensor> = asked.chain(request.collect.iter().map(|c| c.tensor)).collect();
         for &t in &sinks {
             graph.info(t)?;

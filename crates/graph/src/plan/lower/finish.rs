@@ -1,14 +1,14 @@
 //! What a run keeps beyond its results: running averages, counts, outputs, sums.
 
 use kiln_kernel::{
-    self as kernel, Accumulate, CLOCK_WORDS, DType, Kernel, Layout, MovingAverage, Real, ReduceOp, Tail,
-    splits_for,
+    self as kernel, Accumulate, CLOCK_WORDS, DType, FirstNonFinite, Kernel, Layout, MovingAverage, Real,
+    ReduceOp, Tail, splits_for,
 };
 
 use super::{Lowering, Storage, StorageInfo};
 use crate::{
     GraphError, Tensor,
-    plan::{CLOCK, GRADIENTS, HYPER, PARAMETERS, Place, Request, TALLY, TOTALS},
+    plan::{CLOCK, FINDING_LEN, FINDINGS, GRADIENTS, HYPER, PARAMETERS, Place, Request, TALLY, TOTALS},
 };
 
 impl Lowering<'_> {
@@ -88,6 +88,30 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// Searches results for what is no number.
+    pub(super) fn find(&mut self, wanted: &[Tensor]) -> Result<(), GraphError> {
+        for (i, &tensor) in wanted.iter().enumerate() {
+            let (shape, dtype) = (self.shape(tensor), self.r.graph.tensors[tensor.index()].dtype);
+            let most = FirstNonFinite::MAX_LEN as usize;
+            if dtype != DType::F32 || shape.elements() > most {
+                return Err(GraphError::Name(format!(
+                    "only real numbers can be searched for what is none, at most {most} of them; got {dtype:?} {shape}"
+                )));
+            }
+            self.label = FINDINGS.into();
+            let kernel = FirstNonFinite { len: shape.elements() as u32 };
+            let x = self.argument(tensor)?;
+            let place = Place::External {
+                name: FINDINGS.into(),
+                offset: i * FINDING_LEN,
+                len: kernel.parts() as usize,
+            };
+            let first = self.external(place, DType::U32);
+            self.emit(Kernel::FirstNonFinite(kernel), vec![x, first]);
+        }
+        Ok(())
+    }
+
     pub(super) fn collect(&mut self, request: &Request) -> Result<(), GraphError> {
         for wanted in &request.collect {
             let (shape, name) = (self.shape(wanted.tensor), &wanted.buffer);
@@ -104,7 +128,7 @@ impl Lowering<'_> {
             };
             let used =
                 |place: &Place| matches!(place, Place::External { name: used, .. } if **used == **name);
-            if [CLOCK, GRADIENTS, HYPER, PARAMETERS, TALLY, TOTALS].contains(&name.as_str())
+            if [CLOCK, FINDINGS, GRADIENTS, HYPER, PARAMETERS, TALLY, TOTALS].contains(&name.as_str())
                 || self.externals.keys().any(used)
             {
                 return Err(GraphError::Name(format!(

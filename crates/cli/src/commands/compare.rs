@@ -1,0 +1,494 @@
+//! `kiln compare RUN RUN`
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    Failure,
+    arguments::Compare,
+    output::{Align, Table, Ui, count},
+    run_folder::hash_bytes,
+};
+
+/// Largest `run.json` and `metrics.jsonl` that are read.
+const MAX_RUN: u64 = 64 << 20;
+const MAX_METRICS: u64 = 1 << 30;
+
+/// What of `run.json` changes nothing that is computed: where files lie, how often they are written, what is looked at
+/// besides, and by what words the device was chosen, which is named itself.
+const BESIDES: [&str; 9] = [
+    "asked_device",
+    "check_finite",
+    "checkpoint_steps",
+    "data.path",
+    "data.test_path",
+    "data_dir",
+    "init_from",
+    "logs",
+    "result.run",
+];
+
+/// Figures of time, in `result` and in the lines of `metrics.jsonl`.
+const TIMES: [&str; 3] = ["data_wait_seconds", "images_per_second", "seconds"];
+
+/// Letters of a value that the table shows.
+const SHOWN: usize = 44;
+
+/// Something that is not the same on both sides; nothing where a side lacks it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Difference {
+    name: String,
+    left: Option<Value>,
+    right: Option<Value>,
+}
+
+/// The first line of metrics that is not the same.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Departure {
+    /// `step` or `epoch`: what the line sums up.
+    line: String,
+    epoch: Option<u64>,
+    step: Option<u64>,
+    differences: Vec<Difference>,
+}
+
+/// Whether the weights are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Weights {
+    Same,
+    Different,
+    /// A run is not over, or was made by an earlier Kiln.
+    Unknown,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    same: bool,
+    left: About,
+    right: About,
+    /// Settings, data, device and versions that differ.
+    settings: Vec<Difference>,
+    /// Steps that were compared.
+    steps: u64,
+    first_departure: Option<Departure>,
+    weights: Weights,
+    /// Where they are the same.
+    weights_sha256: Option<String>,
+    /// Final figures that differ.
+    results: Vec<Difference>,
+}
+
+#[derive(Debug, Serialize)]
+struct About {
+    run: String,
+    is_over: bool,
+    /// The last step of which its metrics tell.
+    steps: u64,
+}
+
+pub(crate) fn run(args: &Compare, ui: &Ui) -> Result<(), Failure> {
+    let (left, right) = (Side::read(&args.left)?, Side::read(&args.right)?);
+    for remark in left.remark.iter().chain(&right.remark) {
+        ui.warn(remark);
+    }
+    let report = compare(&left, &right);
+    let says_nothing = report.first_departure.is_none() && report.settings.is_empty();
+    if report.steps == 0 && says_nothing && report.weights == Weights::Unknown {
+        let empty = if left.lines.is_empty() { &left } else { &right };
+        return Err(Failure::Message(format!(
+            "{}: no step is logged so far, so that there is nothing to compare",
+            empty.folder.join("metrics.jsonl").display()
+        )));
+    }
+    show(&report, ui)?;
+    ui.json(&report)?;
+    if report.same {
+        return Ok(());
+    }
+    Err(Failure::Message(format!("the runs are not the same: {}", in_words(&report))))
+}
+
+/// A run folder, as far as it is compared.
+struct Side {
+    folder: PathBuf,
+    /// Settings and results by name: `optimizer.learning_rate`.
+    settings: BTreeMap<String, Value>,
+    results: BTreeMap<String, Value>,
+    is_over: bool,
+    lines: Vec<BTreeMap<String, Value>>,
+    remark: Option<String>,
+}
+
+impl Side {
+    fn read(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join("run.json");
+        let about = |path: &Path, what: String| Failure::Message(format!("{}: {what}", path.display()));
+        if !path.exists() {
+            let what = "not there; a run is the folder that kiln train names at its end, as runs/first";
+            return Err(about(&path, what.into()));
+        }
+        let text = kiln_nn::read_regular(&path, MAX_RUN, "a run.json")?;
+        let run: Value =
+            serde_json::from_slice(&text).map_err(|error| about(&path, format!("damaged: {error}")))?;
+        if !run.is_object() || !run["recipe"].is_string() {
+            return Err(about(&path, "not the description of a run: it names no recipe".into()));
+        }
+        let mut side = Self {
+            folder: folder.into(),
+            is_over: run["result"].is_object(),
+            settings: BTreeMap::new(),
+            results: BTreeMap::new(),
+            lines: Vec::new(),
+            remark: None,
+        };
+        let mut all = BTreeMap::new();
+        flatten("", &run, &mut all);
+        all.retain(|name, _| !is_besides(name));
+        for (name, value) in all {
+            match name.strip_prefix("result.") {
+                Some(figure) => side.results.insert(figure.into(), value),
+                None => side.settings.insert(name, value),
+            };
+        }
+        // the result repeats some of what the run was asked for
+        side.results.retain(|name, _| !side.settings.contains_key(name));
+        let path = folder.join("metrics.jsonl");
+        match path.exists() {
+            true => side.lines = lines(&path)?,
+            false if side.is_over => return Err(about(&path, "not there, though the run is over".into())),
+            false => {}
+        }
+        side.remark = side.changed_model()?;
+        Ok(side)
+    }
+
+    /// What is to be said of a model file that is not the one that the run has written.
+    fn changed_model(&self) -> Result<Option<String>, Failure> {
+        let path = self.folder.join("model.safetensors");
+        let Some(Value::String(wanted)) = self.results.get("model_sha256") else { return Ok(None) };
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let is = hash_bytes(&kiln_nn::read_regular(&path, 8 << 30, "a model file")?);
+        Ok((is != *wanted).then(|| {
+            format!("{}: not the file that the run has written: damaged, or changed since", path.display())
+        }))
+    }
+
+    /// The last step of which the metrics tell.
+    fn steps(&self) -> u64 {
+        self.lines.iter().filter_map(|line| line.get("step")?.as_u64()).max().unwrap_or(0)
+    }
+
+    fn about(&self) -> About {
+        About { run: self.folder.display().to_string(), is_over: self.is_over, steps: self.steps() }
+    }
+}
+
+fn is_besides(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    // lists appear by their elements
+    let whole = name.split('[').next().unwrap_or(name);
+    BESIDES.contains(&whole) || (name.starts_with("result.") && TIMES.contains(&last))
+}
+
+/// Every number and word in a value by its path: `layers[2].units`. Empty lists and tables count too.
+fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                flatten(&path, value, into);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (i, value) in items.iter().enumerate() {
+                flatten(&format!("{path}[{i}]"), value, into);
+            }
+        }
+        // a setting that is nothing is one that is not there
+        Value::Null => {}
+        value => {
+            into.insert(path.into(), value.clone());
+        }
+    }
+}
+
+/// The lines of `metrics.jsonl` without times. The last may be cut short, as by a crash.
+fn lines(path: &Path) -> Result<Vec<BTreeMap<String, Value>>, Failure> {
+    let bytes = kiln_nn::read_regular(path, MAX_METRICS, "a metrics.jsonl")?;
+    let mut lines = Vec::new();
+    let mut all = bytes.split(|&byte| byte == b'\n').enumerate().peekable();
+    while let Some((n, line)) = all.next() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice::<Value>(line) {
+            Ok(value) if value.is_object() => {
+                let mut fields = BTreeMap::new();
+                flatten("", &value, &mut fields);
+                fields.retain(|name, _| !TIMES.contains(&name.as_str()));
+                lines.push(fields);
+            }
+            // what follows the last line end was being written when the run stopped
+            Err(_) if all.peek().is_none() => {}
+            _ => {
+                return Err(Failure::Message(format!("{}: line {} is damaged", path.display(), n + 1)));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// What differs, by name. Numbers differ where their text does.
+fn differences(left: &BTreeMap<String, Value>, right: &BTreeMap<String, Value>) -> Vec<Difference> {
+    let mut names: Vec<&String> = left.keys().chain(right.keys()).collect();
+    names.sort();
+    names.dedup();
+    let of = |name: &&String| {
+        let (left, right) = (left.get(*name).cloned(), right.get(*name).cloned());
+        (left != right).then(|| Difference { name: (*name).clone(), left, right })
+    };
+    names.iter().filter_map(of).collect()
+}
+
+fn compare(left: &Side, right: &Side) -> Report {
+    let settings = differences(&left.settings, &right.settings);
+    let mut steps = 0;
+    let mut first_departure = None;
+    for (a, b) in left.lines.iter().zip(&right.lines) {
+        let found = differences(a, b);
+        if !found.is_empty() {
+            first_departure = Some(departure(a, found));
+            break;
+        }
+        steps = steps.max(a.get("step").and_then(Value::as_u64).unwrap_or(0));
+    }
+    let (longer, shorter) = match left.lines.len() >= right.lines.len() {
+        true => (left, right),
+        false => (right, left),
+    };
+    // a run that is not over says no more so far; one that is has ended here
+    if first_departure.is_none() && shorter.is_over && longer.lines.len() > shorter.lines.len() {
+        let line = &longer.lines[shorter.lines.len()];
+        let has = |side: &Side| Some(Value::from(side.lines.len()));
+        let lines = Difference { name: "logged lines".into(), left: has(left), right: has(right) };
+        first_departure = Some(departure(line, vec![lines]));
+    }
+    let both_over = left.is_over && right.is_over;
+    let hashes = (left.results.get("weights_sha256"), right.results.get("weights_sha256"));
+    let weights = match hashes {
+        (Some(a), Some(b)) if a == b => Weights::Same,
+        (Some(_), Some(_)) => Weights::Different,
+        _ => Weights::Unknown,
+    };
+    let mut results = if both_over { differences(&left.results, &right.results) } else { Vec::new() };
+    // two hashes of the same are the one that says it
+    results.retain(|result| result.name != "weights_sha256");
+    let same = settings.is_empty()
+        && first_departure.is_none()
+        && results.is_empty()
+        && weights != Weights::Different;
+    Report {
+        same,
+        left: left.about(),
+        right: right.about(),
+        settings,
+        steps,
+        first_departure,
+        weights,
+        weights_sha256: hashes.0.filter(|_| weights == Weights::Same).and_then(Value::as_str).map(Into::into),
+        results,
+    }
+}
+
+fn departure(line: &BTreeMap<String, Value>, differences: Vec<Difference>) -> Departure {
+    let number = |name: &str| line.get(name).and_then(Value::as_u64);
+    Departure {
+        line: line.get("type").and_then(Value::as_str).unwrap_or("line").into(),
+        epoch: number("epoch"),
+        step: number("step"),
+        differences,
+    }
+}
+
+fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
+    for side in [&report.left, &report.right].into_iter().filter(|side| !side.is_over) {
+        let steps = count(side.steps);
+        ui.result(&format!("{} is not over: compared as far as step {steps}", side.run))?;
+    }
+    if report.same {
+        let steps = count(report.steps);
+        return ui.result(&match &report.weights_sha256 {
+            Some(hash) => format!("the same: {steps} steps, weights {hash}"),
+            None if report.left.is_over && report.right.is_over => {
+                format!("the same: {steps} steps; the weights' hash is in neither or only one run.json")
+            }
+            None => format!("the same so far: {steps} steps"),
+        });
+    }
+    table("settings that differ", &report.settings, ui)?;
+    match &report.first_departure {
+        Some(departure) => {
+            table(&format!("\nfirst difference: {}", place(departure)), &departure.differences, ui)?
+        }
+        None => ui.result(&format!("\nno logged step differs, of {}", count(report.steps)))?,
+    }
+    table("\nresults that differ", &report.results, ui)?;
+    match (report.weights, &report.weights_sha256) {
+        (Weights::Same, Some(hash)) => ui.result(&format!("\nthe weights are the same: {hash}")),
+        (Weights::Different, _) => ui.result("\nthe weights differ"),
+        _ => Ok(()),
+    }
+}
+
+fn table(title: &str, rows: &[Difference], ui: &Ui) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new([("name", Align::Left), ("left", Align::Left), ("right", Align::Left)]);
+    for row in rows {
+        table.row([short(&row.name), shown(row.left.as_ref()), shown(row.right.as_ref())]);
+    }
+    ui.result(&format!("{title}\n{}", table.render()))
+}
+
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None => "-".into(),
+        Some(Value::String(text)) => short(text),
+        Some(value) => short(&value.to_string()),
+    }
+}
+
+/// A text without the end of a very long one.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
+/// `step 25 of epoch 1`
+fn place(departure: &Departure) -> String {
+    let number = |n: Option<u64>| n.map_or_else(|| "?".into(), count);
+    match departure.line.as_str() {
+        "epoch" => format!("the end of epoch {}, step {}", number(departure.epoch), number(departure.step)),
+        _ => format!("step {} of epoch {}", number(departure.step), number(departure.epoch)),
+    }
+}
+
+/// What differs, in one line.
+fn in_words(report: &Report) -> String {
+    let names = |all: &[Difference]| {
+        let first: Vec<String> = all.iter().take(3).map(|one| short(&one.name)).collect();
+        let more = if all.len() > 3 { ", ..." } else { "" };
+        format!("{}{more}", first.join(", "))
+    };
+    let mut parts = Vec::new();
+    if !report.settings.is_empty() {
+        parts.push(format!("settings that differ: {}", names(&report.settings)));
+    }
+    match &report.first_departure {
+        Some(departure) => {
+            parts.push(format!("they part at {} ({})", place(departure), names(&departure.differences)));
+        }
+        None => parts.push("no logged step differs".into()),
+    }
+    match report.weights {
+        Weights::Same => parts.push("the weights are the same".into()),
+        Weights::Different => parts.push("the weights differ".into()),
+        Weights::Unknown => {}
+    }
+    if report.weights == Weights::Same && !report.results.is_empty() {
+        parts.push(format!("results that differ: {}", names(&report.results)));
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const RUN: &str = r#"{"recipe": "xor", "seed": 1, "device": "cpu", "data_dir": "/a", "logs": ["csv"],
+        "optimizer": {"type": "adam", "learning_rate": 0.1}, "layers": [{"units": 3}],
+        "result": {"seed": 1, "test_loss": 0.25, "seconds": 3.5, "run": "a", "weights_sha256": "ff"}}"#;
+    const METRICS: &str = r#"{"type":"step","epoch":1,"step":25,"loss":0.5,"learning_rate":0.1}
+{"type":"epoch","epoch":1,"step":30,"train":{"loss":0.4},"seconds":1.5}
+"#;
+
+    fn side(folder: &Path, run: &str, metrics: &str) -> Result<Side, Failure> {
+        fs::write(folder.join("run.json"), run).unwrap();
+        fs::write(folder.join("metrics.jsonl"), metrics).unwrap();
+        Side::read(folder)
+    }
+
+    #[test]
+    fn times_and_paths_do_not_count_and_all_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |run: &str, metrics: &str| side(folder.path(), run, metrics).unwrap();
+        let one = read(RUN, METRICS);
+        let other =
+            RUN.replace("/a", "/b").replace("3.5", "4.5").replace("\"csv\"", "").replace("\"a\"", "\"b\"");
+        let report = compare(&one, &read(&other, &METRICS.replace("1.5", "2.5")));
+        assert!(report.same && report.steps == 30, "{report:?}");
+        assert_eq!((report.weights, report.weights_sha256.as_deref()), (Weights::Same, Some("ff")));
+
+        let names = |all: &[Difference]| all.iter().map(|d| d.name.clone()).collect::<Vec<_>>();
+        let report = compare(&one, &read(&RUN.replace("0.1}", "0.2}").replace("3}", "4}"), METRICS));
+        assert!(!report.same && report.first_departure.is_none());
+        assert_eq!(names(&report.settings), ["layers[0].units", "optimizer.learning_rate"]);
+        let report = compare(&one, &read(&RUN.replace("\"ff\"", "\"00\""), METRICS));
+        assert_eq!((report.same, report.weights), (false, Weights::Different));
+        let report = compare(&one, &read(&RUN.replace("0.25", "0.5"), METRICS));
+        assert_eq!((report.same, names(&report.results)), (false, vec!["test_loss".to_string()]));
+
+        // the last digit counts
+        let report = compare(&one, &read(RUN, &METRICS.replace("0.5,", "0.5000000000000001,")));
+        let departure = report.first_departure.unwrap();
+        assert_eq!((departure.step, departure.epoch), (Some(25), Some(1)));
+        assert_eq!(names(&departure.differences), ["loss"]);
+        let report = compare(&one, &read(RUN, &METRICS.replace("0.4", "0.41")));
+        assert_eq!(place(&report.first_departure.unwrap()), "the end of epoch 1, step 30");
+        // a run that is over with fewer steps
+        let first = METRICS.split_inclusive('\n').next().unwrap();
+        let report = compare(&read(RUN, first), &one);
+        assert_eq!(names(&report.first_departure.unwrap().differences), ["logged lines"]);
+    }
+
+    #[test]
+    fn a_run_that_is_not_over_compares_as_far_as_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = side(folder.path(), RUN, METRICS).unwrap();
+        let begun = format!("{}}}", RUN.split(",\n        \"result\"").next().unwrap());
+        let other = side(folder.path(), &begun, &METRICS[..METRICS.len() - 20]).unwrap();
+        let report = compare(&one, &other);
+        assert!(report.same && report.steps == 25 && report.weights == Weights::Unknown, "{report:?}");
+    }
+
+    #[test]
+    fn damaged_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let says = |run: &str, metrics: &str, want: &str| {
+            let message = side(folder.path(), run, metrics).err().unwrap().to_string();
+            assert!(message.contains(want), "{message}");
+        };
+        says("{", METRICS, "run.json: damaged");
+        says("[1]", METRICS, "run.json: not the description of a run");
+        says(&"[".repeat(100_000), METRICS, "run.json: damaged");
+        says(RUN, &format!("oops\n{METRICS}"), "metrics.jsonl: line 1 is damaged");
+        says(RUN, "3\n", "metrics.jsonl: line 1 is damaged");
+        fs::remove_file(folder.path().join("metrics.jsonl")).unwrap();
+        let message = Side::read(folder.path()).err().unwrap().to_string();
+        assert!(message.contains("metrics.jsonl: not there"), "{message}");
+    }
+}

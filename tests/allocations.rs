@@ -15,8 +15,8 @@ use std::{
 };
 
 use kiln::{
-    device::{Backend, Launch, View},
     graph::Place,
+    kernel::{Backend, Launch, View},
     nn::{Recipe, training_plan},
     reference::{Cpu, Real},
 };

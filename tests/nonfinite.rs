@@ -174,7 +174,7 @@ fn what_is_no_number_in_double_precision_is_the_mathematics() {
 #[test]
 fn a_device_that_is_at_fault_is_named() {
     let edit = |text: &str| text.replace("fn epilogue(", "fn sound_epilogue(") + BROKEN;
-    // an argument, so that no compiler finds a constant that is no number
+    // of an index, because a constant that is no number would not compile
     const BROKEN: &str = "
 fn epilogue(v: f32, i: u32) -> f32 {
     return select(sound_epilogue(v, i), bitcast<f32>(0x7fc00000u + i - 3u), i == 3u);

@@ -11,8 +11,8 @@ use std::{
 };
 
 use kiln_kernel::{
-    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Holder, Host, HostRef, Kernel,
-    Launch, LaunchTime, Ledger, Limits, Program, Reading, View,
+    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Holder, Host, HostRef, Kernel, Launch,
+    LaunchTime, Ledger, Limits, Program, Reading, View,
 };
 
 use crate::{

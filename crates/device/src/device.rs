@@ -78,7 +78,7 @@ impl fmt::Debug for Device {
 impl fmt::Display for Device {
     /// `NVIDIA H200 (Vulkan)`, or `cpu`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.gpu.is_some() {
+        if self.is_gpu() {
             write!(f, "{} ({})", self.info.name, self.info.backend)
         } else {
             f.write_str(&self.info.name)
@@ -203,14 +203,8 @@ impl Device {
         });
         let facts = if options.portable { Facts::portable() } else { info.facts() };
         let pipelines = Pipelines::new(facts, options.checked, options.replace_shader);
-        let gpu = Arc::new(WgpuBackend::new(
-            info.name.clone(),
-            device,
-            queue,
-            pipelines,
-            incidents,
-            &options,
-        )?);
+        let gpu =
+            Arc::new(WgpuBackend::new(info.name.clone(), device, queue, pipelines, incidents, &options)?);
         let backend: Arc<dyn Backend> = gpu.clone();
         Ok(Self { backend, gpu: Some(gpu), rehearsal: None, info: Arc::new(info), options })
     }
@@ -261,10 +255,11 @@ impl Device {
     /// # Errors
     /// Where the budget is smaller than the first buffers for reading.
     pub fn rehearse(&self, budget: Option<u64>) -> Result<Self, BackendError> {
-        let rehearsal = Arc::new(Rehearsal::new(&*self.backend, self.gpu.clone(), budget)?);
+        let gpu = self.gpu.clone().or_else(|| self.rehearsal.as_ref()?.adapter().cloned());
+        let rehearsal = Arc::new(Rehearsal::new(&*self.backend, gpu, budget)?);
         let backend: Arc<dyn Backend> = rehearsal.clone();
-        let options = DeviceOptions { memory_budget: budget, ..self.options };
-        Ok(Self { backend, gpu: None, rehearsal: Some(rehearsal), info: Arc::clone(&self.info), options })
+        let (info, options) = (Arc::clone(&self.info), self.options);
+        Ok(Self { backend, gpu: None, rehearsal: Some(rehearsal), info, options })
     }
 
     /// The most that was asked so far of each limit of the adapter, and for what: of a [`Device::rehearse`]d one; empty on
@@ -291,9 +286,9 @@ impl Device {
         &self.info
     }
 
-    /// True if kernels run on an adapter, and not on the `cpu` backend.
+    /// True if kernels run on an adapter, and not on the `cpu` backend, or would in what is rehearsed.
     pub fn is_gpu(&self) -> bool {
-        self.gpu.is_some()
+        self.gpu.is_some() || self.rehearsal.as_ref().is_some_and(|rehearsal| rehearsal.adapter().is_some())
     }
 
     /// Which variant of a kernel this device runs, in words: `tiled 64x64x16 of 4x4`; `None` on the CPU.

@@ -71,6 +71,11 @@ impl Rehearsal {
         })
     }
 
+    /// The adapter that this stands for, if it is one.
+    pub(crate) fn adapter(&self) -> Option<&Arc<WgpuBackend>> {
+        self.gpu.as_ref()
+    }
+
     /// The most that was asked of each limit.
     pub(crate) fn needs(&self) -> Result<Vec<Need>, BackendError> {
         let Some(gpu) = &self.gpu else { return Ok(Vec::new()) };
@@ -197,10 +202,11 @@ impl Backend for Rehearsal {
         self.reads.fetch_add(1, Relaxed);
         let (dtype, len) = (from.buffer.dtype(), from.len);
         let bytes = (len as u64 * ELEMENT).max(ELEMENT);
+        let largest = self.gpu.as_ref().map_or(u64::MAX, |gpu| gpu.device.limits().max_buffer_size);
         let pending = match &self.staging {
             None => Ok(None),
             Some(pool) => pool
-                .take(bytes, self.limits.max_buffer_bytes, |bytes| self.ledger.take(STAGING, bytes))
+                .take(bytes, largest, |bytes| self.ledger.take(STAGING, bytes))
                 .map(|staging| Some(Pending { pool: Arc::clone(pool), staging: Some(staging) })),
         };
         Box::pin(async move {

@@ -43,6 +43,7 @@ pub use ops::{
 };
 pub use plan::{
     CLOCK, Collect, External, Fetch, GRADIENTS, HYPER, PARAMETERS, Place, Plan, Request, Slot, TALLY, TOTALS,
+    Tenant,
 };
 pub use session::Session;
 pub use store::{ParameterStore, Segment, Segments};

@@ -37,6 +37,7 @@ mod init;
 pub mod inspect;
 mod layers;
 mod loss;
+mod memory;
 pub mod metrics;
 mod named;
 mod network;
@@ -81,6 +82,7 @@ pub use layers::{
     Permute, Prelu, Reshape, Sides, Slice, SpatialDropout2d, Subtract, Upsample2d, ZeroPad2d,
 };
 pub use loss::{CrossEntropyOptions, Loss, LossNames, TargetKind};
+pub use memory::{Group, Holding, LargestBatch, LimitNeed, MemoryPlan, TensorMemory};
 pub use network::{INPUT, LayerSummary, Network, Sequential, Summary};
 pub use node::{LayerExt, Node, Output};
 pub use optimizer::{

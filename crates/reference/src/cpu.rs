@@ -5,8 +5,8 @@ use std::{
 };
 
 use kiln_kernel::{
-    Backend, BackendError, Buffer, Counters, DType, Holder, Host, HostRef, Launch, LaunchTime, Ledger, Limits,
-    Program, Reading, View,
+    Backend, BackendError, Buffer, Counters, DType, Holder, Host, HostRef, Launch, LaunchTime, Ledger,
+    Limits, Program, Reading, View,
 };
 
 use crate::{

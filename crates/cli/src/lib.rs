@@ -8,6 +8,7 @@ mod commands;
 mod curves;
 mod error;
 mod interrupt;
+mod memory;
 mod output;
 mod pictures;
 mod product;
@@ -83,6 +84,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
             BenchWhat::Step(args) => commands::bench_step::run(args, ui),
             BenchWhat::Tune(args) => commands::bench_tune::run(args, ui),
         },
+        Command::Plan(args) => commands::plan::run(args, ui),
         Command::Train(args) => commands::train::run(args, ui),
         Command::Eval(args) => commands::eval::run(args, ui),
         Command::Predict(args) => commands::predict::run(args, ui),

@@ -62,7 +62,9 @@ mod words;
 
 pub use activation::Activation;
 pub use augment::{Augment, Fill, Reach, Sampling};
-pub use bench::{BenchReport, STEPS_TOGETHER, bench_step, evaluation_plan, training_plan};
+pub use bench::{
+    BenchReport, STEPS_TOGETHER, bench_step, evaluation_plan, largest_bench_batch, training_plan,
+};
 pub use callbacks::{Callback, Flow, Prepared, StepReport};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use data_spec::{DataForm, DataSpec, OnUnreadable, TableTask, Target};

@@ -166,7 +166,7 @@ impl Trainer {
             None => (train, fit.validation),
         };
         let wanted = Rehearsed { train, validation, weights: weights.as_deref(), fit };
-        let budget = self.device().options().memory_budget.map(|budget| budget.saturating_sub(self.others()));
+        let budget = self.budget();
         let most = match largest {
             LargestBatch::PowerOfTwo(most) => most,
             _ => Recipe::MAX_BATCH_SIZE as usize,
@@ -218,6 +218,26 @@ impl Trainer {
         })
     }
 
+    /// The largest power of two of at most `most` rows that is a batch which fits the device's limits and its budget, if any
+    /// is; the batch size of `fit` does not matter.
+    ///
+    /// # Errors
+    /// If the settings of the rows do not fit the rows.
+    pub fn largest_batch(&self, train: &Split, fit: &Fit<'_>, most: usize) -> Result<Option<usize>, NnError> {
+        let (held, weights) = self.deal(train, fit)?;
+        let (train, validation) = match &held {
+            Some((kept, out)) => (kept, Some(out)),
+            None => (train, fit.validation),
+        };
+        let wanted = Rehearsed { train, validation, weights: weights.as_deref(), fit };
+        Ok(self.largest_power(wanted, self.budget(), most.min(train.len())))
+    }
+
+    /// What of the device's budget is left for a fit of this trainer.
+    fn budget(&self) -> Option<u64> {
+        self.device().options().memory_budget.map(|budget| budget.saturating_sub(self.others()))
+    }
+
     /// An error for want of memory with a batch that would fit, if that is the error and one would.
     pub(crate) fn with_batch_that_fits(
         &self,
@@ -260,14 +280,7 @@ impl Trainer {
 
     /// The largest power of two of at most `most` that fits.
     fn largest_power(&self, wanted: Rehearsed<'_, '_>, budget: Option<u64>, most: usize) -> Option<usize> {
-        let fits = |exponent: u32| self.rehearse(wanted, 1 << exponent, budget).is_ok();
-        let most = most.checked_ilog2()?;
-        if fits(most) {
-            return Some(1 << most);
-        }
-        // as if 2⁻¹ rows fitted, which no row does
-        let found = bisect(0, most as usize, |above| fits(above as u32 - 1));
-        found.checked_sub(1).map(|exponent| 1 << exponent)
+        largest_power(most, |rows| self.rehearse(wanted, rows, budget).is_ok())
     }
 
     /// Makes a fit ready on a device that only counts, with all that it reads.
@@ -287,8 +300,8 @@ impl Trainer {
         }
         let on =
             trainer.prepare(train, validation, weights.map(<[f32]>::to_vec), (batch_size, fit.metrics))?;
-        let bytes = device.backend().counters().live_bytes;
         let check = if fit.check_finite { Some(Check::new(&trainer, &on)?) } else { None };
+        let bytes = device.backend().counters().live_bytes;
         trainer.rehearse_reads(&on, check.as_ref(), fit)?;
         Ok((Ready { trainer, on, check, bytes }, device))
     }
@@ -335,6 +348,17 @@ fn is_no_memory(error: &NnError) -> bool {
     )
 }
 
+/// The largest power of two of at most `most` that fits, if any does.
+pub(crate) fn largest_power(most: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    let most = most.checked_ilog2()?;
+    if fits(1 << most) {
+        return Some(1 << most);
+    }
+    // counted from 1, so that 0 stands for none
+    let found = bisect(0, most as usize, |above| fits(1 << (above - 1)));
+    found.checked_sub(1).map(|exponent| 1 << exponent)
+}
+
 /// The largest number up to `most` for which `holds`, which holds for `known` and for all below one for which it does.
 fn bisect(known: usize, most: usize, holds: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (known, most);
@@ -377,7 +401,7 @@ impl Ready<'_> {
             self.session(&mut all, Group::CheckFinite, rows, session);
         }
         if trainer.device().is_gpu() {
-            let held: u64 = all.iter().filter(|h| h.group != Group::CheckFinite).map(|h| h.bytes).sum();
+            let held: u64 = all.iter().map(|holding| holding.bytes).sum();
             let (name, bytes) = (STAGING.into(), self.bytes - held);
             all.push(Holding { group: Group::Staging, name, bytes, tensors: Vec::new() });
         }

@@ -86,6 +86,9 @@ impl fmt::Display for MemoryPlan {
         lines.push(("sum, when ready".into(), Some(self.bytes)));
         lines.push((beside.into(), Some(self.peak_bytes)));
         lines.extend(self.budget_bytes.map(|budget| ("budget".to_owned(), Some(budget))));
+        if !self.fits {
+            lines.push(("it does not fit".into(), None));
+        }
         let width = |(text, bytes): &(String, Option<u64>)| bytes.map_or(0, |_| text.chars().count());
         let widest = lines.iter().map(width).max().unwrap_or(0);
         for (text, bytes) in &lines {

@@ -414,3 +414,69 @@ fn damaged_data_are_named() {
     fails(here, 1, &train, "train-images-idx3-ubyte");
     assert!(!here.join("run").exists(), "nothing is written");
 }
+
+#[test]
+fn memory_is_planned_bounded_and_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let digits = ["digits-cnn", "--device", "cpu", "--limit", "2000"];
+    let plan = json(here, &[&["plan"][..], &digits, &["--batch-size", "128", "--json"]].concat());
+    let keys = [
+        "recipe",
+        "device",
+        "batch_size",
+        "rows",
+        "streamed",
+        "holdings",
+        "bytes",
+        "peak_bytes",
+        "fits",
+        "limits",
+        "largest_power_of_two",
+        "largest_batch",
+    ];
+    for key in keys {
+        assert!(!plan[key].is_null(), "plan lacks {key}");
+    }
+    assert_eq!((plan["batch_size"].as_u64(), plan["fits"].as_bool()), (Some(128), Some(true)));
+    let holdings = plan["holdings"].as_array().unwrap();
+    let sum: u64 = holdings.iter().map(|holding| holding["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(plan["bytes"].as_u64(), Some(sum));
+    assert!(holdings.iter().any(|h| h["group"] == "workspace" && !h["tensors"][0]["label"].is_null()));
+    let text = kiln(here, &[&["plan"][..], &digits].concat());
+    let text = String::from_utf8(text.stdout).unwrap();
+    for want in ["parameters", "gradients", "optimizer state", "conv1", "sum, when ready", "largest batch"] {
+        assert!(text.contains(want), "{want}: {text}");
+    }
+
+    // what auto takes is what the plan says, is recorded, and trains
+    let bounded = ["--memory-budget", "24MiB", "--quiet"];
+    let planned = json(here, &[&["plan"][..], &digits, &bounded, &["--json"]].concat());
+    let power = planned["largest_power_of_two"].as_u64().unwrap();
+    assert!((2..1024).contains(&power), "{power}");
+    let train = [&["train"][..], &digits, &bounded, &["--epochs", "1", "--out"]].concat();
+    let report = json(here, &[&train[..], &["auto", "--batch-size", "auto", "--json"]].concat());
+    assert_eq!(report["batch_size"].as_u64(), Some(power));
+    let run: Value = serde_json::from_slice(&fs::read(here.join("auto/run.json")).unwrap()).unwrap();
+    assert_eq!(run["batch_size"].as_u64(), Some(power));
+
+    let twice = (2 * power).to_string();
+    let asked = [&train[..], &["refused", "--batch-size", &twice]].concat();
+    let output = kiln(here, &asked);
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), err.trim().lines().count()), (Some(1), 2), "{err}");
+    assert!(err.contains("24 MiB") && err.contains("the largest holders are workspace"), "{err}");
+    fails(here, 1, &asked, &format!("batches of {power} fit (--batch-size {power})"));
+    assert!(!here.join("refused").exists());
+
+    let output = command(here, &["bench", "step", "digits-cnn", "--device", "cpu", "--batch-size", "auto"])
+        .args(["--steps", "1", "--json"])
+        .env("KILN_MEMORY", "24 MiB")
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["batch_size"].as_u64().is_some_and(|rows| (2..1024).contains(&rows)), "{report}");
+    let output = command(here, &["plan"]).env("KILN_MEMORY", "much").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("KILN_MEMORY=much"));
+    fails(here, 1, &[&train[..4], &["--memory-budget", "1KiB", "--quiet"]].concat(), "out of");
+}

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use kiln_data::DataDir;
+use kiln_device::{Device, DeviceOptions};
 use kiln_nn::{Augment, DataSpec, Recipe};
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, output::Ui};
+use crate::{Failure, device, output::Ui};
 
 mod inspect;
 
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Time things on this device
     Bench(Bench),
+    /// Say what a training run will hold on this device, and the largest batch that fits
+    Plan(Plan),
 }
 
 impl OptimizerName {
@@ -100,6 +103,7 @@ impl Command {
             Self::Devices(args) => &args.output,
             Self::Verify(args) => &args.output,
             Self::Doctor(args) => &args.output,
+            Self::Plan(args) => &args.output,
             Self::Bench(args) => match &args.what {
                 BenchWhat::Step(args) => &args.output,
                 BenchWhat::Matmul(args) => &args.output,
@@ -130,6 +134,43 @@ pub(crate) struct OnDevice {
     /// auto (the best real GPU, else cpu), cpu, gpu, an index of `kiln devices`, or part of a name
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
+}
+
+/// How much of the device's memory may be taken.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Memory {
+    /// Take at most so much of the device's memory, as 2GiB or 500MiB: for machines that are shared [default:
+    /// KILN_MEMORY, else no bound]
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    pub(crate) memory_budget: Option<u64>,
+}
+
+impl Memory {
+    /// A device, opened with that budget.
+    pub(crate) fn open(&self, on: &OnDevice, options: DeviceOptions, ui: &Ui) -> Result<Device, Failure> {
+        let memory_budget = match (self.memory_budget, std::env::var("KILN_MEMORY")) {
+            (None, Ok(text)) if !text.trim().is_empty() => Some(
+                memory_size(&text)
+                    .map_err(|error| Failure::Message(format!("KILN_MEMORY={text}: {error}")))?,
+            ),
+            (given, _) => given,
+        };
+        device::open(&on.device, DeviceOptions { memory_budget, ..options }, ui)
+    }
+}
+
+/// Rows of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BatchSize {
+    /// As many as fit.
+    Auto,
+    /// So many.
+    Rows(u32),
+}
+
+impl BatchSize {
+    /// The largest that `auto` takes.
+    pub(crate) const MOST: usize = 1024;
 }
 
 /// Whether to tune first.
@@ -262,9 +303,11 @@ pub(crate) struct Train {
     /// Passes over the training set [default: the recipe's]
     #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_EPOCHS))]
     pub(crate) epochs: Option<u32>,
-    /// Images per step [default: the recipe's]
-    #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
-    pub(crate) batch_size: Option<u32>,
+    /// Images per step, or auto for the largest power of two that fits, 1024 at most [default: the recipe's]
+    #[arg(long, value_name = "N | auto", value_parser = batch_size)]
+    pub(crate) batch_size: Option<BatchSize>,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
     /// Learning rate [default: the recipe's]
     #[arg(long, value_name = "X", value_parser = learning_rate)]
     pub(crate) lr: Option<f64>,
@@ -313,6 +356,45 @@ pub(crate) struct Train {
     /// Watch curves and progress on the whole terminal
     #[arg(long, conflicts_with_all = ["quiet", "json"])]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Example:\n  kiln plan mnist-cnn --device gpu --batch-size 256 --memory-budget 2GiB\n\nNothing is allocated on the \
+                  device. The data are read as `kiln train` reads them."
+)]
+pub(crate) struct Plan {
+    /// A built-in recipe or a recipe file
+    #[arg(value_name = "RECIPE | FILE.toml", default_value = "digits-cnn")]
+    pub(crate) recipe: String,
+    #[command(flatten)]
+    pub(crate) device: OnDevice,
+    #[command(flatten)]
+    pub(crate) data: FromData,
+    /// Images per step, or auto for the largest power of two that fits, 1024 at most [default: the recipe's]
+    #[arg(long, value_name = "N | auto", value_parser = batch_size)]
+    pub(crate) batch_size: Option<BatchSize>,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
+    /// Optimizer, at its usual settings unless it is the recipe's own [default: the recipe's]
+    #[arg(long, value_name = "NAME", value_enum, ignore_case = true)]
+    pub(crate) optimizer: Option<OptimizerName>,
+    /// Training images at most
+    #[arg(long, value_name = "N", value_parser = at_least_one(u32::MAX))]
+    pub(crate) limit: Option<u32>,
+    /// Part of the training rows to hold out for validation [default: the recipe's, else none]
+    #[arg(long, value_name = "PART", value_parser = part)]
+    pub(crate) validation_split: Option<f64>,
+    /// Change pictures by chance while training: settings in one line, or a recipe's name for its settings, or none
+    /// [default: the recipe's]
+    #[arg(long, value_name = "SETTINGS", value_parser = augment)]
+    pub(crate) augment: Option<Augment>,
+    /// Look at every tensor of every step
+    #[arg(long)]
+    pub(crate) check_finite: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -498,9 +580,11 @@ pub(crate) struct BenchStep {
     pub(crate) device: OnDevice,
     #[command(flatten)]
     pub(crate) data: FromData,
-    /// Images per step [default: the recipe's]
-    #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
-    pub(crate) batch_size: Option<u32>,
+    /// Images per step, or auto for the largest power of two that fits, 1024 at most [default: the recipe's]
+    #[arg(long, value_name = "N | auto", value_parser = batch_size)]
+    pub(crate) batch_size: Option<BatchSize>,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
     /// Change pictures by chance: settings in one line, a recipe's name, or none [default: the recipe's]
     #[arg(long, value_name = "SETTINGS", value_parser = augment)]
     pub(crate) augment: Option<Augment>,
@@ -602,6 +686,36 @@ fn at_least_one(most: u32) -> RangedU64ValueParser<u32> {
     RangedU64ValueParser::new().range(1..=u64::from(most))
 }
 
+/// `auto`, or a whole number of at least 1.
+fn batch_size(text: &str) -> Result<BatchSize, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(BatchSize::Auto);
+    }
+    match text.parse::<u32>() {
+        Ok(rows) if (1..=Recipe::MAX_BATCH_SIZE).contains(&rows) => Ok(BatchSize::Rows(rows)),
+        Ok(rows) => Err(format!("{rows} is not in 1..={}", Recipe::MAX_BATCH_SIZE)),
+        Err(error) => Err(format!("{error}; a number, or auto")),
+    }
+}
+
+/// `2GiB`, `500 MiB`, `1.5G` or a number of bytes.
+fn memory_size(text: &str) -> Result<u64, String> {
+    let wrong = || "not a size of memory: give a number with KiB, MiB, GiB or TiB, as 2GiB".to_owned();
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let shift = match text[digits..].trim().to_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
+    let bytes = number * (1u64 << shift) as f64;
+    if (1.0..9e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
 /// `rotation = 10, zoom = 0.1`, or whose settings to take.
 pub(crate) fn augment(text: &str) -> Result<Augment, String> {
     match text.trim() {
@@ -683,6 +797,10 @@ mod tests {
             ("train --seed -1", "--seed"),
             ("train --quiet --verbose", "cannot be used with"),
             ("train a b", "unexpected argument 'b'"),
+            ("train --batch-size all", "auto"),
+            ("train --memory-budget 2GB", "2GiB"),
+            ("train --memory-budget 0", "2GiB"),
+            ("plan --batch-size 0", "0 is not in 1..="),
             ("train --speed 9", "unexpected argument '--speed'"),
             ("tran", "'train'"),
             ("predict model", "IMAGE"),

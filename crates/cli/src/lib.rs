@@ -9,6 +9,7 @@ mod curves;
 mod device;
 mod error;
 mod interrupt;
+mod memory;
 mod output;
 mod pictures;
 mod product;
@@ -84,6 +85,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
             BenchWhat::Step(args) => commands::bench_step::run(args, ui),
             BenchWhat::Tune(args) => commands::bench_tune::run(args, ui),
         },
+        Command::Plan(args) => commands::plan::run(args, ui),
         Command::Train(args) => commands::train::run(args, ui),
         Command::Eval(args) => commands::eval::run(args, ui),
         Command::Predict(args) => commands::predict::run(args, ui),

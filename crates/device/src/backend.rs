@@ -11,17 +11,18 @@ use std::{
 };
 
 use kiln_kernel::{
-    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Host, HostRef, Kernel, Launch,
-    LaunchTime, Limits, Program, Reading, View,
+    Access, Backend, BackendError, Binding, Buffer, Counters, DType, Holder, Host, HostRef, Kernel, Launch,
+    LaunchTime, Ledger, Limits, Program, Reading, View,
 };
 
 use crate::{
-    memory::{Memory, Staging, Tally, scoped, translate},
+    device::DeviceOptions,
+    memory::{Memory, Staging, Tally, scoped, staging, translate},
     pipeline::{Compiled, Pipelines},
 };
 
 /// Bytes of an element: both types have 32 bits on a GPU.
-const ELEMENT: u64 = 4;
+pub(crate) const ELEMENT: u64 = 4;
 
 /// Submissions that may be under way before [`Backend::run`] waits for the oldest: enough to keep the device
 /// busy, few enough that an interrupt is heard and command buffers do not pile up.
@@ -82,7 +83,7 @@ pub(crate) struct WgpuBackend {
     pub(crate) pipelines: Pipelines,
     pub(crate) incidents: Arc<Incidents>,
     tally: Arc<Tally>,
-    staging: Arc<Staging>,
+    staging: Arc<Staging<Memory>>,
     in_flight: Mutex<Flights>,
     /// A run whose submission took longer is made in more of them the next time.
     longest_submission: Duration,
@@ -105,11 +106,13 @@ impl WgpuBackend {
         queue: wgpu::Queue,
         pipelines: Pipelines,
         incidents: Arc<Incidents>,
-        longest_submission: Duration,
+        options: &DeviceOptions,
     ) -> Result<Self, BackendError> {
-        let tally = Arc::new(Tally::default());
-        let staging = Arc::new(Staging::default());
-        staging.fill(&device, &tally)?;
+        let longest_submission = options.longest_submission;
+        let ledger = Arc::new(Ledger::new(options.memory_budget));
+        let tally = Arc::new(Tally { ledger, ..Tally::default() });
+        let staging = Arc::new(Staging::new(|bytes| staging(&device, &tally, bytes))?);
+        tally.ledger.fail(options.fail_allocation);
         let queue_of_flights = VecDeque::with_capacity(IN_FLIGHT + 1);
         let in_flight = Mutex::new(Flights { queue: queue_of_flights, done: Instant::now() });
         Ok(Self { name, device, queue, pipelines, incidents, tally, staging, in_flight, longest_submission })
@@ -342,7 +345,9 @@ impl WgpuBackend {
         self.incidents.check()?;
         let memory = self.memory(from, "read")?;
         let bytes = from.len as u64 * ELEMENT;
-        let staging = self.staging.take(&self.device, &self.tally, bytes.max(ELEMENT))?;
+        let largest = self.device.limits().max_buffer_size;
+        let create = |bytes| staging(&self.device, &self.tally, bytes);
+        let staging = self.staging.take(bytes.max(ELEMENT), largest, create)?;
         let index = scoped(&self.device, "read", bytes, || {
             let mut encoder =
                 self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
@@ -351,7 +356,8 @@ impl WgpuBackend {
                 encoder.copy_buffer_to_buffer(&memory.buffer, offset, &staging.buffer, 0, Some(bytes));
             }
             self.submit(encoder)
-        })?;
+        })
+        .map_err(|error| self.tally.told(error))?;
         self.tally.reads.fetch_add(1, Relaxed);
         Ok(Pending {
             device: self.device.clone(),
@@ -372,7 +378,7 @@ const CALLBACK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30
 struct Pending {
     device: wgpu::Device,
     incidents: Arc<Incidents>,
-    pool: Arc<Staging>,
+    pool: Arc<Staging<Memory>>,
     /// None once it has gone back, or cannot.
     staging: Option<Memory>,
     index: wgpu::SubmissionIndex,
@@ -443,6 +449,10 @@ impl Backend for WgpuBackend {
         self.tally.counters()
     }
 
+    fn holders(&self) -> Vec<Holder> {
+        self.tally.ledger.holders()
+    }
+
     /// A length of zero is allowed; such a buffer can be written and read, but not bound.
     fn allocate(&self, dtype: DType, len: usize, label: &str) -> Result<Buffer, BackendError> {
         self.incidents.check()?;
@@ -486,6 +496,7 @@ impl Backend for WgpuBackend {
         scoped(&self.device, "write", bytes.len() as u64, || {
             self.queue.write_buffer(&memory.buffer, to.offset as u64 * ELEMENT, bytes);
         })
+        .map_err(|error| self.tally.told(error))
     }
 
     fn read(&self, from: &View) -> Reading {
@@ -516,7 +527,8 @@ impl Backend for WgpuBackend {
         let pieces = prepared.pieces.load(Relaxed).min(all);
         for piece in 0..pieces {
             let part = all * piece / pieces..all * (piece + 1) / pieces;
-            let index = scoped(&self.device, "run", 0, || self.submit_part(prepared, part))?;
+            let index = scoped(&self.device, "run", 0, || self.submit_part(prepared, part))
+                .map_err(|error| self.tally.told(error))?;
             self.enqueue(index, prepared, pieces)?;
         }
         self.tally.dispatches.fetch_add(prepared.dispatches * u64::from(times), Relaxed);

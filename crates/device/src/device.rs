@@ -11,6 +11,7 @@ use crate::{
     backend::{Incidents, WgpuBackend},
     pipeline::{Pipelines, ReplaceShader},
     pipeline_file::PipelineFile,
+    rehearsal::{Need, Rehearsal},
     tuning::{Adopted, Tuning, TuningKey, kernel_text},
 };
 
@@ -28,6 +29,12 @@ pub struct DeviceOptions {
     /// A run of launches whose submission took longer than this is made in more submissions the next time, since drivers
     /// of displays give a device up that does not answer for seconds.
     pub longest_submission: Duration,
+    /// The most bytes that buffers may hold at a time, those for reading included: for machines that are shared. What
+    /// would pass it fails as if there were no memory.
+    pub memory_budget: Option<u64>,
+    /// Let an allocation after the opening, counted from 1, fail as if there were no memory: how tests show what becomes
+    /// of that.
+    pub fail_allocation: Option<u64>,
     /// Compile other text for one kernel: how tests show that `kiln verify` catches a wrong shader.
     pub replace_shader: Option<ReplaceShader>,
 }
@@ -38,6 +45,8 @@ impl Default for DeviceOptions {
             checked: cfg!(debug_assertions),
             portable: false,
             longest_submission: Duration::from_millis(500),
+            memory_budget: None,
+            fail_allocation: None,
             replace_shader: None,
         }
     }
@@ -56,6 +65,7 @@ impl Default for DeviceOptions {
 pub struct Device {
     backend: Arc<dyn Backend>,
     gpu: Option<Arc<WgpuBackend>>,
+    rehearsal: Option<Arc<Rehearsal>>,
     info: Arc<Info>,
     options: DeviceOptions,
 }
@@ -69,7 +79,7 @@ impl fmt::Debug for Device {
 impl fmt::Display for Device {
     /// `NVIDIA H200 (Vulkan)`, or `cpu`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.gpu.is_some() {
+        if self.is_gpu() {
             write!(f, "{} ({})", self.info.name, self.info.backend)
         } else {
             f.write_str(&self.info.name)
@@ -100,14 +110,15 @@ impl Device {
 
     /// The CPU, in `f32`.
     pub fn cpu() -> Self {
-        let backend = Cpu::<f32>::new();
-        let info = Info::cpu(0, backend.limits());
-        Self {
-            backend: Arc::new(backend),
-            gpu: None,
-            info: Arc::new(info),
-            options: DeviceOptions::default(),
-        }
+        Self::cpu_with(DeviceOptions::default())
+    }
+
+    /// [`Device::cpu`] with options; those of memory matter.
+    pub fn cpu_with(options: DeviceOptions) -> Self {
+        let backend = Cpu::<f32>::with_budget(options.memory_budget);
+        backend.ledger().fail(options.fail_allocation);
+        let info = Arc::new(Info::cpu(0, backend.limits()));
+        Self { backend: Arc::new(backend), gpu: None, rehearsal: None, info, options }
     }
 
     /// Opens a device by what the user calls it:
@@ -144,7 +155,7 @@ impl Device {
     pub async fn open_async(selector: &str, options: DeviceOptions) -> Result<Self, BackendError> {
         if selector.trim().eq_ignore_ascii_case("cpu") {
             // drivers are not asked: some take their time, and some print
-            return Ok(Self::cpu());
+            return Ok(Self::cpu_with(options));
         }
         let cpu = Cpu::<f32>::new();
         let is_open_choice = matches!(selector.trim().to_lowercase().as_str(), "" | "auto" | "gpu");
@@ -160,7 +171,7 @@ impl Device {
         let Candidate { info, adapter } = list.swap_remove(chosen);
         match adapter {
             Some(adapter) => Self::open_adapter(&adapter, info, options).await,
-            None => Ok(Self { backend: Arc::new(cpu), gpu: None, info: Arc::new(info), options }),
+            None => Ok(Self { info: Arc::new(info), ..Self::cpu_with(options) }),
         }
     }
 
@@ -193,16 +204,10 @@ impl Device {
         });
         let facts = if options.portable { Facts::portable() } else { info.facts() };
         let pipelines = Pipelines::new(facts, options.checked, options.replace_shader);
-        let gpu = Arc::new(WgpuBackend::new(
-            info.name.clone(),
-            device,
-            queue,
-            pipelines,
-            incidents,
-            options.longest_submission,
-        )?);
+        let gpu =
+            Arc::new(WgpuBackend::new(info.name.clone(), device, queue, pipelines, incidents, &options)?);
         let backend: Arc<dyn Backend> = gpu.clone();
-        Ok(Self { backend, gpu: Some(gpu), info: Arc::new(info), options })
+        Ok(Self { backend, gpu: Some(gpu), rehearsal: None, info: Arc::new(info), options })
     }
 
     /// Opens the same device once more, for after it was lost: the adapter of the same name, interface and driver, with the
@@ -223,7 +228,9 @@ impl Device {
             let found = list.into_iter().find(|candidate| same(&candidate.info));
             match found {
                 Some(Candidate { info, adapter: Some(adapter) }) => {
-                    let device = Self::open_adapter(&adapter, info, self.options).await?;
+                    // what a test made fail has failed
+                    let options = DeviceOptions { fail_allocation: None, ..self.options };
+                    let device = Self::open_adapter(&adapter, info, options).await?;
                     if let (Some(lost), Some(gpu)) = (&self.gpu, &device.gpu) {
                         for (kernel, variant) in lost.pipelines.chosen() {
                             gpu.pipelines.choose(&kernel, Some(&variant))?;
@@ -243,6 +250,33 @@ impl Device {
         self.gpu.as_ref().and_then(|gpu| gpu.lost())
     }
 
+    /// A device of the same limits on which nothing is allocated, compiled or run, but all of it counted, with at most
+    /// `budget` bytes: what a program would take of this one. Reads give zeros.
+    ///
+    /// # Errors
+    /// Where the budget is smaller than the first buffers for reading.
+    pub fn rehearse(&self, budget: Option<u64>) -> Result<Self, BackendError> {
+        let gpu = self.gpu.clone().or_else(|| self.rehearsal.as_ref()?.adapter().cloned());
+        let rehearsal = Arc::new(Rehearsal::new(&*self.backend, gpu, budget)?);
+        let backend: Arc<dyn Backend> = rehearsal.clone();
+        let (info, options) = (Arc::clone(&self.info), self.options);
+        Ok(Self { backend, gpu: None, rehearsal: Some(rehearsal), info, options })
+    }
+
+    /// The most that was asked so far of each limit of the adapter, and for what: of a [`Device::rehearse`]d one; empty on
+    /// others, and on the CPU, which has none.
+    ///
+    /// # Errors
+    /// Where a shader cannot be read.
+    pub fn needs(&self) -> Result<Vec<Need>, BackendError> {
+        self.rehearsal.as_ref().map_or_else(|| Ok(Vec::new()), |rehearsal| rehearsal.needs())
+    }
+
+    /// The options that it was opened with.
+    pub fn options(&self) -> &DeviceOptions {
+        &self.options
+    }
+
     /// What runs the kernels.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
@@ -253,9 +287,9 @@ impl Device {
         &self.info
     }
 
-    /// True if kernels run on an adapter, and not on the `cpu` backend.
+    /// True if kernels run on an adapter, and not on the `cpu` backend, or would in what is rehearsed.
     pub fn is_gpu(&self) -> bool {
-        self.gpu.is_some()
+        self.gpu.is_some() || self.rehearsal.as_ref().is_some_and(|rehearsal| rehearsal.adapter().is_some())
     }
 
     /// Which variant of a kernel this device runs, in words: `tiled 64x64x16 of 4x4`; `None` on the CPU.

@@ -5,13 +5,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use kiln_kernel::{BackendError, Counters};
+use kiln_kernel::{BackendError, Counters, Lease, Ledger};
 
 /// What a backend has done, counted.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    pub(crate) allocations: AtomicU64,
-    pub(crate) live_bytes: AtomicU64,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) pipelines: AtomicU64,
     pub(crate) submissions: AtomicU64,
     pub(crate) dispatches: AtomicU64,
@@ -21,12 +20,21 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn counters(&self) -> Counters {
         Counters {
-            allocations: self.allocations.load(Relaxed),
-            live_bytes: self.live_bytes.load(Relaxed),
+            allocations: self.ledger.allocations(),
+            live_bytes: self.ledger.live_bytes(),
+            peak_bytes: self.ledger.peak_bytes(),
             pipelines: self.pipelines.load(Relaxed),
             submissions: self.submissions.load(Relaxed),
             dispatches: self.dispatches.load(Relaxed),
             reads: self.reads.load(Relaxed),
+        }
+    }
+
+    /// The error with those who hold the memory, where there was none.
+    pub(crate) fn told(&self, error: BackendError) -> BackendError {
+        match error {
+            BackendError::OutOfMemory(error) => self.ledger.out_of_memory(&error.label, error.bytes),
+            error => error,
         }
     }
 }
@@ -35,18 +43,19 @@ impl Tally {
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) buffer: wgpu::Buffer,
-    tally: Arc<Tally>,
+    lease: Lease,
 }
 
 impl Memory {
     /// Allocates. wgpu clears a buffer before its first use.
     pub(crate) fn new(
         device: &wgpu::Device,
-        tally: &Arc<Tally>,
+        tally: &Tally,
         bytes: u64,
         usage: wgpu::BufferUsages,
         label: &str,
     ) -> Result<Self, BackendError> {
+        let lease = tally.ledger.take(label, bytes)?;
         let buffer = scoped(device, label, bytes, || {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
@@ -54,21 +63,19 @@ impl Memory {
                 usage,
                 mapped_at_creation: false,
             })
-        })?;
-        tally.allocations.fetch_add(1, Relaxed);
-        tally.live_bytes.fetch_add(bytes, Relaxed);
-        Ok(Self { buffer, tally: Arc::clone(tally) })
+        });
+        match buffer {
+            Ok(buffer) => Ok(Self { buffer, lease }),
+            Err(error) => {
+                drop(lease);
+                Err(tally.told(error))
+            }
+        }
     }
 
     /// True if the buffer was allocated by the backend with this tally.
-    pub(crate) fn belongs_to(&self, tally: &Arc<Tally>) -> bool {
-        Arc::ptr_eq(&self.tally, tally)
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        self.tally.live_bytes.fetch_sub(self.buffer.size(), Relaxed);
+    pub(crate) fn belongs_to(&self, tally: &Tally) -> bool {
+        self.lease.is_of(&tally.ledger)
     }
 }
 
@@ -95,7 +102,7 @@ pub(crate) fn scoped<T>(
 /// wgpu's error in Kiln's words.
 pub(crate) fn translate(error: wgpu::Error, label: &str, bytes: u64) -> BackendError {
     match error {
-        wgpu::Error::OutOfMemory { .. } => BackendError::OutOfMemory { label: label.to_owned(), bytes },
+        wgpu::Error::OutOfMemory { .. } => Arc::new(Ledger::default()).out_of_memory(label, bytes),
         wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
             let message = one_line(&description);
             if message.contains("device is lost") || message.contains("Device is lost") {
@@ -112,33 +119,51 @@ pub(crate) fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Buffers that results are copied to on their way to the host, kept for the next read.
-#[derive(Debug, Default)]
-pub(crate) struct Staging {
-    free: Mutex<Vec<Memory>>,
+/// Something of a size: memory, or what stands for it.
+pub(crate) trait Bytes {
+    fn bytes(&self) -> u64;
 }
 
-impl Staging {
+impl Bytes for Memory {
+    fn bytes(&self) -> u64 {
+        self.lease.bytes()
+    }
+}
+
+impl Bytes for Lease {
+    fn bytes(&self) -> u64 {
+        self.bytes()
+    }
+}
+
+/// What buffers for reading are called.
+pub const STAGING: &str = "staging";
+
+/// Buffers that results are copied to on their way to the host, kept for the next read.
+#[derive(Debug)]
+pub(crate) struct Staging<M> {
+    free: Mutex<Vec<M>>,
+}
+
+impl<M: Bytes> Staging<M> {
     /// Reads of up to this many bytes find a buffer from the start.
     const SMALLEST: u64 = 4096;
     /// More than this is not kept.
     const MOST_BYTES: u64 = 256 << 20;
 
-    /// Puts the first small buffers there, so that a loss that is read now and then allocates nothing.
-    pub(crate) fn fill(&self, device: &wgpu::Device, tally: &Arc<Tally>) -> Result<(), BackendError> {
-        for _ in 0..2 {
-            self.give(Self::create(device, tally, Self::SMALLEST)?);
-        }
-        Ok(())
+    /// With the first small buffers, so that a loss that is read now and then allocates nothing.
+    pub(crate) fn new(create: impl Fn(u64) -> Result<M, BackendError>) -> Result<Self, BackendError> {
+        let free = vec![create(Self::SMALLEST)?, create(Self::SMALLEST)?];
+        Ok(Self { free: Mutex::new(free) })
     }
 
-    /// The smallest free buffer of at least `bytes`, or a new one.
+    /// The smallest free buffer of at least `bytes`, or a new one, of no more than `largest` unless it must be.
     pub(crate) fn take(
         &self,
-        device: &wgpu::Device,
-        tally: &Arc<Tally>,
         bytes: u64,
-    ) -> Result<Memory, BackendError> {
+        largest: u64,
+        create: impl FnOnce(u64) -> Result<M, BackendError>,
+    ) -> Result<M, BackendError> {
         let size = bytes.next_power_of_two().max(Self::SMALLEST);
         let found = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,28 +171,29 @@ impl Staging {
                 .iter()
                 .enumerate()
                 // A far larger one would make a later, larger read allocate again.
-                .filter(|(_, m)| m.buffer.size() >= bytes && m.buffer.size() <= 4 * size)
-                .min_by_key(|(_, m)| m.buffer.size())
+                .filter(|(_, m)| m.bytes() >= bytes && m.bytes() <= 4 * size)
+                .min_by_key(|(_, m)| m.bytes())
                 .map(|(i, _)| i);
             best.map(|i| free.swap_remove(i))
         };
         match found {
             Some(memory) => Ok(memory),
-            None => Self::create(device, tally, size.min(device.limits().max_buffer_size).max(bytes)),
+            None => create(size.min(largest).max(bytes)),
         }
     }
 
     /// Takes an unmapped buffer back.
-    pub(crate) fn give(&self, memory: Memory) {
+    pub(crate) fn give(&self, memory: M) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let held: u64 = free.iter().map(|m| m.buffer.size()).sum();
-        if held + memory.buffer.size() <= Self::MOST_BYTES {
+        let held: u64 = free.iter().map(Bytes::bytes).sum();
+        if held + memory.bytes() <= Self::MOST_BYTES {
             free.push(memory);
         }
     }
+}
 
-    fn create(device: &wgpu::Device, tally: &Arc<Tally>, bytes: u64) -> Result<Memory, BackendError> {
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Memory::new(device, tally, bytes, usage, "staging")
-    }
+/// A buffer to read through.
+pub(crate) fn staging(device: &wgpu::Device, tally: &Tally, bytes: u64) -> Result<Memory, BackendError> {
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    Memory::new(device, tally, bytes, usage, STAGING)
 }

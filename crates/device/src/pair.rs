@@ -285,7 +285,7 @@ fn renamed(text: &str, names: &HashMap<String, String>) -> String {
 }
 
 /// Bytes of workgroup memory that a text declares.
-fn workgroup_bytes(assembled: &Assembled) -> Result<u32, BackendError> {
+pub(crate) fn workgroup_bytes(assembled: &Assembled) -> Result<u32, BackendError> {
     if !assembled.wgsl.contains("var<workgroup>") {
         return Ok(0);
     }

@@ -45,7 +45,7 @@ pub use ops::{
 };
 pub use plan::{
     CLOCK, Collect, External, FINDING_LEN, FINDINGS, Fetch, GRADIENTS, HYPER, PARAMETERS, Place, Plan,
-    Request, Slot, TALLY, TOTALS,
+    Request, Slot, TALLY, TOTALS, Tenant,
 };
 pub use session::Session;
 pub use store::{ParameterStore, Segment, Segments};

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use kiln_kernel::{Backend, BackendError, Buffer, Host, HostRef, Launch, LaunchTime, Program, Reading, View};
 
-use crate::{GraphError, ParameterStore, Place, Plan};
+use crate::{GraphError, ParameterStore, Place, Plan, Tenant};
 
 /// A plan with its workspace allocated, its pipelines compiled and its arguments bound.
 ///
@@ -32,6 +32,9 @@ pub struct Session {
     backend: Arc<dyn Backend>,
     program: Program,
     externals: HashMap<String, Buffer>,
+    /// Those that are its own.
+    owned: Vec<String>,
+    tenants: Vec<Tenant>,
     slots: Vec<Buffer>,
     fetches: HashMap<String, View>,
 }
@@ -48,18 +51,22 @@ impl Session {
         plan: &Plan,
         shared: &HashMap<String, Buffer>,
     ) -> Result<Self, GraphError> {
-        let mut externals = HashMap::new();
+        let (mut externals, mut owned) = (HashMap::new(), Vec::new());
         for (name, external) in &plan.externals {
             if let Some(values) = plan.literals.get(name) {
                 let buffer = backend.allocate(external.dtype, external.len, name)?;
                 backend.write(&buffer.view(), HostRef::F32(values))?;
                 externals.insert(name.to_string(), buffer);
+                owned.push(name.to_string());
                 continue;
             }
             let known = store.arena(name).or_else(|| shared.get(&**name));
             let buffer = match known {
                 Some(buffer) => buffer.clone(),
-                None => backend.allocate(external.dtype, external.len, name)?,
+                None => {
+                    owned.push(name.to_string());
+                    backend.allocate(external.dtype, external.len, name)?
+                }
             };
             if buffer.len() < external.len || buffer.dtype() != external.dtype {
                 return Err(GraphError::Name(format!(
@@ -74,7 +81,7 @@ impl Session {
         }
         let mut slots = Vec::with_capacity(plan.slots.len());
         for (i, slot) in plan.slots.iter().enumerate() {
-            slots.push(backend.allocate(slot.dtype, slot.len, &format!("workspace {i}"))?);
+            slots.push(backend.allocate(slot.dtype, slot.len, &plan.describe_slot(i))?);
         }
         let view = |place: &Place| match place {
             Place::Slot { index, offset, len } => slots[*index].slice(*offset, *len),
@@ -91,12 +98,23 @@ impl Session {
             .collect();
         let program = backend.prepare(&launches)?;
         let fetches = plan.fetches.iter().map(|f| (f.name.clone(), view(&f.place))).collect();
-        Ok(Self { backend, program, externals, slots, fetches })
+        let tenants = plan.tenants.clone();
+        Ok(Self { backend, program, externals, owned, tenants, slots, fetches })
     }
 
     /// Number of launches of one run.
     pub fn launches(&self) -> usize {
         self.program.launches()
+    }
+
+    /// The buffers of the workspace, and what lives in them.
+    pub fn workspace(&self) -> (&[Buffer], &[Tenant]) {
+        (&self.slots, &self.tenants)
+    }
+
+    /// Names and buffers of the inputs and given numbers that are its own, and not shared.
+    pub fn owned(&self) -> impl Iterator<Item = (&str, &Buffer)> {
+        self.owned.iter().filter_map(|name| Some((name.as_str(), self.externals.get(name)?)))
     }
 
     /// The buffer of an input.

@@ -1,6 +1,6 @@
 use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
 
-use crate::{BackendError, DType, Kernel};
+use crate::{BackendError, DType, Holder, Kernel};
 
 /// A piece of device memory. Cheap to clone; the memory is freed with the last clone.
 #[derive(Clone)]
@@ -195,6 +195,8 @@ pub struct Counters {
     pub allocations: u64,
     /// Bytes that allocated and not yet freed buffers hold.
     pub live_bytes: u64,
+    /// The most that they held at a time.
+    pub peak_bytes: u64,
     /// Pipelines compiled (0 on the CPU).
     pub pipelines: u64,
     /// Submissions to the queue.
@@ -262,6 +264,15 @@ pub trait Backend: Send + Sync {
 
     /// What the backend has done so far.
     fn counters(&self) -> Counters;
+
+    /// Whether this backend only counts what a program would take of a device, and keeps nothing: what is written to it
+    /// need not be made.
+    fn is_rehearsal(&self) -> bool {
+        false
+    }
+
+    /// Who holds the memory, largest first, buffers of one label together.
+    fn holders(&self) -> Vec<Holder>;
 
     /// Allocates a buffer of zeros.
     ///

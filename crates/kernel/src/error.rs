@@ -1,3 +1,5 @@
+use crate::OutOfMemory;
+
 /// What can go wrong on a device.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,13 +16,8 @@ pub enum BackendError {
         feature: String,
     },
     /// A buffer could not be allocated.
-    #[error("out of device memory: \"{label}\" wanted {bytes} bytes; use a smaller batch (--batch-size)")]
-    OutOfMemory {
-        /// What the buffer is for.
-        label: String,
-        /// Its size.
-        bytes: u64,
-    },
+    #[error("{0}")]
+    OutOfMemory(Box<OutOfMemory>),
     /// A buffer or grid is larger than the device allows.
     #[error("\"{label}\" needs {needed} {what}, but this device allows {allowed}")]
     Limit {

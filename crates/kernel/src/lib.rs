@@ -13,6 +13,7 @@ mod elementwise;
 mod error;
 mod kernel;
 mod kernels;
+mod ledger;
 pub mod random;
 mod shape;
 
@@ -32,6 +33,7 @@ pub use kernels::{
     RankRows, Reduce, ReduceOp, Rmsprop, SegmentNorms, Sgd, Softmax, SoftmaxBackward, SumPart, SumParts,
     SumSquares, Tally, ToIndices, splits_for,
 };
+pub use ledger::{Holder, Lease, Ledger, OutOfMemory};
 pub use shape::{DType, Shape};
 
 /// Number of `u32` words in the clock: the buffer that holds everything that changes from step to step.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     DataForm, Network, NnError, Preprocess, Recipe, Residency, TargetKind,
     feed::Feed,
+    memory::largest_power,
     step::{self, Form, Keep, Recorded},
     trainer::Trainer,
 };
@@ -115,7 +116,7 @@ pub fn bench_step(
     let together = bench.together(steps.min(20))?;
     let after = backend.counters();
     let median = median(times);
-    let submit = |seconds: f64| device.wgpu().is_some().then_some(seconds);
+    let submit = |seconds: f64| device.is_gpu().then_some(seconds);
     Ok(BenchReport {
         recipe: recipe.name.clone(),
         device: backend.name().to_string(),
@@ -134,6 +135,20 @@ pub fn bench_step(
         allocated_after_first_step: after.allocations - before.allocations + after.pipelines
             - before.pipelines,
     })
+}
+
+/// The largest power of two of at most `most` rows with which [`bench_step`] fits the device's limits and its budget, if
+/// any does. Nothing is allocated for that.
+///
+/// # Errors
+/// If the layers do not fit each other.
+pub fn largest_bench_batch(recipe: &Recipe, device: &Device, most: usize) -> Result<Option<usize>, NnError> {
+    recipe.model()?;
+    let fits = |rows: usize| {
+        let rehearsed = device.rehearse(device.options().memory_budget);
+        rehearsed.is_ok_and(|device| Bench::new(recipe, &device, rows).is_ok())
+    };
+    Ok(largest_power(most, fits))
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {

@@ -57,12 +57,12 @@ impl Scored {
 
 /// An evaluation that is ready to run.
 pub(crate) struct Evaluation<'s> {
-    passes: Vec<Pass>,
+    pub(crate) passes: Vec<Pass>,
     /// Empty; each run fills a copy.
     metrics: Accumulator,
     tally: Option<Buffer>,
     outputs: Option<Buffer>,
-    feed: Feed<'s>,
+    pub(crate) feed: Feed<'s>,
 }
 
 impl Trainer {
@@ -99,18 +99,13 @@ impl Trainer {
     /// # Errors
     /// If the rows do not fit the network, or the device fails.
     pub fn predict_split(&self, split: &Split) -> Result<ArrayD<f32>, NnError> {
-        let backend = &**self.backend();
         if *split.item_shape() != self.model().input_shape() {
             let (want, got) = (self.model().input_shape(), split.item_shape());
             return Err(NnError::Settings(format!(
                 "the network takes items of shape {want}, the data have {got}"
             )));
         }
-        let rows = EVALUATION_ROWS.min(split.len());
-        let data = Feed::new(backend, split, None, rows, self.residency)?.apart(backend)?;
-        let passes = self.fitting_passes(&data, rows, |rows| {
-            step::record_prediction(self.model(), self.loss(), self.preprocess(), &data.form, rows)
-        })?;
+        let (data, passes) = self.prediction(split)?;
         let mut outputs = Vec::new();
         // one batch is read while the next is computed
         let mut reading: Option<Reading> = None;
@@ -126,6 +121,17 @@ impl Trainer {
         let mut dims = vec![split.len()];
         dims.extend(self.model().output_shape()?.dims());
         ArrayD::from_shape_vec(dims, outputs).map_err(|e| NnError::Settings(e.to_string()))
+    }
+
+    /// What a prediction needs.
+    fn prediction<'s>(&self, split: &'s Split) -> Result<(Feed<'s>, Vec<Pass>), NnError> {
+        let backend = &**self.backend();
+        let rows = EVALUATION_ROWS.min(split.len());
+        let data = Feed::new(backend, split, None, rows, self.residency)?.apart(backend)?;
+        let passes = self.fitting_passes(&data, rows, |rows| {
+            step::record_prediction(self.model(), self.loss(), self.preprocess(), &data.form, rows)
+        })?;
+        Ok((data, passes))
     }
 
     /// [`Trainer::passes`] in batches of `rows`, or of half as many, and so on, where the device has no room for more.
@@ -197,6 +203,30 @@ impl Trainer {
         })?;
         let buffer = |name: &str| data.buffers.get(name).cloned();
         Ok(Evaluation { passes, metrics, tally: buffer(TALLY), outputs: buffer(OUTPUTS), feed: data })
+    }
+
+    /// Reads what an evaluation reads, without one, on a device that only counts.
+    pub(crate) fn rehearse_evaluation(&self, evaluation: &Evaluation<'_>) -> Result<(), NnError> {
+        let Evaluation { tally, outputs, feed, metrics, .. } = evaluation;
+        let backend = &**self.backend();
+        for buffer in [Some(&feed.buffers[TOTALS]), tally.as_ref()].into_iter().flatten() {
+            pollster::block_on(backend.read(&buffer.view()))?;
+        }
+        match outputs {
+            Some(outputs) => drop(pollster::block_on(backend.read(&outputs.view()))?),
+            None if metrics.needs_outputs() => {
+                let (_data, passes) = self.prediction(feed.split())?;
+                // two batches are on their way at a time
+                let readings: Result<Vec<Reading>, GraphError> = passes
+                    .iter()
+                    .flat_map(|pass| [pass; 2].into_iter().take(pass.times))
+                    .map(|pass| pass.session.read_async("output"))
+                    .collect();
+                readings?.into_iter().try_for_each(|reading| pollster::block_on(reading).map(drop))?;
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     pub(crate) fn run_evaluation(&self, evaluation: &Evaluation<'_>) -> Result<Scored, NnError> {

@@ -150,7 +150,8 @@ impl<'s> Feed<'s> {
         let form = Form { items, weighted: weights.is_some(), ..Form::of(split) };
         let mut buffers = HashMap::new();
         let mut buffer = |name: &str, dtype: DType, len: usize| -> Result<(), NnError> {
-            buffers.insert(name.to_string(), backend.allocate(dtype, len, name)?);
+            let label = format!("{name} of {items} rows");
+            buffers.insert(name.to_string(), backend.allocate(dtype, len, &label)?);
             Ok(())
         };
         let item = split.item_shape().elements();
@@ -168,6 +169,9 @@ impl<'s> Feed<'s> {
         }
         buffer(ORDER, DType::U32, items)?;
         let feed = Self { form, buffers, split, weights, window, waited: AtomicU64::new(0) };
+        if backend.is_rehearsal() {
+            return Ok(feed);
+        }
         feed.write(backend, ORDER, HostRef::U32(&(0..items as u32).collect::<Vec<u32>>()))?;
         if window.is_none() {
             upload(backend, &feed.buffers, split)?;

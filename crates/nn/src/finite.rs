@@ -150,6 +150,11 @@ impl Check {
         Ok(Self { all, shuffle })
     }
 
+    /// What it keeps of steps of so many rows.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (usize, &Session)> {
+        self.all.iter().map(|looking| (looking.rows, &looking.session))
+    }
+
     /// Looks at the step that comes next, of which everything lies ready. So many steps of the epoch are done.
     pub(crate) fn look(
         &self,

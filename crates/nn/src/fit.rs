@@ -92,6 +92,9 @@ pub(crate) struct Prepare<'s> {
     pub(crate) evaluation: Option<Evaluation<'s>>,
 }
 
+/// Training and validation rows that one split was dealt into, if it was, and the training rows' weights.
+pub(crate) type Dealt = (Option<(Split, Split)>, Option<Vec<f32>>);
+
 /// What a fit visits.
 struct Rows<'s> {
     train: &'s Split,
@@ -121,18 +124,7 @@ impl Trainer {
             return fail("metrics need validation rows to score");
         }
         let started = Instant::now();
-        let mut weights = row_weights(train, fit.sample_weights, fit.class_weights)?;
-        let mut held = None;
-        if fit.validation_split != 0.0 {
-            let (kept, out) = train.deal(1.0 - fit.validation_split, self.seed).map_err(|_| {
-                let (part, rows) = (fit.validation_split, train.len());
-                NnError::Settings(format!(
-                    "a validation_split of {part} leaves one side empty of {rows} rows"
-                ))
-            })?;
-            weights = weights.map(|w| kept.iter().map(|&row| w[row as usize]).collect());
-            held = Some((train.select(&kept)?, train.select(&out)?));
-        }
+        let (held, weights) = self.deal(train, &fit)?;
         let (train, validation) = match &held {
             Some((kept, out)) => (kept, Some(out)),
             None => (train, fit.validation),
@@ -157,9 +149,23 @@ impl Trainer {
                     kept.losses.push(loss);
                 }
                 (Ok(history), _) => return Ok(History { device_losses: kept.losses, ..history }),
-                (ended, None) => return ended,
+                (Err(error), None) => return Err(self.with_batch_that_fits(error, train, validation, &fit)),
             }
         }
+    }
+
+    /// The rows that are held out, if any are, and the weights of the others.
+    pub(crate) fn deal(&self, train: &Split, fit: &Fit<'_>) -> Result<Dealt, NnError> {
+        let weights = row_weights(train, fit.sample_weights, fit.class_weights)?;
+        if fit.validation_split == 0.0 {
+            return Ok((None, weights));
+        }
+        let (kept, out) = train.deal(1.0 - fit.validation_split, self.seed).map_err(|_| {
+            let (part, rows) = (fit.validation_split, train.len());
+            NnError::Settings(format!("a validation_split of {part} leaves one side empty of {rows} rows"))
+        })?;
+        let weights = weights.map(|w| kept.iter().map(|&row| w[row as usize]).collect());
+        Ok((Some((train.select(&kept)?, train.select(&out)?)), weights))
     }
 
     /// [`Trainer::fit`] as long as the device lives.
@@ -170,7 +176,7 @@ impl Trainer {
         callbacks: &mut [&'a mut dyn Callback],
         kept: &mut Kept,
     ) -> Result<History, NnError> {
-        let on = self.prepare(train, validation, weights, fit)?;
+        let on = self.prepare(train, validation, weights, (fit.batch_size, fit.metrics))?;
         let resumed = self.resumed.is_some();
         let position = self.begin(fit, &on, callbacks)?;
 
@@ -232,12 +238,12 @@ impl Trainer {
     }
 
     /// Uploads data, plans and compiles.
-    fn prepare<'s>(
+    pub(crate) fn prepare<'s>(
         &self,
         train: &'s Split,
         validation: Option<&'s Split>,
         weights: Option<Vec<f32>>,
-        fit: &Fit<'_>,
+        (batch_size, metrics): (usize, &[Metric]),
     ) -> Result<Prepare<'s>, NnError> {
         let form = Form { weighted: weights.is_some(), ..Form::of(train) };
         step::check_targets(self.model(), self.loss(), &form)?;
@@ -248,12 +254,12 @@ impl Trainer {
                     .into(),
             ));
         }
-        let feed = Feed::new(&**self.backend(), train, weights, fit.batch_size, self.residency)?;
-        let passes = self.passes(&feed, fit.batch_size, |rows| {
+        let feed = Feed::new(&**self.backend(), train, weights, batch_size, self.residency)?;
+        let passes = self.passes(&feed, batch_size, |rows| {
             let (model, loss) = (self.model(), self.loss());
             step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)
         })?;
-        let evaluation = validation.map(|split| self.evaluation(split, fit.metrics)).transpose()?;
+        let evaluation = validation.map(|split| self.evaluation(split, metrics)).transpose()?;
         Ok(Prepare { steps: passes.iter().map(|pass| pass.times).sum(), feed, passes, evaluation })
     }
 

@@ -38,6 +38,7 @@ mod init;
 pub mod inspect;
 mod layers;
 mod loss;
+mod memory;
 pub mod metrics;
 mod named;
 mod network;
@@ -63,7 +64,9 @@ mod words;
 
 pub use activation::Activation;
 pub use augment::{Augment, Fill, Reach, Sampling};
-pub use bench::{BenchReport, STEPS_TOGETHER, bench_step, evaluation_plan, training_plan};
+pub use bench::{
+    BenchReport, STEPS_TOGETHER, bench_step, evaluation_plan, largest_bench_batch, training_plan,
+};
 pub use bundle::Bundle;
 pub use callbacks::{Callback, Flow, Prepared, StepReport};
 pub use checkpoint::{Checkpoint, Checkpoints};
@@ -84,6 +87,7 @@ pub use layers::{
     Permute, Prelu, Reshape, Sides, Slice, SpatialDropout2d, Subtract, Upsample2d, ZeroPad2d,
 };
 pub use loss::{CrossEntropyOptions, Loss, LossNames, TargetKind};
+pub use memory::{Group, Holding, LargestBatch, LimitNeed, MemoryPlan, TensorMemory};
 pub use network::{INPUT, LayerSummary, Network, Sequential, Summary};
 pub use node::{LayerExt, Node, Output};
 pub use optimizer::{

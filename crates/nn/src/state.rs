@@ -60,6 +60,9 @@ impl State {
         parameters: &[ParameterSpec],
         seed: u64,
     ) -> Result<(), NnError> {
+        if backend.is_rehearsal() {
+            return Ok(());
+        }
         for spec in parameters {
             let named = |e: NnError| NnError::Settings(format!("parameter \"{}\": {e}", spec.name));
             spec.initializer.check().map_err(named)?;

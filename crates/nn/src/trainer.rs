@@ -102,6 +102,33 @@ impl Trainer {
         Ok(trainer)
     }
 
+    /// The same network and settings on another device, with parameters of zero: for rehearsals.
+    pub(crate) fn twin(&self, device: Device) -> Result<Self, NnError> {
+        let state = State::new(&**device.backend(), &self.optimizer, &self.model.parameters()?)?;
+        Ok(Self {
+            device,
+            model: self.model.clone(),
+            optimizer: self.optimizer.clone(),
+            schedule: self.schedule.clone(),
+            current: None,
+            plateau: None,
+            loss: self.loss.clone(),
+            preprocess: self.preprocess.clone(),
+            augment: self.augment.clone(),
+            classes: Vec::new(),
+            columns: Vec::new(),
+            residency: self.residency,
+            state,
+            seed: self.seed,
+            step: 0,
+            epoch: 0,
+            steps: 0,
+            hyper_is_stale: true,
+            resumed: None,
+            batches: HashMap::new(),
+        })
+    }
+
     /// Draws all parameters anew from a seed, zeroes the optimizer's moments and forgets all steps.
     ///
     /// # Errors

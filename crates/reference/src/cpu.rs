@@ -5,8 +5,8 @@ use std::{
 };
 
 use kiln_kernel::{
-    Backend, BackendError, Buffer, Counters, DType, Host, HostRef, Launch, LaunchTime, Limits, Program,
-    Reading, View,
+    Backend, BackendError, Buffer, Counters, DType, Holder, Host, HostRef, Launch, LaunchTime, Ledger,
+    Limits, Program, Reading, View,
 };
 
 use crate::{
@@ -41,7 +41,17 @@ pub struct Cpu<T> {
 impl<T: Real> Cpu<T> {
     /// Opens the CPU.
     pub fn new() -> Self {
-        Self { shared: Arc::default(), queue: Mutex::new(()), real: PhantomData }
+        Self::with_budget(None)
+    }
+
+    /// Opens the CPU, of whose memory buffers may take at most so many bytes at a time.
+    pub fn with_budget(budget: Option<u64>) -> Self {
+        Self { shared: Arc::new(Shared::new(budget)), queue: Mutex::new(()), real: PhantomData }
+    }
+
+    /// The account of the memory.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.shared.ledger
     }
 
     /// The view's storage, after checking that it belongs here and that `len` elements fit.
@@ -112,18 +122,26 @@ impl<T: Real> Backend for Cpu<T> {
         self.shared.counters()
     }
 
+    fn holders(&self) -> Vec<Holder> {
+        self.shared.ledger.holders()
+    }
+
     fn allocate(&self, dtype: DType, len: usize, label: &str) -> Result<Buffer, BackendError> {
         let size = match dtype {
             DType::F32 => size_of::<T>(),
             DType::U32 => size_of::<u32>(),
         };
         let bytes = (len as u64).saturating_mul(size as u64);
+        let lease = self.shared.ledger.take(label, bytes)?;
         let data = match dtype {
             DType::F32 => zeros::<T>(len).map(|values| Data::Real(RwLock::new(values))),
             DType::U32 => zeros::<u32>(len).map(|values| Data::Uint(RwLock::new(values))),
         };
-        let data = data.ok_or_else(|| BackendError::OutOfMemory { label: label.into(), bytes })?;
-        Ok(Buffer::new(Arc::new(Storage::new(data, bytes, self.shared.clone())), dtype, len))
+        let Some(data) = data else {
+            drop(lease);
+            return Err(self.shared.ledger.out_of_memory(label, bytes));
+        };
+        Ok(Buffer::new(Arc::new(Storage::new(data, lease)), dtype, len))
     }
 
     fn write(&self, to: &View, data: HostRef<'_>) -> Result<(), BackendError> {

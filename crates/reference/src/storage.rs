@@ -3,24 +3,29 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use kiln_kernel::Counters;
+use kiln_kernel::{Counters, Lease, Ledger};
 
 /// What a backend and its buffers share: the counters.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    allocations: AtomicU64,
-    live_bytes: AtomicU64,
+    pub(crate) ledger: Arc<Ledger>,
     submissions: AtomicU64,
     dispatches: AtomicU64,
     reads: AtomicU64,
 }
 
 impl Shared {
+    /// At most `budget` bytes may be held at a time.
+    pub(crate) fn new(budget: Option<u64>) -> Self {
+        Self { ledger: Arc::new(Ledger::new(budget)), ..Self::default() }
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
-            allocations: get(&self.allocations),
-            live_bytes: get(&self.live_bytes),
+            allocations: self.ledger.allocations(),
+            live_bytes: self.ledger.live_bytes(),
+            peak_bytes: self.ledger.peak_bytes(),
             pipelines: 0,
             submissions: get(&self.submissions),
             dispatches: get(&self.dispatches),
@@ -47,25 +52,16 @@ pub(crate) enum Data<T> {
 /// A buffer of this backend: its elements, counted as long as it lives.
 pub(crate) struct Storage<T> {
     pub(crate) data: Data<T>,
-    bytes: u64,
-    shared: Arc<Shared>,
+    lease: Lease,
 }
 
 impl<T> Storage<T> {
-    pub(crate) fn new(data: Data<T>, bytes: u64, shared: Arc<Shared>) -> Self {
-        shared.allocations.fetch_add(1, Ordering::Relaxed);
-        shared.live_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Self { data, bytes, shared }
+    pub(crate) fn new(data: Data<T>, lease: Lease) -> Self {
+        Self { data, lease }
     }
 
-    /// Whether the buffer was allocated by the backend that these counters belong to.
+    /// Whether the buffer was allocated by the backend that this belongs to.
     pub(crate) fn belongs_to(&self, shared: &Shared) -> bool {
-        std::ptr::eq(Arc::as_ptr(&self.shared), shared)
-    }
-}
-
-impl<T> Drop for Storage<T> {
-    fn drop(&mut self) {
-        self.shared.live_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.lease.is_of(&shared.ledger)
     }
 }

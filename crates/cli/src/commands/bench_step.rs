@@ -3,14 +3,17 @@
 use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use kiln_device::DeviceOptions;
-use kiln_nn::{BenchReport, Profile, STEPS_TOGETHER, bench_step, profile_step, write_atomically};
+use kiln_nn::{
+    BenchReport, Profile, STEPS_TOGETHER, bench_step, largest_bench_batch, profile_step, write_atomically,
+};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     Failure,
-    arguments::BenchStep,
+    arguments::{BatchSize, BenchStep},
     device,
+    memory::taken,
     output::{Align, Spinner, Table, Ui, bytes, count, duration},
     tuning::{adopt, tune_first},
 };
@@ -33,8 +36,12 @@ pub(crate) fn run(args: &BenchStep, ui: &Ui) -> Result<(), Failure> {
     }
     let defaults = DeviceOptions::default();
     let options = DeviceOptions { checked: args.checked || defaults.checked, ..defaults };
-    let device = device::open(&args.device.device, options, ui)?;
-    let batch_size = args.batch_size.map_or(recipe.batch_size, |n| n as usize);
+    let device = args.memory.open(&args.device, options, ui)?;
+    let batch_size = match args.batch_size {
+        None => recipe.batch_size,
+        Some(BatchSize::Rows(rows)) => rows as usize,
+        Some(BatchSize::Auto) => taken(largest_bench_batch(&recipe, &device, BatchSize::MOST)?, &device, ui)?,
+    };
     let tuned = match args.tune.tune {
         // nobody looks at a flag once steps are timed: Ctrl-C ends it all
         Some(seconds) => tune_first(&recipe, &device, batch_size, seconds, &AtomicBool::new(false), ui)?,

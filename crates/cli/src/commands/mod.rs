@@ -12,6 +12,7 @@ pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod inspect;
 mod model;
+pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod recipes;
 pub(crate) mod report;

@@ -19,8 +19,8 @@ use serde::Serialize;
 use super::data_fetch::on_first_use;
 use crate::{
     Failure,
-    arguments::{LogFormat, Train},
-    curves, device, interrupt,
+    arguments::{BatchSize, LogFormat, OnDevice, OptimizerName, Train},
+    curves, device, interrupt, memory,
     output::{
         Dashboard, Show, Spinner, Ui, count,
         course::{Look, table_and_chart},
@@ -160,11 +160,16 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         tuning: None,
         recipe,
     };
-    let device = device::open(&asked.asked_device, DeviceOptions::default(), ui)?;
+    let device = args.memory.open(&args.device, DeviceOptions::default(), ui)?;
     let data = dataset(&mut asked, args, &args.data.dir(), ui)?;
     for pattern in &args.freeze {
         asked.recipe.freeze(pattern)?;
     }
+    if args.batch_size == Some(BatchSize::Auto) {
+        let Asked { recipe, check_finite, .. } = &asked;
+        asked.recipe.batch_size = memory::largest(recipe, &device, &data, *check_finite, ui)?;
+    }
+    memory::require(&asked.recipe, &device, &data, asked.check_finite, ui)?;
     let hashes = Hashes::of(&data)?;
     let trainer = trainer(&asked, &device, &data, ui)?;
     let folder = RunFolder::create(args.out.as_deref(), &asked.recipe.name)?;
@@ -178,11 +183,11 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
     let folder = RunFolder::reopen(path)?;
     let mut recorded = Recorded::read(path)?;
     let asked = &mut recorded.asked;
-    let wanted = match args.device.device.as_str() {
+    let device = match args.device.device.as_str() {
         "auto" => &asked.asked_device,
         other => other,
     };
-    let device = device::open(wanted, DeviceOptions::default(), ui)?;
+    let device = args.memory.open(&OnDevice { device: device.to_owned() }, DeviceOptions::default(), ui)?;
     let dir = match (&args.data.data, &asked.data_dir) {
         (None, Some(recorded)) => DataDir::new(recorded),
         _ => args.data.dir(),
@@ -191,6 +196,7 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
     let data = dataset(asked, args, &dir, ui)?;
     let hashes = Hashes::of(&data)?;
     recorded.check(&data, &hashes)?;
+    memory::require(&recorded.asked.recipe, &device, &data, recorded.asked.check_finite, ui)?;
     let (newest, damaged) = Checkpoints::newest(&folder.file("checkpoints"))?;
     for error in &damaged {
         ui.warn(&format!("{error}: passed over; it is kept as .damaged"));
@@ -296,8 +302,8 @@ fn adjusted(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
     if let Some(epochs) = args.epochs {
         recipe.epochs = epochs as usize;
     }
-    if let Some(batch_size) = args.batch_size {
-        recipe.batch_size = batch_size as usize;
+    if let Some(BatchSize::Rows(rows)) = args.batch_size {
+        recipe.batch_size = rows as usize;
     }
     if let Some(augment) = &args.augment {
         recipe.augment = Some(augment.clone()).filter(|augment| !augment.is_identity());
@@ -305,12 +311,7 @@ fn adjusted(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
     if let Some(part) = args.validation_split {
         recipe.validation_split = part;
     }
-    if let Some(wanted) = args.optimizer.filter(|wanted| wanted.name() != recipe.optimizer.name()) {
-        let named = Optimizer::named(wanted.name())
-            .ok_or_else(|| Failure::Message(format!("there is no optimizer \"{}\"", wanted.name())))?;
-        // clipping and groups are the network's, whatever the rule
-        recipe.optimizer.rule = named.rule;
-    }
+    optimize(&mut recipe, args.optimizer)?;
     if let Some(rate) = args.lr {
         if let Some(Schedule::OneCycle { max_lr: Some(largest), .. }) =
             recipe.schedule.as_ref().map(|s| &s.schedule)
@@ -324,6 +325,18 @@ fn adjusted(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
     }
     recipe.optimizer.check()?;
     Ok(recipe)
+}
+
+/// Another optimizer, if another is wanted.
+pub(super) fn optimize(recipe: &mut Recipe, wanted: Option<OptimizerName>) -> Result<(), Failure> {
+    let Some(wanted) = wanted.filter(|wanted| wanted.name() != recipe.optimizer.name()) else {
+        return Ok(());
+    };
+    let named = Optimizer::named(wanted.name())
+        .ok_or_else(|| Failure::Message(format!("there is no optimizer \"{}\"", wanted.name())))?;
+    // clipping and groups are the network's, whatever the rule
+    recipe.optimizer.rule = named.rule;
+    Ok(())
 }
 
 /// Seconds that epochs took before this process.

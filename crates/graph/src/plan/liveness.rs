@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use kiln_kernel::Launch;
 
 use crate::plan::{
-    External, Fetch, Place, Plan, Slot,
+    External, Fetch, Place, Plan, Slot, Tenant,
     lower::{Lowered, Storage},
 };
 
@@ -36,6 +36,7 @@ pub(crate) fn assign(lowered: Lowered, value_bytes: u64) -> Plan {
     by_size.sort_by_key(|&s| std::cmp::Reverse(storages[s].len));
     let mut places: Vec<Option<Place>> = storages.iter().map(|s| s.place.clone()).collect();
     let mut slots: Vec<Slot> = Vec::new();
+    let mut tenants: Vec<Tenant> = Vec::new();
     let mut taken: Vec<Vec<(usize, usize)>> = Vec::new();
     for s in by_size {
         let Some((first, last)) = lives[s] else { continue };
@@ -49,6 +50,10 @@ pub(crate) fn assign(lowered: Lowered, value_bytes: u64) -> Plan {
             taken.push(Vec::new());
         }
         taken[slot].push((first, last));
+        if let Some((what, shape)) = &storages[s].what {
+            let (what, shape) = (what.clone(), shape.clone());
+            tenants.push(Tenant { slot, what, shape, bytes: 4 * len as u64 });
+        }
         places[s] = Some(Place::Slot { index: slot, offset: 0, len });
     }
 
@@ -79,5 +84,5 @@ pub(crate) fn assign(lowered: Lowered, value_bytes: u64) -> Plan {
             label: l.label,
         })
         .collect();
-    Plan { launches, slots, externals, fetches, literals, naive_bytes }
+    Plan { launches, slots, tenants, externals, fetches, literals, naive_bytes }
 }

@@ -35,6 +35,8 @@ pub(crate) struct StorageInfo {
     pub(crate) place: Option<Place>,
     /// The storage that it is a range of, and its first element there.
     pub(crate) within: Option<(Storage, usize)>,
+    /// What it holds, for people, and in which shape.
+    pub(crate) what: Option<(Arc<str>, Shape)>,
 }
 
 /// Launches over storages.
@@ -162,7 +164,13 @@ impl Lowering<'_> {
     /// A buffer of real numbers for the launches of one operation only.
     pub(crate) fn scratch(&mut self, len: usize) -> Storage {
         self.besides += len;
-        self.store(StorageInfo { dtype: DType::F32, len, place: None, within: None })
+        self.store(StorageInfo {
+            dtype: DType::F32,
+            len,
+            place: None,
+            within: None,
+            what: Some((format!("partial results \"{}\"", self.label).into(), [len].into())),
+        })
     }
 
     /// The storage that an operation's result is written to.
@@ -175,12 +183,14 @@ impl Lowering<'_> {
             return storage;
         }
         let info = &self.r.graph.tensors[tensor.index()];
-        let storage = self.store(StorageInfo {
+        let storage = StorageInfo {
             dtype: info.dtype,
             len: info.shape.elements(),
             place: None,
             within: None,
-        });
+            what: Some((self.r.graph.describe(tensor).into(), info.shape.clone())),
+        };
+        let storage = self.store(storage);
         self.of.insert(tensor, storage);
         storage
     }
@@ -437,7 +447,8 @@ impl Lowering<'_> {
             return storage;
         }
         let (Place::External { len, .. } | Place::Slot { len, .. }) = place;
-        let storage = self.store(StorageInfo { dtype, len, place: Some(place.clone()), within: None });
+        let storage =
+            self.store(StorageInfo { dtype, len, place: Some(place.clone()), within: None, what: None });
         self.externals.insert(place, storage);
         storage
     }

@@ -78,6 +78,19 @@ pub struct Slot {
     pub len: usize,
 }
 
+/// A tensor that lives in a slot for some of the launches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Index into [`Plan::slots`].
+    pub slot: usize,
+    /// Its operation and layer: `relu "conv1"`.
+    pub what: Arc<str>,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its bytes on a device.
+    pub bytes: u64,
+}
+
 /// A buffer that the plan expects to exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct External {
@@ -145,6 +158,8 @@ pub struct Plan {
     pub launches: Vec<Launch<Place>>,
     /// The workspace.
     pub slots: Vec<Slot>,
+    /// What lives in the slots, one after the other, the largest first.
+    pub tenants: Vec<Tenant>,
     /// Buffers that must exist, by name.
     pub externals: BTreeMap<Arc<str>, External>,
     /// What some of the externals hold from the start: numbers that were given when the graph was recorded.
@@ -181,6 +196,18 @@ impl Plan {
         sums::join(&mut lowered, segments);
         pairs::join(&mut lowered);
         Ok(liveness::assign(lowered, value_bytes))
+    }
+
+    /// What lives in a slot, for people: `relu "conv1" [64, 32, 26, 26], then 3 others`.
+    pub fn describe_slot(&self, slot: usize) -> String {
+        let mut tenants = self.tenants.iter().filter(|tenant| tenant.slot == slot);
+        let Some(first) = tenants.next() else { return format!("workspace {slot}") };
+        let others = match tenants.count() {
+            0 => String::new(),
+            1 => ", then another".to_owned(),
+            n => format!(", then {n} others"),
+        };
+        format!("{} {}{others}", first.what, first.shape)
     }
 
     /// Bytes of the workspace.

@@ -32,7 +32,8 @@ pub(super) fn join(lowered: &mut Lowered, segments: &Segments) {
         return;
     };
     let dtype = DType::F32;
-    let all = lowered.store(StorageInfo { dtype, len, place: None, within: None });
+    let what = Some(("partial sums of all gradients".into(), [len].into()));
+    let all = lowered.store(StorageInfo { dtype, len, place: None, within: None, what });
     lowered.besides += len - within.iter().map(|(s, _)| lowered.storages[s.0].len).sum::<usize>();
     for &(partial, offset) in &within {
         lowered.storages[partial.0].within = Some((all, offset));
@@ -47,7 +48,7 @@ pub(super) fn join(lowered: &mut Lowered, segments: &Segments) {
     });
     let kernel = Kernel::SumParts(SumParts { parts: parts.collect(), partial_len, gradients_len });
     let place = Some(Place::external(GRADIENTS, segments.len()));
-    let arena = lowered.store(StorageInfo { dtype, len: segments.len(), place, within: None });
+    let arena = lowered.store(StorageInfo { dtype, len: segments.len(), place, within: None, what: None });
     lowered.launches[last] = Launch { kernel, arguments: vec![all, arena], label: "gradients".into() };
     let mut at = 0;
     lowered.launches.retain(|_| {

@@ -77,7 +77,8 @@ impl Lowering<'_> {
         }
         self.label = TALLY.into();
         let (scores, labels) = (self.argument(scores)?, self.argument(labels)?);
-        let integers = StorageInfo { dtype: DType::U32, len: rows, place: None, within: None };
+        let what = Some(("counts of rows".into(), [rows].into()));
+        let integers = StorageInfo { dtype: DType::U32, len: rows, place: None, within: None, what };
         self.besides += 2 * rows;
         let (predicted, ranks) = (self.store(integers.clone()), self.store(integers));
         let (rows, classes) = (rows as u32, classes as u32);

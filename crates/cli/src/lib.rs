@@ -3,10 +3,14 @@
 //! One module per command under `commands`; `arguments` holds every flag, `output` everything that is
 //! printed. The binary is `fn main() -> ExitCode { kiln_cli::main() }`.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod commands;
 mod curves;
 mod error;
+#[doc(hidden)]
+pub mod hostile;
 mod interrupt;
 mod output;
 mod pictures;

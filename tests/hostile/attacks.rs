@@ -72,12 +72,12 @@ fn layers_without_end_are_refused() {
     let repeated = |layer: &str, times: usize| {
         refused(&format!("{DENSE}{}", format!("\n[[layers]]\n{layer}\n").repeat(times)))
     };
-    assert!(repeated("type = \"relu\"", 200_000).contains("200001 layers are more than 10000"));
+    assert!(repeated("type = \"flatten\"", 200_000).contains("200001 layers are more than 10000"));
     // each of them looks for the other among all
     repeated("type = \"dense\"\nunits = 1\nshare = \"far\"", 20_000);
     // each of them would keep a shape of a million sizes
     let axes = vec!["1"; 1_000_000].join(", ");
-    let long = format!("type = \"reshape\"\nshape = [{axes}]\n\n[[layers]]\ntype = \"relu\"");
+    let long = format!("type = \"reshape\"\nshape = [{axes}]\n\n[[layers]]\ntype = \"flatten\"");
     assert!(repeated(&long, 1).contains("axes are more than 64"));
 }
 
@@ -171,7 +171,7 @@ fn a_small_model_file_cannot_ask_for_a_huge_network() {
     let file = ModelFile::from_bytes(&model_with(&description("[4]", layers)), path).unwrap();
     let before = resident();
     let error = file.trainer(&kiln::device::Device::cpu()).err().unwrap().to_string();
-    assert!(error.contains("missing"), "{error}");
+    assert!(error.contains("0 tensors, the network has 4 parameters"), "{error}");
     if let (Some(before), Some(after)) = (before, resident()) {
         assert!(after < before + (256 << 20), "{before} bytes became {after}");
     }

@@ -5,4 +5,4 @@
 #[allow(dead_code)]
 mod readers;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| readers::model::recipe(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| _ = readers::model::recipe(input));

@@ -4,8 +4,8 @@
 pub mod data;
 pub mod model;
 
-/// A reader: what may be thrown at it.
-pub type Reader = fn(&[u8]);
+/// A reader: what may be thrown at it, and whether it took it.
+pub type Reader = fn(&[u8]) -> bool;
 
 /// All of them, by the names of their fuzz targets.
 pub const READERS: [(&str, Reader); 11] = [

@@ -23,17 +23,21 @@ const MOST_BYTES: usize = 1 << 20;
 const MOST_LAYERS: usize = 64;
 
 /// Recipes: parsed, the network looked at, and where it is small, planned.
-pub fn recipe(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+pub fn recipe(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
     let recipe = match Recipe::parse(text, "fuzz.toml") {
         Ok(recipe) => recipe,
-        Err(error) => return assert!(error.to_string().starts_with("fuzz.toml"), "{error}"),
+        Err(error) => {
+            assert!(error.to_string().starts_with("fuzz.toml"), "{error}");
+            return false;
+        }
     };
-    let Ok(model) = recipe.model() else { return };
+    let Ok(model) = recipe.model() else { return false };
     if is_small(&model) {
         let _ = kiln_nn::training_plan(&recipe, recipe.batch_size.min(3));
         let _ = kiln_nn::evaluation_plan(&recipe, recipe.batch_size.min(3));
     }
+    true
 }
 
 fn is_small(model: &Sequential) -> bool {
@@ -47,7 +51,7 @@ fn is_small(model: &Sequential) -> bool {
 }
 
 /// Model files: one either fits the network that it describes or is refused; what fits is loaded.
-pub fn model(data: &[u8]) {
+pub fn model(data: &[u8]) -> bool {
     match ModelFile::from_bytes(data, Path::new("fuzz.safetensors")) {
         Ok(file) => {
             if let Ok(model) = file.model() {
@@ -56,30 +60,32 @@ pub fn model(data: &[u8]) {
                     let _ = file.trainer(&Device::cpu());
                 }
             }
+            true
         }
-        Err(error) => assert!(error.to_string().starts_with("fuzz.safetensors: "), "{error}"),
+        Err(error) => {
+            assert!(error.to_string().starts_with("fuzz.safetensors: "), "{error}");
+            false
+        }
     }
 }
 
 /// Checkpoints. If the first byte is even, the rest is a file; else it is the description of one whose hash is right and
 /// whose tensors are sound, and which a fit is then to go on from.
-pub fn checkpoint(data: &[u8]) {
-    let Some((kind, data)) = data.split_first() else { return };
+pub fn checkpoint(data: &[u8]) -> bool {
+    let Some((kind, data)) = data.split_first() else { return false };
     let bytes = match kind % 2 {
         0 => data.to_vec(),
         _ => match std::str::from_utf8(data) {
             Ok(json) => described(json),
-            Err(_) => return,
+            Err(_) => return false,
         },
     };
     with_file("fuzz.safetensors", &bytes, |path| {
-        let Ok(checkpoint) = Checkpoint::read(path) else { return };
+        let Ok(checkpoint) = Checkpoint::read(path) else { return false };
         let _ = (checkpoint.step(), checkpoint.position(), checkpoint.is_stopped(), checkpoint.device());
         let mut trainer = checkpoint_trainer();
-        if trainer.resume(&checkpoint).is_ok() {
-            let _ = checkpoint_fit(&mut trainer, None);
-        }
-    });
+        trainer.resume(&checkpoint).is_ok() && checkpoint_fit(&mut trainer, None).is_ok()
+    })
 }
 
 /// The trainer that checkpoints are of.
@@ -150,25 +156,28 @@ fn described(json: &str) -> Vec<u8> {
 }
 
 /// `run.json`, as `kiln train --resume` reads it; then its recipe as any other.
-pub fn run_json(data: &[u8]) {
+pub fn run_json(data: &[u8]) -> bool {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("run.json"), data).unwrap();
-    if let Ok(recipe) = kiln_cli::hostile::recorded_recipe(folder.path())
-        && let Ok(model) = recipe.model()
+    let Ok(recipe) = kiln_cli::hostile::recorded_recipe(folder.path()) else { return false };
+    if let Ok(model) = recipe.model()
         && is_small(&model)
     {
         let _ = kiln_nn::training_plan(&recipe, recipe.batch_size.min(3));
     }
+    true
 }
 
 /// What `kiln report` reads and draws: `run.json`, a zero byte, `metrics.jsonl`.
-pub fn report(data: &[u8]) {
+pub fn report(data: &[u8]) -> bool {
     let at = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("run.json"), &data[..at]).unwrap();
     fs::write(folder.path().join("metrics.jsonl"), data.get(at + 1..).unwrap_or_default()).unwrap();
-    if let Ok(page) = kiln_cli::hostile::report_page(folder.path()) {
+    let page = kiln_cli::hostile::report_page(folder.path());
+    if let Ok(page) = &page {
         assert!(page.starts_with("<!DOCTYPE html>") || page.starts_with("<!doctype html>"));
         assert!(!page.contains("<script src"), "a page that would load code");
     }
+    page.is_ok()
 }

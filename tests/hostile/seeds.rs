@@ -298,6 +298,7 @@ pub fn run() -> &'static (Vec<u8>, Vec<u8>) {
         let status = Command::new(env!("CARGO_BIN_EXE_kiln"))
             .current_dir(folder.path())
             .args(["train", "xor", "--device", "cpu", "--epochs", "3", "--quiet", "--out", "run"])
+            .stdout(std::process::Stdio::null())
             .status()
             .unwrap();
         assert!(status.success());

@@ -1,4 +1,4 @@
-//! Attacks that were thought of: each was tried before what answers it was written.
+//! Attacks that were thought of.
 
 use std::{
     fs,

@@ -3,11 +3,15 @@
 //! One module per command under `commands`; `arguments` holds every flag, `output` everything that is
 //! printed. The binary is `fn main() -> ExitCode { kiln_cli::main() }`.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod commands;
 mod curves;
 mod device;
 mod error;
+#[doc(hidden)]
+pub mod hostile;
 mod interrupt;
 mod memory;
 mod output;

@@ -71,6 +71,10 @@ impl RunFolder {
     /// # Errors
     /// Where it cannot be written, or another process trains in it.
     pub(crate) fn reopen(path: &Path) -> Result<Self, Failure> {
+        // the folder may come from anywhere: what is written in it must stay in it
+        for name in FILES.iter().chain(&["run.json"]) {
+            refuse_link(&path.join(name))?;
+        }
         let lock = lock(path)?;
         for folder in [path.to_path_buf(), path.join("checkpoints")] {
             let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -148,9 +152,25 @@ const LOCK: &str = ".lock";
 /// Longest text about a lock's owner that is read.
 const MOST_OWNER: u64 = 64;
 
+/// Refuses a symbolic link, which may lead out of the folder. A folder that is one itself is the user's to name.
+///
+/// # Errors
+/// Where it is one.
+pub(crate) fn refuse_link(path: &Path) -> Result<(), Failure> {
+    match fs::symlink_metadata(path) {
+        Ok(about) if about.is_symlink() => Err(Failure::Message(format!(
+            "{}: is a symbolic link, which may lead out of the folder of the run; put what it leads to in its place",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Takes the lock of a folder, which ends with the process however that ends.
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK);
+    // opening one would empty what it leads to
+    refuse_link(&path)?;
     // opening a pipe would wait for its other end
     if fs::metadata(&path).is_ok_and(|about| !about.is_file()) {
         return Err(Failure::Message(format!("{}: is there and no regular file; remove it", path.display())));

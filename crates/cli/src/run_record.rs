@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure,
     arguments::LogFormat,
-    run_folder::{hash, hash_targets},
+    run_folder::{hash, hash_targets, refuse_link},
 };
 
 /// Largest `run.json` that is read.
@@ -149,16 +149,10 @@ impl Recorded {
                 folder.display()
             )));
         }
+        refuse_link(&path)?;
         let text = kiln_nn::read_regular(&path, MAX_BYTES, "a run.json")?;
         let run: Self = serde_json::from_slice(&text).map_err(|error| about(format!("damaged: {error}")))?;
-        let Recipe { epochs, batch_size, .. } = run.asked.recipe;
-        for (what, value, most) in
-            [("epochs", epochs, Recipe::MAX_EPOCHS), ("batch_size", batch_size, Recipe::MAX_BATCH_SIZE)]
-        {
-            if !(1..=most as usize).contains(&value) {
-                return Err(about(format!("damaged: {what} must be from 1 to {most}, is {value}")));
-            }
-        }
+        run.asked.recipe.check().map_err(|error| about(format!("damaged: {error}")))?;
         if run.result.is_some() {
             return Err(Failure::Message(format!(
                 "{}: the run is over; its model is {}. To train it further, begin another run with --init-from and that \

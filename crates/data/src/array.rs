@@ -72,6 +72,15 @@ impl ElementType {
         }
     }
 
+    /// Bytes of one in [`Elements`].
+    pub(crate) fn size_in_memory(self) -> u64 {
+        match self {
+            Self::Bool | Self::U8 => 1,
+            Self::F16 | Self::F32 | Self::F64 => 4,
+            _ => 8,
+        }
+    }
+
     /// The elements that lie in bytes, or what is wrong with one.
     pub(crate) fn read(self, bytes: Vec<u8>, big_endian: bool) -> Result<Elements, String> {
         /// Whole elements in the machine's order.

@@ -1,7 +1,7 @@
 //! Tables of comma-separated values.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -244,16 +244,22 @@ impl Csv {
             return Err(self.about(None, None, "is empty"));
         }
         let names = self.names(&record)?;
-        let label = self.column(&names, &self.label)?;
-        let ignored =
-            self.ignored.iter().map(|name| self.column(&names, name)).collect::<Result<Vec<_>, _>>()?;
+        // looked up, not searched for: there may be as many names to ignore as columns
+        let places: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
+        let label = self.column(&names, &places, &self.label)?;
+        let ignored = self
+            .ignored
+            .iter()
+            .map(|name| self.column(&names, &places, name))
+            .collect::<Result<Vec<_>, _>>()?;
         if let Some(name) =
             self.ignored.iter().zip(&ignored).find(|(_, i)| **i == label).map(|(name, _)| name)
         {
             let message = format!("ignore names {}, which is the label's column", quoted(name));
             return Err(self.about(None, None, message));
         }
-        let features: Vec<usize> = (0..names.len()).filter(|i| *i != label && !ignored.contains(i)).collect();
+        let left_out: HashSet<usize> = ignored.into_iter().chain([label]).collect();
+        let features: Vec<usize> = (0..names.len()).filter(|i| !left_out.contains(i)).collect();
         if features.is_empty() {
             return Err(self.about(None, None, "has no column but the label's: is the separator right?"));
         }
@@ -353,8 +359,13 @@ impl Csv {
     }
 
     /// The number of a column, by name or number.
-    fn column(&self, names: &[String], wanted: &str) -> Result<usize, DataError> {
-        let by_name = names.iter().position(|name| name == wanted);
+    fn column(
+        &self,
+        names: &[String],
+        places: &HashMap<&str, usize>,
+        wanted: &str,
+    ) -> Result<usize, DataError> {
+        let by_name = places.get(wanted).copied();
         let by_number = || wanted.parse::<usize>().ok().filter(|&i| i < names.len());
         by_name.or_else(by_number).ok_or_else(|| {
             self.about(None, None, format!("has no column {}; there are {}", quoted(wanted), listed(names)))

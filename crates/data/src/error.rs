@@ -303,10 +303,10 @@ pub enum IdxProblem {
     },
     /// A compressed file of more than is unpacked in memory.
     #[error(
-        "the header promises {promised} bytes, and of compressed files at most {most} are read; unpack it with gunzip"
+        "the header promises {promised} bytes in memory, and of compressed files at most {most} are read; unpack it with gunzip"
     )]
     GzipLarge {
-        /// Bytes that the dimensions multiply to.
+        /// Bytes that the elements take in memory.
         promised: u64,
         /// Those that are read at most: [`crate::Idx::MAX_UNPACKED`].
         most: u64,

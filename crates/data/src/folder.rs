@@ -41,7 +41,8 @@ pub enum Unreadable {
 ///
 /// Classes are called as their folders are and sorted by name. Files are told by their endings `.png`, `.jpg` and `.jpeg`,
 /// in folders below that of the class, too; hidden files are left out, other files are named in [`Dataset::remarks`].
-/// Symbolic links are followed, but for those to folders that they lie in. Images are brought to one size and one kind by
+/// Symbolic links are followed within the folder, but for those to folders that they lie in; one that leads out of it is
+/// refused, unless [`ImageFolder::follow_links`] says otherwise. Images are brought to one size and one kind by
 /// the rules of [`read_image`], by several threads. The rows come in an order of chance, which is the same each time.
 ///
 /// ```
@@ -66,6 +67,7 @@ pub struct ImageFolder {
     test_split: Option<f64>,
     seed: u64,
     memory: u64,
+    follow_links: bool,
 }
 
 impl ImageFolder {
@@ -79,6 +81,7 @@ impl ImageFolder {
             test_split: None,
             seed: 1,
             memory: MEMORY,
+            follow_links: false,
         }
     }
 
@@ -119,10 +122,16 @@ impl ImageFolder {
         self
     }
 
+    /// Follows symbolic links out of the folder, too: of a folder that was made here, not of one from elsewhere.
+    pub fn follow_links(mut self) -> Self {
+        self.follow_links = true;
+        self
+    }
+
     /// Finds the images, and reads them if memory holds them.
     ///
     /// # Errors
-    /// [`DataError::Folder`] where the folder is not laid out so, there is one class only, a class has no images or a name
+    /// [`DataError::Folder`] where the folder is not laid out so, a link leads out of it, there is one class only, a class has no images or a name
     /// that is not UTF-8, the images have several sizes and none was said, or they are larger than
     /// [`ImageForm::MAX_BYTES`]; [`DataError::Unreadable`]; [`DataError::Io`].
     pub fn read(&self) -> Result<Dataset, DataError> {
@@ -135,6 +144,10 @@ impl ImageFolder {
         let bytes = |size| form(size).bytes().map_err(|message| self.fail(&self.path, message));
         self.size.map(bytes).transpose()?;
         let mut scan = Scan::default();
+        if !self.follow_links {
+            // where there is no such folder it is said below
+            scan.within = fs::canonicalize(&self.path).ok();
+        }
         let parts = self.parts(&mut scan)?;
         let classes: Vec<String> = parts[0].iter().map(|class| class.name.clone()).collect();
         let mut unreadable = Vec::new();
@@ -467,6 +480,8 @@ struct Class {
 /// A walk through folders, and what it has found beside images.
 #[derive(Debug, Default)]
 struct Scan {
+    /// The real path of the folder that no link may lead out of.
+    within: Option<PathBuf>,
     others: Vec<String>,
     /// Folders of classes by where they really are.
     real: HashMap<PathBuf, PathBuf>,
@@ -482,11 +497,30 @@ impl Scan {
         for entry in fs::read_dir(folder).map_err(io)? {
             let path = entry.map_err(io)?.path();
             if !path.file_name().is_none_or(is_hidden) {
+                self.check_link(&path)?;
                 entries.push(path);
             }
         }
         entries.sort();
         Ok(entries)
+    }
+
+    /// Refuses a link to a folder or an image outside.
+    fn check_link(&self, path: &Path) -> Result<(), DataError> {
+        let Some(within) = &self.within else { return Ok(()) };
+        if !path.is_symlink() || !(path.is_dir() || is_image_name(path)) {
+            return Ok(());
+        }
+        // one to nowhere is told where it is read
+        match fs::canonicalize(path) {
+            Ok(to) if !to.starts_with(within) => Err(DataError::Folder {
+                path: path.into(),
+                message: "is a link that leads out of the folder of the data; put what it leads to in its place, or have \
+                          links followed (follow_links = true)"
+                    .into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The folders in a folder, but for links to one that it lies in.

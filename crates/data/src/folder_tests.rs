@@ -216,7 +216,7 @@ fn unreadable_images_are_refused_or_skipped_and_named() {
 
 #[test]
 #[cfg(unix)]
-fn links_are_followed_and_their_loops_end() {
+fn links_are_followed_within_and_their_loops_end() {
     use std::os::unix::fs::symlink;
     let dir = folder(&["train", "test"], &["a", "b"], 3);
     let root = dir.path();
@@ -231,11 +231,23 @@ fn links_are_followed_and_their_loops_end() {
     fs::create_dir(root.join("train/a/y")).unwrap();
     symlink("../y", root.join("train/a/x/to_y")).unwrap();
     symlink("../x", root.join("train/a/y/to_x")).unwrap();
-    let data = ImageFolder::new(root).read().unwrap();
+    let refused = message(&ImageFolder::new(root));
+    assert!(refused.contains("file.png") && refused.contains("leads out of the folder"), "{refused}");
+    let data = ImageFolder::new(root).follow_links().read().unwrap();
     assert_eq!((data.train.len(), data.test.len()), (7, 6));
     assert!(data.remarks[0].contains("a link upward"), "{:?}", data.remarks);
 
     assert_eq!(data.remarks.len(), 1, "{:?}", data.remarks);
+
+    // a class that lies elsewhere, and a list of names that does: it is not read
+    fs::remove_file(root.join("train/a/file.png")).unwrap();
+    symlink("/etc/passwd", root.join("train/a/names.txt")).unwrap();
+    symlink(elsewhere.path(), root.join("train/outside")).unwrap();
+    let refused = message(&ImageFolder::new(root));
+    assert!(refused.contains("outside") && refused.contains("leads out of the folder"), "{refused}");
+    fs::remove_file(root.join("train/outside")).unwrap();
+    fs::remove_file(root.join("train/a/names.txt")).unwrap();
+    RgbImage::from_pixel(6, 5, Rgb([0, 9, 7])).save(root.join("train/a/file.png")).unwrap();
 
     // one folder under two names, as two classes and as rows to learn from and to be tested on
     symlink("a", root.join("train/c")).unwrap();

@@ -223,12 +223,13 @@ fn read_header(data: &mut dyn Read, bounds: &Bounds, accepts: Accepts) -> Result
         .filter(|&product| isize::try_from(product).is_ok())
         .ok_or_else(|| IdxProblem::Overflow(shape.clone()))?;
     let available = bounds.at_most.saturating_sub(4 + 4 * rank as u64);
+    let in_memory = (promised / kind.size() as u64).saturating_mul(kind.size_in_memory()).max(promised);
     Err(match bounds.gzip {
-        _ if promised <= available && (!bounds.gzip || promised <= Idx::MAX_UNPACKED) => {
+        _ if promised <= available && (!bounds.gzip || in_memory <= Idx::MAX_UNPACKED) => {
             return Ok(Header { kind, shape, promised });
         }
         true if promised > available => IdxProblem::GzipPromise { promised, at_most: available },
-        true => IdxProblem::GzipLarge { promised, most: Idx::MAX_UNPACKED },
+        true => IdxProblem::GzipLarge { promised: in_memory, most: Idx::MAX_UNPACKED },
         false => IdxProblem::Truncated { promised, found: available },
     }
     .into())

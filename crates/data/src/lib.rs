@@ -13,6 +13,8 @@
 //! # Ok::<(), kiln_data::DataError>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod array;
 mod cifar;
 mod csv_table;
@@ -37,6 +39,8 @@ pub use csv_table::{Csv, Table, Task};
 pub use dataset::{Dataset, Features, Split, Targets};
 pub use dir::{DataDir, cache_folder};
 pub use error::{DataError, IdxProblem, NoMirror};
+#[doc(hidden)]
+pub use fetch::unpack_known;
 pub use fetch::{Content, Digest, Fetch, Fetched, FetchedFile, FileState, Progress, Proxies, Source, fetch};
 pub use folder::{ImageFolder, Unreadable};
 pub use idx::{Idx, parse_idx, parse_idx_array, read_idx, read_idx_array};

@@ -10,7 +10,7 @@ use std::{
 
 use zip::{ZipArchive, result::ZipError};
 
-use crate::{Array, DataError, Dataset, Elements, Split, Targets, array::ElementType};
+use crate::{Array, DataError, Dataset, Elements, Idx, Split, Targets, array::ElementType};
 
 /// Longest header that is read: NumPy itself refuses longer ones than 10,000 characters.
 const MAX_HEADER: usize = 1 << 16;
@@ -132,6 +132,13 @@ fn read(mut data: impl Read, at_most: u64, compressed: bool) -> Result<Array, Fa
         return Err(
             format!("truncated: the header promises {promised} bytes, the file holds {available}").into()
         );
+    }
+    // what little compressed data may become has a bound of its own, as it has in IDX files
+    let in_memory = (promised / kind.size() as u64).saturating_mul(kind.size_in_memory()).max(promised);
+    if compressed && in_memory > Idx::MAX_UNPACKED {
+        let most = Idx::MAX_UNPACKED;
+        let message = format!("{in_memory} bytes when unpacked, over {most}; save it uncompressed, as .npy");
+        return Err(message.into());
     }
     let mut bytes = Vec::new();
     let reserve = if compressed { promised.min(FIRST_RESERVE) } else { promised };

@@ -10,6 +10,9 @@ use kiln_kernel::{CLOCK_WORDS, DType, Shape};
 
 use crate::{GRADIENTS, GraphError, PARAMETERS, ops::Op};
 
+/// Most axes of a tensor: NumPy has no more either.
+const MAX_RANK: usize = 64;
+
 /// A value in a [`Graph`]: a handle, cheap to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tensor {
@@ -308,8 +311,13 @@ impl Graph {
         GraphError::Shape { op: op.name(), scope: self.scope(), message }
     }
 
-    /// Kernels index elements with 32 bits; a size of zero has no meaning in any of them.
+    /// Kernels index elements with 32 bits; a size of zero has no meaning in any of them. Every node keeps its shape, so that
+    /// a long one in a file of many layers would take memory beyond all proportion.
     fn check_size(&self, op: &Op, shape: &Shape) -> Result<(), GraphError> {
+        if shape.rank() > MAX_RANK {
+            let message = format!("{} axes are more than {MAX_RANK}", shape.rank());
+            return Err(self.shape_error(op, message));
+        }
         let elements = shape.dims().iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         match elements {
             Some(0) => Err(self.shape_error(op, format!("shape {shape} has an axis of size 0"))),

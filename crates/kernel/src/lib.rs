@@ -8,6 +8,8 @@
 //! Every kernel exists twice under one name: as a WGSL entry point (`shaders/`) and as a CPU function
 //! (`crates/reference`). This crate holds what the two agree on, and depends on neither.
 
+#![forbid(unsafe_code)]
+
 mod backend;
 mod elementwise;
 mod error;

@@ -64,6 +64,8 @@
 //! # }
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub use kiln_data as data;
 pub use kiln_device as device;
 pub use kiln_graph as graph;

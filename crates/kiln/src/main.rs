@@ -1,5 +1,7 @@
 //! The `kiln` program. See `kiln --help`.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -28,6 +28,9 @@ const HASH: &str = "sha256";
 const VERSION: u32 = 1;
 /// Largest file that is read.
 const MAX_BYTES: u64 = 64 << 30;
+/// Most steps and epochs that a checkpoint may be at: they are counted on from there.
+const MAX_STEP: u64 = 1 << 53;
+const MAX_EPOCH: u32 = 1 << 31;
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 /// Between two checkpoints passes at least this many times as long as one takes to write.
@@ -113,6 +116,13 @@ impl Checkpoint {
             return Err(Unusable(NnError::file(path, message), false));
         }
         let description: Description = serde_json::from_value(value).map_err(|e| damaged(&e))?;
+        description.optimizer.check().map_err(|e| damaged(&e))?;
+        let began = description.position.as_ref().map_or((0, 0), |position| position.began);
+        for (step, epoch) in [(description.step, description.epoch), began] {
+            if step > MAX_STEP || epoch > MAX_EPOCH {
+                return Err(damaged(&format!("step {step} and epoch {epoch} are beyond all counting")));
+            }
+        }
         Ok(Self { path: path.to_path_buf(), description, tensors })
     }
 
@@ -271,14 +281,14 @@ impl Checkpoints {
         let since = self.last.elapsed();
         let seconds =
             self.every_seconds.is_some_and(|s| since.as_secs_f64() >= s && since >= self.took * SHARE);
-        let steps = self.every_steps.is_some_and(|n| step >= self.last_step + n);
+        let steps = self.every_steps.is_some_and(|n| step >= self.last_step.saturating_add(n));
         let epochs = self.every_epochs.zip(epoch).is_some_and(|(n, epoch)| epoch.is_multiple_of(n));
         seconds || steps || epochs
     }
 
     /// Steps from one on until a checkpoint is due by their number, if it goes by that.
     pub(crate) fn steps_until_due(&self, step: u64) -> Option<usize> {
-        self.every_steps.map(|n| (self.last_step + n).saturating_sub(step).max(1) as usize)
+        self.every_steps.map(|n| self.last_step.saturating_add(n).saturating_sub(step).max(1) as usize)
     }
 
     /// Writes one, and removes those that are too old.

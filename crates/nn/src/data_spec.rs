@@ -32,6 +32,9 @@ pub struct DataSpec {
     /// Of `folder`: whether images are made grey.
     #[serde(default, skip_serializing_if = "is_false")]
     pub grey: bool,
+    /// Of `folder`: whether links out of the folder are followed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub follow_links: bool,
     /// Of `folder`: what becomes of images that cannot be read.
     #[serde(default, skip_serializing_if = "OnUnreadable::is_refuse")]
     pub unreadable: OnUnreadable,
@@ -188,6 +191,7 @@ impl DataSpec {
             ("path", self.path.is_some(), "folder and table", self.is_open()),
             ("size", self.size.is_some(), "folder", is_folder),
             ("grey", self.grey, "folder", is_folder),
+            ("follow_links", self.follow_links, "folder", is_folder),
             ("unreadable", self.unreadable != OnUnreadable::Refuse, "folder", is_folder),
             ("test_split", self.test_split.is_some(), "folder and table", self.is_open()),
             ("test_path", self.test_path.is_some(), "table", is_table),
@@ -268,6 +272,9 @@ impl DataSpec {
         }
         if self.grey {
             folder = folder.grey();
+        }
+        if self.follow_links {
+            folder = folder.follow_links();
         }
         if let Some(part) = self.test_split {
             folder = folder.test_split(part);

@@ -14,6 +14,10 @@ use crate::{Layer, Loss, Mode, Module, Node, Output, ParameterSpec, Penalty, Rec
 /// What layers call the network's own input in `inputs`.
 pub const INPUT: &str = "input";
 
+/// Most layers, and most results that are compared with the target: what is looked up for each in all of them takes no
+/// longer than a second then.
+const MAX_LAYERS: usize = 10_000;
+
 /// One line of a summary.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerSummary {
@@ -291,6 +295,12 @@ impl Network {
 
     /// Records the layers on a batch `x` [rows, ...].
     pub(crate) fn record_all(&self, to: &mut Recording<'_>, x: Tensor) -> Result<Vec<Recorded>, GraphError> {
+        for (count, what) in [(self.layers.len(), "layers"), (self.outputs.len(), "outputs")] {
+            if count > MAX_LAYERS {
+                let message = format!("{count} {what} are more than {MAX_LAYERS}");
+                return Err(GraphError::Shape { op: "network".into(), scope: String::new(), message });
+            }
+        }
         let names = self.names();
         let known_names: HashSet<&str> = names.iter().map(String::as_str).collect();
         let mut known: HashMap<&str, Tensor> = HashMap::from([(INPUT, x)]);

@@ -294,6 +294,41 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Refuses settings out of range, as [`Recipe::parse`] does, of a recipe that comes from elsewhere: `run.json`.
+    ///
+    /// # Errors
+    /// Which setting, and what it may be.
+    pub fn check(&self) -> Result<(), NnError> {
+        let fail = |message: String| Err(NnError::Settings(message));
+        for (what, value, most) in
+            [("epochs", self.epochs, Self::MAX_EPOCHS), ("batch_size", self.batch_size, Self::MAX_BATCH_SIZE)]
+        {
+            if !(1..=most as usize).contains(&value) {
+                return fail(format!("{what} must be from 1 to {most}, is {value}"));
+            }
+        }
+        if !(0.0..1.0).contains(&self.validation_split) {
+            return fail(format!("validation_split must be in [0, 1), is {}", self.validation_split));
+        }
+        if let Err((key, message)) = self.data.check() {
+            return fail(format!("data, {key}: {message}"));
+        }
+        self.preprocess.check().map_err(|m| NnError::Settings(format!("preprocess: {m}")))?;
+        self.optimizer.check()?;
+        if let Some(scheduled) = &self.schedule {
+            scheduled.schedule.check()?;
+        }
+        if let Some(augment) = &self.augment {
+            augment.check()?;
+        }
+        match &self.early_stopping {
+            Some(spec) if spec.patience == 0 || !(spec.min_delta.is_finite() && spec.min_delta >= 0.0) => {
+                fail("early_stopping: patience must be at least 1, min_delta a number of at least 0".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What does not fit between preprocessing and data.
     fn check_channels(&self) -> Result<(), String> {
         let (numbers, item) = (self.preprocess.factors(true).0.len(), self.data_form().0);

@@ -25,6 +25,8 @@
 //! # Ok::<(), kiln_plot::PlotError>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod bars;
 mod chart;
 mod error;

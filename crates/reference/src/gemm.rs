@@ -1,4 +1,8 @@
 //! Matrix products by the `gemm` crate, behind a checked and safe door.
+//!
+//! One of the two places in Kiln that say `unsafe`. All fast products for the CPU take pointers, as ndarray's does inside; to
+//! write one here would be a second engine to keep. What the pointers need is little and is asserted right before the call, so
+//! that nothing which leads here (a shape, a file, a kernel's arguments) can break it: at worst it panics.
 
 use crate::real::Real;
 

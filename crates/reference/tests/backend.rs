@@ -215,7 +215,7 @@ fn counters_count() {
     let expected = Counters {
         allocations: 2,
         live_bytes: 32,
-        peak_bytes: 32,
+        peak_bytes: 432,
         pipelines: 0,
         submissions: 1,
         dispatches: 6,

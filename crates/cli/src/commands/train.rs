@@ -548,7 +548,8 @@ fn tell(job: &Job, history: &History, report: &Report, ui: &Ui) -> Result<(), Fa
     ui.result(&format!(
         "test loss {:.4}{accuracy}; {} in all; model{which} in {}",
         report.test_loss,
-        duration(Duration::from_secs_f64(report.seconds)),
+        // what a checkpoint says of the time before may be any number
+        duration(Duration::try_from_secs_f64(report.seconds).unwrap_or_default()),
         job.folder.file("model.safetensors").display()
     ))
 }

@@ -44,6 +44,33 @@ pub fn fetch(name: &str, dir: &DataDir) -> Result<Fetched, DataError> {
     Fetch::default().fetch(name, dir)
 }
 
+/// Unpacks an archive of known members (name, length, SHA-256) into a folder, as a download does; for fuzzing, which has no
+/// mirror. Whether they all were there.
+#[doc(hidden)]
+pub fn unpack_known(
+    archive: &Path,
+    inside: &str,
+    members: &[(&str, u64, &str)],
+    folder: &Path,
+) -> std::io::Result<bool> {
+    let members: Vec<(String, Digest)> = members
+        .iter()
+        .map(|&(name, bytes, sha256)| (name.into(), Digest { bytes, sha256: sha256.into() }))
+        .collect();
+    let content = Content::TarGz { inside: inside.into(), members: members.clone() };
+    let source = Source { file: String::new(), urls: Vec::new(), content };
+    match verify::unpack(archive, inside, &members, source.longest(), folder) {
+        Ok(verify::Unpacked::All(unpacked)) => {
+            for member in unpacked {
+                std::fs::rename(member.temporary, folder.join(member.name))?;
+            }
+            Ok(true)
+        }
+        Ok(verify::Unpacked::Wrong(_)) => Ok(false),
+        Err((_, error)) => Err(error),
+    }
+}
+
 /// How data sets are downloaded.
 ///
 /// Every field may be set; [`Fetch::default`] reads the environment.

@@ -172,8 +172,9 @@ fn unpack_into(
     }
     // a bomb ends here, as an archive that is cut off
     let mut tar = tar::Archive::new(MultiGzDecoder::new(file).take(longest));
+    // as they stand: long names and the like, of which known archives have none, would be read into memory whole
     let entries = match tar.entries() {
-        Ok(entries) => entries,
+        Ok(entries) => entries.raw(true),
         Err(error) => return reading(error),
     };
     for entry in entries {

@@ -116,6 +116,9 @@ fn transposed_size(
     }
     if padding == Padding::Same {
         return match more {
+            0 if size * stride > i32::MAX as usize => {
+                Err(format!("{} pixels of {axis} are more than {}", size * stride, i32::MAX))
+            }
             0 => Ok(size * stride),
             _ => Err(format!("output padding {more} along the {axis} has no meaning with padding \"same\"")),
         };
@@ -123,6 +126,10 @@ fn transposed_size(
     let (before, after) = padding.amounts(axis == "height", size, 0, stride);
     let whole = (size - 1) * stride + (kernel - 1) * dilation + 1 + more;
     match before.checked_add(after).and_then(|cut| whole.checked_sub(cut)) {
+        // a size beyond 32 bits would come out as what is left of it there
+        Some(left) if left > i32::MAX as usize => {
+            Err(format!("{left} pixels of {axis} are more than {}", i32::MAX))
+        }
         Some(left) if left > 0 => Ok(left),
         _ => Err(format!("padding {before} and {after} along the {axis} leaves nothing of {whole} pixels")),
     }

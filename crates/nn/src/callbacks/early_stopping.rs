@@ -98,7 +98,8 @@ impl Callback for EarlyStopping {
         if report.epoch <= self.start_from_epoch {
             return Ok(Flow::Continue);
         }
-        self.seen.waited += 1;
+        // what a checkpoint says of it may be any number
+        self.seen.waited = self.seen.waited.saturating_add(1);
         if self.monitor.is_better(value, self.seen.best, self.min_delta) {
             (self.seen.best, self.seen.best_epoch) = (Some(value), report.epoch);
             if self.restore_best_weights {

@@ -78,6 +78,19 @@ pub(crate) fn run(args: &Arguments, ui: &Ui) -> Result<(), Failure> {
     })
 }
 
+/// The page of a folder without what a device would have to measure.
+///
+/// # Errors
+/// Where the folder holds no run.
+pub(crate) fn page_of(folder: &std::path::Path) -> Result<String, Failure> {
+    let record = Record::read(folder)?;
+    let mut page = head(&record);
+    page.section(course(&record));
+    page.section(settings::described_layers(&record));
+    page.section(settings::settings(&record));
+    Ok(page.html())
+}
+
 /// A loss, as people compare them.
 fn figure(value: f64) -> String {
     match value.abs() {

@@ -10,7 +10,11 @@ use serde_json::Value;
 use crate::{
     Failure,
     curves::{Epoch, Score},
+    run_folder::refuse_link,
 };
+
+/// Largest file of a run that is read: a line a second for a year.
+const MAX_BYTES: u64 = 8 << 30;
 
 /// An epoch with what only the report shows.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,9 +163,14 @@ fn score(value: &Value) -> Score {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
+    refuse_link(path)?;
     // a pipe or a device might never end
     if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
         return Err(Failure::Message(format!("{}: not a regular file", path.display())));
+    }
+    if let Some(bytes) = fs::metadata(path).ok().map(|about| about.len()).filter(|&bytes| bytes > MAX_BYTES) {
+        let message = format!("{}: {bytes} bytes are more than are read ({MAX_BYTES})", path.display());
+        return Err(Failure::Message(message));
     }
     fs::read_to_string(path).map_err(|error| {
         Failure::Message(match error.kind() {

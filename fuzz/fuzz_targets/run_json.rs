@@ -1,0 +1,8 @@
+//! `readers::model::run_json` as a fuzz target.
+#![no_main]
+
+#[path = "../readers/mod.rs"]
+#[allow(dead_code)]
+mod readers;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| _ = readers::model::run_json(input));

@@ -177,7 +177,8 @@ fn a_wrong_candidate_never_wins() {
         }
     };
     let replace_shader = Some(ReplaceShader { kernel: "matmul", edit });
-    let options = DeviceOptions { portable: true, checked: false, replace_shader };
+    let options =
+        DeviceOptions { portable: true, checked: false, replace_shader, ..DeviceOptions::default() };
     let Some(device) = devices::open(options) else { return };
     let report = tune(&device, &BTreeMap::new());
     let products: Vec<_> = report.kernels.iter().filter(|k| k.kernel == "matmul").collect();

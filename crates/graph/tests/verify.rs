@@ -13,8 +13,8 @@ use kiln_graph::{
     verify::{Start, check_launches, check_steps},
 };
 use kiln_kernel::{
-    Access, Advance, Backend, BackendError, Buffer, CLOCK_WORDS, Counters, DType, HYPER_COLUMNS, Host,
-    HostRef, Kernel, Launch, LaunchTime, Limits, Program, Reading, Real, Sgd, View, random::Stream,
+    Access, Advance, Backend, BackendError, Buffer, CLOCK_WORDS, Counters, DType, HYPER_COLUMNS, Holder,
+    Host, HostRef, Kernel, Launch, LaunchTime, Limits, Program, Reading, Real, Sgd, View, random::Stream,
 };
 use kiln_reference::Cpu;
 use ndarray::IxDyn;
@@ -41,6 +41,10 @@ impl Backend for Broken {
 
     fn counters(&self) -> Counters {
         self.inner.counters()
+    }
+
+    fn holders(&self) -> Vec<Holder> {
+        self.inner.holders()
     }
 
     fn allocate(&self, dtype: DType, len: usize, label: &str) -> Result<Buffer, BackendError> {

@@ -212,8 +212,15 @@ fn counters_count() {
     assert_eq!(cpu.counters().live_bytes, 432);
     drop(more);
     cpu.run(&program, 3).unwrap();
-    let expected =
-        Counters { allocations: 2, live_bytes: 32, pipelines: 0, submissions: 1, dispatches: 6, reads: 1 };
+    let expected = Counters {
+        allocations: 2,
+        live_bytes: 32,
+        peak_bytes: 432,
+        pipelines: 0,
+        submissions: 1,
+        dispatches: 6,
+        reads: 1,
+    };
     let words = ready(cpu.read(&clock.view())).unwrap();
     assert_eq!(words, Host::U32(vec![6, 6, 24, 0, 0, 0, 0, 0]));
     assert_eq!(cpu.counters(), expected);

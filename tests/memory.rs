@@ -108,7 +108,7 @@ fn checkpointed<'a>(nan: &'a mut TerminateOnNan, checkpoints: &'a mut Checkpoint
 
 #[test]
 fn no_more_is_held_than_the_peak() {
-    let data = digits();
+    let data = Dataset::digits(1, 160, 40).unwrap();
     let opened = [Some(Device::cpu()), devices::open(DeviceOptions::default())];
     for device in opened.into_iter().flatten() {
         let folder = tempfile::tempdir().unwrap();

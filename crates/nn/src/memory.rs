@@ -13,6 +13,7 @@ use crate::{
     feed::{Feed, is_no_room},
     finite::{Check, Snapshot},
     fit::Prepare,
+    step::{FEATURES, ORDER, SAMPLE_WEIGHTS, TARGETS},
 };
 
 /// What memory is for.
@@ -427,7 +428,8 @@ impl Ready<'_> {
         let first = all.len();
         self.named(all, group, feed.buffers.iter());
         let (items, what) = (feed.form.items, if feed.is_streamed() { "a window of " } else { "" });
-        for holding in &mut all[first..] {
+        let is_of_rows = |name: &str| [FEATURES, TARGETS, ORDER, SAMPLE_WEIGHTS].contains(&name);
+        for holding in all[first..].iter_mut().filter(|holding| is_of_rows(&holding.name)) {
             holding.tensors = vec![TensorMemory {
                 label: format!("{what}{items} rows"),
                 shape: Vec::new(),

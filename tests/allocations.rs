@@ -104,6 +104,9 @@ fn owner(backtrace: &str) -> &'static str {
 
 #[test]
 fn a_step_on_the_cpu_allocates_nothing() {
+    // One thread: of several, one may meet a depth of nested work, and the memory that it takes, only after many steps.
+    // SAFETY: this test is the process's only one, and nothing has asked for the variable so far.
+    unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
     for recipe in ["mnist-cnn", "mnist-cnn-dropout", "fashion-cnn"] {
         for (device, seen) in
             [("cpu", allocations_of::<f32>(recipe)), ("cpu-f64", allocations_of::<f64>(recipe))]

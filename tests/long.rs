@@ -28,6 +28,11 @@ fn is_long() -> bool {
     std::env::var("KILN_LONG").is_ok_and(|v| v == "1")
 }
 
+/// What resident memory may grow by: where there is little time, an allocator still learns what is asked of it.
+fn most_growth() -> f64 {
+    if is_long() { 1.02 } else { 1.06 }
+}
+
 /// A device of its own kind that no other test counts on.
 fn own() -> impl Iterator<Item = Device> {
     devices().iter().map(|d| if d.is_gpu() { Device::open("gpu").unwrap() } else { Device::cpu() })
@@ -76,7 +81,7 @@ fn models_that_are_dropped_leave_nothing() {
         if let (Some(before), Some(after)) = (memory, resident()) {
             println!("{device}: {models} models, {bytes} bytes on the device, {before} to {after} resident");
             assert!(
-                after as f64 <= before as f64 * 1.02 + f64::from(1 << 20),
+                after as f64 <= before as f64 * most_growth() + f64::from(1 << 20),
                 "{device}: {before} to {after} bytes resident"
             );
         }
@@ -123,7 +128,7 @@ fn many_steps_take_no_more_memory_than_few() {
         }
         if let (Some(before), Some(after)) = (first.2, last.2) {
             assert!(
-                after as f64 <= before as f64 * 1.02 + f64::from(1 << 20),
+                after as f64 <= before as f64 * most_growth() + f64::from(1 << 20),
                 "{device}, {residency:?}: {before} to {after} bytes resident"
             );
         }

@@ -90,6 +90,10 @@ impl Tiles {
         let half = self.in_w / 2;
         let pooled = source.start / 2 * half..source.end.div_ceil(2) * half;
         let len = pooled.len();
+        if len == 0 {
+            // tiles that lie in the padding alone
+            return;
+        }
         with_scratch((2 * channels + 4) * len, |scratch| {
             let (values, scratch) = scratch.split_at_mut(len * channels);
             let (places, four) = scratch.split_at_mut(len * channels);

@@ -5,4 +5,6 @@
 #[allow(dead_code)]
 mod data;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| _ = data::npz(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    _ = data::npz(input);
+});

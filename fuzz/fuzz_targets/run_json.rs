@@ -5,4 +5,6 @@
 #[allow(dead_code)]
 mod readers;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| _ = readers::model::run_json(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    _ = readers::model::run_json(input);
+});

@@ -467,7 +467,21 @@ fn memory_is_planned_bounded_and_refused() {
     assert_eq!((output.status.code(), err.trim().lines().count()), (Some(1), 2), "{err}");
     assert!(err.contains("24 MiB") && err.contains("the largest holders are workspace"), "{err}");
     fails(here, 1, &asked, &format!("batches of {power} fit (--batch-size {power})"));
+    fails(here, 1, &asked, "--on-oom split");
     assert!(!here.join("refused").exists());
+
+    // the same, in parts that fit
+    let split = [&train[..], &["split", "--batch-size", &twice, "--on-oom", "split"]].concat();
+    let output = kiln(here, &[&split[..], &["--json"]].concat());
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains(&format!("in 2 parts of {power} rows, whose gradients add up")), "{err}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["batch_size"], &report["micro_batch_size"]), (&(2 * power).into(), &power.into()));
+    let run: Value = serde_json::from_slice(&fs::read(here.join("split/run.json")).unwrap()).unwrap();
+    assert_eq!(run["on_oom"], "split");
+    let planned = [&["plan"][..], &digits, &bounded, &["--batch-size", &twice, "--on-oom", "split"]].concat();
+    let planned = json(here, &[&planned[..], &["--json"]].concat());
+    assert_eq!((&planned["fits"], &planned["micro_batch_size"]), (&true.into(), &power.into()));
 
     let output = command(here, &["bench", "step", "digits-cnn", "--device", "cpu", "--batch-size", "auto"])
         .args(["--steps", "1", "--json"])

@@ -198,7 +198,7 @@ fn check_training(
         gradients: training.gradients.clone(),
         totals: vec![(training.loss, 1.0)],
         updates: vec![update],
-        advance: Some(Advance { batch: training.batch as u32, steps: 1 }),
+        advance: Some(Advance::step(training.batch as u32)),
         ..Request::default()
     };
     let plan = Plan::new(&training.graph, store.segments(), &request)?;

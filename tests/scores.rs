@@ -52,7 +52,7 @@ fn evaluation(rows: usize, classes: usize) -> Result<(Graph, Request), GraphErro
     let labels = g.gather(labels, order, whole)?;
     let doubled = g.scale(scores, 2.0)?;
     let collect = vec![Collect { buffer: "outputs".into(), tensor: doubled, capacity: ITEMS }];
-    let advance = Some(Advance { batch: rows as u32, steps: 0 });
+    let advance = Some(Advance::rows(rows as u32));
     let request = Request { tally: Some((scores, labels)), collect, advance, ..Request::default() };
     Ok((g, request))
 }

@@ -162,7 +162,7 @@ pub(super) fn pairs(add: Add<'_>) {
     for lens in [&[64u32][..], &[64, 64, 3], &[100, 1, 4096, 65]] {
         let sources = lens.iter().zip([0.25f32, 1.0, -2.0, 0.125]).map(|(&l, s)| (l, Real(s))).collect();
         let (totals, clock) =
-            (Kernel::Accumulate(Accumulate { sources }), Kernel::Advance(Advance { batch: 64, steps: 1 }));
+            (Kernel::Accumulate(Accumulate { sources }), Kernel::Advance(Advance::step(64)));
         add(format!("pair of accumulate {lens:?} and advance"), pair(totals.clone(), clock.clone(), &[]));
         add(format!("pair of advance and accumulate {lens:?}"), pair(clock, totals, &[]));
     }

@@ -4,8 +4,8 @@
 use std::{any::TypeId, sync::Arc};
 
 use kiln_kernel::{
-    Access, Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AugmentDraw, AugmentRanges, AvgPool2d,
-    AvgPool2dBackward, Binary, Border, CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d,
+    Access, Accumulate, Adadelta, Adagrad, Adam, Adamax, AddScaled, Advance, AugmentDraw, AugmentRanges,
+    AvgPool2d, AvgPool2dBackward, Binary, Border, CLOCK_WORDS, ClipNorm, ClipValue, Collect, Concat, Conv2d,
     Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Custom,
     CustomFunction, CustomInput, CustomValue, DType, DenseCrossEntropy, Dropout, Elementwise, Embedding,
     EmbeddingBackward, FirstNonFinite, Gather, GatherAugmented, GatherType, HYPER_COLUMNS, Host, Kernel,
@@ -668,8 +668,11 @@ fn training(add: Add<'_>) {
     }
     optimizers(add);
     norms(add);
-    for steps in [0, 1] {
-        add(format!("advance {steps}"), Kernel::Advance(Advance { batch: 64, steps }));
+    for (draws, steps) in [(0, 0), (1, 0), (1, 1), (u32::MAX, 1)] {
+        add(format!("advance {draws} {steps}"), Kernel::Advance(Advance { batch: 64, draws, steps }));
+    }
+    for len in [1, 255, 70_001] {
+        add(format!("add_scaled {len}"), Kernel::AddScaled(AddScaled { len, factor: Real(-1.5) }));
     }
 }
 

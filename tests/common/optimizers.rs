@@ -38,7 +38,7 @@ impl Arenas {
             launches.push(Launch { kernel: launch.kernel, arguments, label: launch.label });
         }
         launches.push(Launch {
-            kernel: Kernel::Advance(Advance { batch: 1, steps: 1 }),
+            kernel: Kernel::Advance(Advance::step(1)),
             arguments: vec![buffers["clock"].view()],
             label: "step".into(),
         });

@@ -292,6 +292,7 @@ mod tests {
             ("train --batch-size all", "auto"),
             ("train --memory-budget 2GB", "2GiB"),
             ("train --memory-budget 0", "2GiB"),
+            ("train --on-oom retry", "fail or split"),
             ("plan --batch-size 0", "0 is not in 1..="),
             ("train --speed 9", "unexpected argument '--speed'"),
             ("tran", "'train'"),

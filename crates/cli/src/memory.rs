@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use kiln_data::Dataset;
 use kiln_device::Device;
 use kiln_nn::{
-    Callback, Checkpoints, Fit, LargestBatch, MemoryPlan, NnError, Recipe, Trainer, callbacks::TerminateOnNan,
+    Callback, Checkpoints, Fit, LargestBatch, MemoryPlan, MicroBatches, NnError, OnOom, Recipe, Trainer,
+    callbacks::TerminateOnNan,
 };
 
 use crate::{
@@ -19,7 +20,7 @@ fn ask<T>(
     recipe: &Recipe,
     device: &Device,
     data: &Dataset,
-    check_finite: bool,
+    (check_finite, on_oom): (bool, OnOom),
     question: impl FnOnce(&Trainer, &Fit<'_>) -> Result<T, NnError>,
 ) -> Result<T, Failure> {
     let trainer = recipe.trainer(&device.rehearse(None)?, &data.classes, 42)?;
@@ -34,6 +35,7 @@ fn ask<T>(
         callbacks,
         checkpoints: Some(&mut checkpoints),
         check_finite,
+        on_oom,
         ..Fit::default()
     };
     Ok(question(&trainer, &fit)?)
@@ -44,10 +46,10 @@ pub(crate) fn plan(
     recipe: &Recipe,
     device: &Device,
     data: &Dataset,
-    check_finite: bool,
+    asked: (bool, OnOom),
     largest: LargestBatch,
 ) -> Result<MemoryPlan, Failure> {
-    ask(recipe, device, data, check_finite, |trainer, fit| trainer.memory_plan(&data.train, fit, largest))
+    ask(recipe, device, data, asked, |trainer, fit| trainer.memory_plan(&data.train, fit, largest))
 }
 
 /// The batch size that `--batch-size auto` takes.
@@ -59,7 +61,7 @@ pub(crate) fn largest(
     ui: &Ui,
 ) -> Result<usize, Failure> {
     let most = BatchSize::MOST;
-    let found = ask(recipe, device, data, check_finite, |trainer, fit| {
+    let found = ask(recipe, device, data, (check_finite, OnOom::Fail), |trainer, fit| {
         trainer.largest_batch(&data.train, fit, most)
     })?;
     taken(found, device, ui)
@@ -77,15 +79,29 @@ pub(crate) fn taken(found: Option<usize>, device: &Device, ui: &Ui) -> Result<us
     Ok(rows)
 }
 
+/// How steps are done in parts, and why, in words.
+pub(crate) fn in_parts(batch_size: usize, micro: &MicroBatches) -> String {
+    let why = micro.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    let differs = match &*micro.differs {
+        [] => "the steps are the same but for rounding".into(),
+        differs => differs.join(", "),
+    };
+    format!(
+        "batches of {batch_size} do not fit{why}: each step is done in {} parts of {} rows, whose gradients add up; {differs}",
+        micro.parts, micro.rows
+    )
+}
+
 /// Refuses a training that does not fit.
 pub(crate) fn require(
     recipe: &Recipe,
     device: &Device,
     data: &Dataset,
-    check_finite: bool,
+    asked: (bool, OnOom),
+    is_resumed: bool,
     ui: &Ui,
 ) -> Result<(), Failure> {
-    let plan_with = |largest| plan(recipe, device, data, check_finite, largest);
+    let plan_with = |largest| plan(recipe, device, data, asked, largest);
     let most = LargestBatch::PowerOfTwo(recipe.batch_size);
     // which batch would fit is looked for only where this one does not
     let planned = match plan_with(LargestBatch::Skip) {
@@ -105,8 +121,15 @@ pub(crate) fn require(
         holders.join("; ")
     ));
     Err(Failure::Message(match planned.largest_power_of_two {
+        // its batch size is part of the run
+        Some(_) if is_resumed => {
+            "out of memory before the first step: --on-oom split goes on in parts of a batch that fit; kiln plan says what \
+             is held"
+                .into()
+        }
         Some(rows) => format!(
-            "out of memory before the first step: batches of {} fit (--batch-size {rows}); kiln plan says what is held",
+            "out of memory before the first step: batches of {} fit (--batch-size {rows}), or parts of a batch (--on-oom \
+             split); kiln plan says what is held",
             count(rows as u64)
         ),
         None => "out of memory before the first step: not even batches of 1 fit; kiln plan says what is held"

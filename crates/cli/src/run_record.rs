@@ -7,7 +7,7 @@ use std::{
 
 use kiln_data::Dataset;
 use kiln_device::Device;
-use kiln_nn::Recipe;
+use kiln_nn::{OnOom, Recipe};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,6 +41,9 @@ pub(crate) struct Asked {
     /// `--check-finite`
     #[serde(default)]
     pub(crate) check_finite: bool,
+    /// `--on-oom`
+    #[serde(default)]
+    pub(crate) on_oom: OnOom,
     /// The tuned tiles that are in force, by kernel: rounding depends on them.
     #[serde(default)]
     pub(crate) tuning: Option<BTreeMap<String, String>>,

@@ -551,7 +551,7 @@ mod tests {
 
     #[test]
     fn grids_fold_past_the_limit() {
-        let kernel = Kernel::Advance(kiln_kernel::Advance { batch: 1, steps: 1 });
+        let kernel = Kernel::Advance(kiln_kernel::Advance::step(1));
         for count in [1u64, 65_535, 65_536, 131_071, 1_000_003] {
             let [x, y, z] = fold(&kernel, count, 65_535).unwrap();
             assert!(x <= 65_535 && y <= 65_535 && z == 1);

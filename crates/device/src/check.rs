@@ -172,6 +172,7 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
             k.blocks <= SegmentNorms::MAX_BLOCKS && k.segments != Some(0),
             "there are more blocks than one launch takes, or no parameters",
         ),
+        Kernel::AddScaled(k) => need(k.factor.0.is_finite(), "the factor is no finite number"),
         Kernel::Advance(_) => Ok(()),
         Kernel::Pair(k) => return pair(kernel, k),
         Kernel::Custom(k) => {

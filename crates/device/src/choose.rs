@@ -205,6 +205,7 @@ pub(crate) fn choose(kernel: &Kernel, facts: &Facts) -> Result<Choice, BackendEr
             choice.constants = vec![("LANES", SegmentNorms::LANES.into())];
             choice
         }
+        Kernel::AddScaled(k) => flat(facts, &[INDEX, part!("add_scaled.wgsl")], k.len),
         Kernel::Advance(_) => flat(facts, &[INDEX, part!("advance.wgsl")], 1),
         // One element to an invocation: how many steps the user's function takes is not known.
         Kernel::Custom(k) => {

@@ -137,7 +137,7 @@ fn example() -> Example {
         fetch: vec![("loss".into(), loss)],
         gradients: names.iter().map(|(name, _)| name.clone()).zip(gradients).collect(),
         updates: vec![update],
-        advance: Some(Advance { batch: 4, steps: 1 }),
+        advance: Some(Advance::step(4)),
         ..Request::default()
     };
     let mut stream = Stream { seed: 5, stream: 0, step: 0 };

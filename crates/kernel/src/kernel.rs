@@ -161,6 +161,7 @@ pub enum Kernel {
     Collect(Collect),
     FirstNonFinite(FirstNonFinite),
     Accumulate(Accumulate),
+    AddScaled(AddScaled),
     Sgd(Sgd),
     Rmsprop(Rmsprop),
     Adagrad(Adagrad),
@@ -218,6 +219,7 @@ impl Kernel {
             Kernel::Collect(k) => k,
             Kernel::FirstNonFinite(k) => k,
             Kernel::Accumulate(k) => k,
+            Kernel::AddScaled(k) => k,
             Kernel::Sgd(k) => k,
             Kernel::Rmsprop(k) => k,
             Kernel::Adagrad(k) => k,
@@ -307,6 +309,7 @@ impl Kernel {
             | Kernel::Collect(_)
             | Kernel::FirstNonFinite(_)
             | Kernel::Accumulate(_)
+            | Kernel::AddScaled(_)
             | Kernel::Sgd(_)
             | Kernel::Rmsprop(_)
             | Kernel::Adagrad(_)

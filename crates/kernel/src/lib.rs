@@ -26,7 +26,7 @@ pub use elementwise::{Binary, Layout, Operand, Real, Saved, Source, Step, Tail, 
 pub use error::BackendError;
 pub use kernel::{Access, Binding, Constant, Kernel, Spec};
 pub use kernels::{
-    Accumulate, Adadelta, Adagrad, Adam, Adamax, Advance, AugmentDraw, AugmentRanges, AvgPool2d,
+    Accumulate, Adadelta, Adagrad, Adam, Adamax, AddScaled, Advance, AugmentDraw, AugmentRanges, AvgPool2d,
     AvgPool2dBackward, Border, ClipNorm, ClipValue, Collect, Concat, Conv2d, Conv2dBackwardInput,
     Conv2dBackwardWeight, ConvShape, CrossEntropy, CrossEntropyBackward, Custom, CustomFunction, CustomInput,
     CustomValue, DenseCrossEntropy, Dropout, Elementwise, Embedding, EmbeddingBackward, FirstNonFinite,
@@ -42,7 +42,7 @@ pub use shape::{DType, Shape};
 ///
 /// | word | meaning |
 /// |---|---|
-/// | 0 | step: optimizer steps since the start of training; keys the random numbers |
+/// | 0 | step: what random numbers are drawn by: optimizer steps since the start of training; parts of steps, where steps are done in parts |
 /// | 1 | row: the row of the hyper-parameter table that this step reads |
 /// | 2 | cursor: position in the epoch's order of the first row of the next batch |
 /// | 3, 4 | seed, low and high word |

@@ -9,9 +9,9 @@ use kiln_kernel::{Buffer, HostRef};
 use crate::{
     NnError, Residency, Scores, Trainer,
     feed::{Feed, upload},
+    pass::{Pass, scores},
     state::clock_words,
     step::{self, Form},
-    trainer::{Pass, scores},
 };
 
 /// Most kinds of batches whose plans are kept.
@@ -69,7 +69,7 @@ impl Trainer {
         self.state.write_hyper(&*backend, &rows)?;
         backend.write(&buffers[CLOCK].view(), HostRef::U32(&clock_words(self.seed, self.step, 0)))?;
         for pass in passes {
-            pass.session.run(1)?;
+            pass.run(1)?;
         }
         let sums = pollster::block_on(backend.read(&totals))?.into_f64();
         let scores = scores(passes, &sums, batch.len());

@@ -196,7 +196,7 @@ impl Bench {
 
     /// Writes the hyper-parameters of the first steps, which then begin at the first row.
     pub(crate) fn write_hyper(&self) -> Result<(), NnError> {
-        self.trainer.write_hyper(STEPS_TOGETHER, 0)
+        self.trainer.write_hyper(STEPS_TOGETHER, 0, 1)
     }
 
     /// Waits for all that is under way.

@@ -12,9 +12,9 @@ use crate::{
     NnError, TargetKind, Trainer,
     feed::{Feed, is_no_room},
     metrics::{Accumulator, Metric, Truth},
+    pass::{Pass, scores},
     state::clock_words,
     step::{self, Form, Keep, OUTPUTS, Recorded},
-    trainer::{Pass, scores},
 };
 
 /// Rows of a batch in evaluation and prediction, unless there are fewer or that many do not fit on the device.
@@ -80,7 +80,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::evaluate`], and where a metric does not fit the network or its targets.
     pub fn evaluate_with(&self, split: &Split, metrics: &[Metric]) -> Result<Scored, NnError> {
-        self.run_evaluation(&self.evaluation(split, metrics)?)
+        self.run_evaluation(&self.evaluation(split, metrics, EVALUATION_ROWS)?)
     }
 
     /// The network's output for each row, [rows, ...]: class probabilities where it classifies.
@@ -166,8 +166,8 @@ impl Trainer {
                         let words = clock_words(self.seed, self.step, cursor);
                         backend.write(&data.buffers[CLOCK].view(), HostRef::U32(&words))?;
                     }
-                    pass.session.run(1)?;
-                    after(&pass.session)?;
+                    pass.run(1)?;
+                    after(pass.session())?;
                     row += pass.rows;
                 }
             }
@@ -175,14 +175,16 @@ impl Trainer {
         })
     }
 
+    /// Makes an evaluation ready, in batches of at most so many rows.
     pub(crate) fn evaluation<'s>(
         &self,
         split: &'s Split,
         metrics: &[Metric],
+        most_rows: usize,
     ) -> Result<Evaluation<'s>, NnError> {
         let backend = &**self.backend();
         step::check_targets(self.model(), self.loss(), &Form::of(split))?;
-        let rows = EVALUATION_ROWS.min(split.len());
+        let rows = most_rows.min(split.len());
         let mut data = Feed::new(backend, split, None, rows, self.residency)?.apart(backend)?;
         let output = self.model().output_shape()?;
         let metrics = Accumulator::new(metrics, &output, &data.form.targets)?
@@ -220,7 +222,7 @@ impl Trainer {
                 let readings: Result<Vec<Reading>, GraphError> = passes
                     .iter()
                     .flat_map(|pass| [pass; 2].into_iter().take(pass.times))
-                    .map(|pass| pass.session.read_async("output"))
+                    .map(|pass| pass.session().read_async("output"))
                     .collect();
                 readings?.into_iter().try_for_each(|reading| pollster::block_on(reading).map(drop))?;
             }

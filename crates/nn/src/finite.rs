@@ -3,13 +3,15 @@
 use std::fmt;
 
 use kiln_graph::{FINDING_LEN, FINDINGS, GRADIENTS, Graph, Plan, Request, Session, Tensor};
-use kiln_kernel::{DType, FirstNonFinite, Host, Reading};
+use kiln_kernel::{Advance, DType, FirstNonFinite, Host, Reading};
 
 use crate::{
     Bundle, NnError, Trainer,
     bundle::{About, MAX_OPERANDS, Recording},
+    feed::is_no_room,
     fit::Prepare,
-    step::{self, Recorded},
+    pass::distinct,
+    step::Recorded,
     steps::Around,
 };
 
@@ -94,6 +96,9 @@ struct Looking {
     rows: usize,
     graph: Graph,
     session: Session,
+    /// What moves the clock past these rows, to the next part of a step, and back.
+    past: Session,
+    back: Session,
     /// In the order of computing.
     looked_at: Vec<Looked>,
 }
@@ -114,15 +119,8 @@ struct Looked {
 impl Check {
     pub(crate) fn new(trainer: &Trainer, on: &Prepare<'_>, shuffle: bool) -> Result<Self, NnError> {
         let mut all = Vec::new();
-        for pass in &on.passes {
-            let Recorded { graph, request } = step::record_training(
-                trainer.model(),
-                trainer.loss(),
-                &trainer.optimizer,
-                trainer.preparation(),
-                &on.feed.form,
-                pass.rows,
-            )?;
+        for part in distinct(&on.passes).into_iter().filter(|part| part.rows > 0) {
+            let Recorded { graph, request } = trainer.record_step(&on.feed, part.rows)?;
             let sinks: Vec<Tensor> = request.gradients.iter().map(|(_, tensor)| *tensor).collect();
             let sinks: Vec<Tensor> = request.totals.iter().map(|(tensor, _)| *tensor).chain(sinks).collect();
             let (mut fetch, mut looked_at) = (Vec::new(), Vec::new());
@@ -145,13 +143,23 @@ impl Check {
             let request = Request { fetch, find, ..Request::default() };
             let plan = Plan::new(&graph, trainer.store().segments(), &request)?;
             let session = trainer.session(&plan, &on.feed)?;
-            all.push(Looking { rows: pass.rows, graph, session, looked_at });
+            let by = |advance| -> Result<Session, NnError> {
+                let request = Request { advance: Some(advance), ..Request::default() };
+                let plan = Plan::new(&Graph::new(), trainer.store().segments(), &request)?;
+                trainer.session(&plan, &on.feed)
+            };
+            let rows = part.rows as u32;
+            let past = by(Advance { batch: rows, draws: 1, steps: 0 })?;
+            // what is added wraps
+            let back = by(Advance { batch: 0u32.wrapping_sub(rows), draws: u32::MAX, steps: 0 })?;
+            all.push(Looking { rows: part.rows, graph, session, past, back, looked_at });
         }
         Ok(Self { all, shuffle })
     }
 
     /// What it keeps of steps of so many rows.
     pub(crate) fn sessions(&self) -> impl Iterator<Item = (usize, &Session)> {
+        // the clock's have none of their own
         self.all.iter().map(|looking| (looking.rows, &looking.session))
     }
 
@@ -163,9 +171,38 @@ impl Check {
         epoch: usize,
         steps: usize,
     ) -> Result<Option<NonFinite>, NnError> {
-        let rows = on.pass(steps).map_or(0, |(pass, _)| pass.rows);
-        let Some(looking) = self.all.iter().find(|looking| looking.rows == rows) else { return Ok(None) };
-        let Some(looked) = looking.first(trainer)? else { return Ok(None) };
+        let Some((pass, _)) = on.pass(steps) else { return Ok(None) };
+        // only the last batch of an epoch is smaller than the others
+        let mut before = steps * on.passes.first().map_or(0, |pass| pass.rows);
+        let parts = pass.parts().iter().flat_map(|part| std::iter::repeat_n(part.rows, part.times));
+        let mut passed = Vec::new();
+        let mut found = None;
+        for rows in parts {
+            let Some(looking) = self.all.iter().find(|looking| looking.rows == rows) else { continue };
+            if let Some(looked) = looking.first(trainer)? {
+                found = Some(self.found(trainer, on, (looking, looked), (epoch, steps), before)?);
+                break;
+            }
+            before += rows;
+            if pass.rows > rows {
+                looking.past.run(1)?;
+                passed.push(looking);
+            }
+        }
+        passed.into_iter().try_for_each(|looking| looking.back.run(1))?;
+        Ok(found)
+    }
+
+    /// What is said of a tensor that is no number; so many rows of the epoch come before its own.
+    fn found(
+        &self,
+        trainer: &Trainer,
+        on: &Prepare<'_>,
+        (looking, looked): (&Looking, &Looked),
+        (epoch, steps): (usize, usize),
+        before: usize,
+    ) -> Result<NonFinite, NnError> {
+        let rows = looking.rows;
         let output = looking.session.read(&looked.index.to_string())?.into_f32();
         // the device has said that there is one
         let element = output.iter().position(|v| !v.is_finite()).unwrap_or(0);
@@ -181,8 +218,6 @@ impl Check {
             value: output.get(element).copied().unwrap_or(f32::NAN),
         };
         let order = kiln_data::order(trainer.seed, trainer.epoch, on.feed.rows(), self.shuffle);
-        // only the last batch of an epoch is smaller than the others
-        let before = steps * on.passes.first().map_or(0, |pass| pass.rows);
         let (device, backend, driver) = About::device_of(trainer.device());
         let operands = looking.graph.operands(looked.tensor)?;
         let about = About {
@@ -211,7 +246,7 @@ impl Check {
             operands: looking.values(trainer, &operands)?,
         };
         let (step, culprit, bundle) = (steps + 1, Some(culprit), Some(bundle));
-        Ok(Some(NonFinite { epoch, step, learning_rate, culprit, bundle }))
+        Ok(NonFinite { epoch, step, learning_rate, culprit, bundle })
     }
 }
 
@@ -296,13 +331,17 @@ pub(crate) fn trace(
     shuffle: bool,
 ) -> Result<NnError, NnError> {
     let learning_rate = trainer.learning_rate_at(trainer.step.saturating_sub(1));
-    let check = Check::new(trainer, on, shuffle)?;
+    // a loss that is no number though every tensor is one: the sums over the epoch have overflowed
+    let unknown = NonFinite { epoch, step: until.max(1), learning_rate, culprit: None, bundle: None };
+    let check = match Check::new(trainer, on, shuffle) {
+        // to keep every tensor takes more memory than the steps did
+        Err(error) if is_no_room(&error) => return Ok(NnError::NotFinite(Box::new(unknown))),
+        check => check?,
+    };
     let place = snapshot.place;
     snapshot.restore(trainer)?;
     let mut tracing = Tracing { on, check, epoch, from, until, found: None };
     trainer.run_steps(on, order, place, &mut tracing)?;
     let found = tracing.found;
-    // a loss that is no number though every tensor is one: the sums over the epoch have overflowed
-    let unknown = NonFinite { epoch, step: until.max(1), learning_rate, culprit: None, bundle: None };
     Ok(NnError::NotFinite(Box::new(found.unwrap_or(unknown))))
 }

@@ -6,18 +6,20 @@ use kiln_data::Split;
 use kiln_graph::TOTALS;
 
 use crate::{
-    Checkpoints, History, NnError, PlateauMode, Stopped, Trainer,
+    Checkpoints, History, MicroBatches, NnError, OnOom, PlateauMode, Stopped, Trainer,
     callbacks::{Callback, Prepared},
     checkpoint::Resumed,
-    evaluation::Evaluation,
+    evaluation::{EVALUATION_ROWS, Evaluation},
     feed::{Feed, row_weights},
     finite,
+    memory::{Rehearsed, Told},
     metrics::Metric,
+    micro_batch::InParts,
+    pass::Pass,
     position::{Position, Settings},
     recovery::Kept,
     run::Run,
     step::{self, Form},
-    trainer::Pass,
 };
 
 /// How to fit.
@@ -28,6 +30,13 @@ pub struct Fit<'a> {
     pub initial_epoch: usize,
     /// Rows of a step; the last of an epoch may have fewer.
     pub batch_size: usize,
+    /// Rows that a step computes at a time, where it is done in parts whose gradients add up before its update: gradient
+    /// accumulation, for batches that are too large for the device's memory. The step is that of the whole batch but for
+    /// rounding, as far as rows do not depend on each other; [`crate::MicroBatches::differs`] says where they do. None for
+    /// whole batches; so is what is no less than the batch.
+    pub micro_batch_size: Option<usize>,
+    /// What is done where a batch does not fit the device's memory.
+    pub on_oom: OnOom,
     /// Whether each epoch visits the rows in an order of its own, drawn from the trainer's seed.
     pub shuffle: bool,
     /// Rows to evaluate after each epoch.
@@ -68,6 +77,8 @@ impl Default for Fit<'_> {
             epochs: 1,
             initial_epoch: 0,
             batch_size: 32,
+            micro_batch_size: None,
+            on_oom: OnOom::Fail,
             shuffle: true,
             validation: None,
             validation_split: 0.0,
@@ -89,11 +100,22 @@ pub(crate) struct Prepare<'s> {
     pub(crate) feed: Feed<'s>,
     pub(crate) passes: Vec<Pass>,
     pub(crate) steps: usize,
+    /// How steps are done in parts, if they are.
+    pub(crate) micro_batches: Option<MicroBatches>,
     pub(crate) evaluation: Option<Evaluation<'s>>,
 }
 
 /// Training and validation rows that one split was dealt into, if it was, and the training rows' weights.
 pub(crate) type Dealt = (Option<(Split, Split)>, Option<Vec<f32>>);
+
+/// In what parts steps are to be done, if they are.
+#[derive(Default)]
+pub(crate) struct Micro {
+    /// Rows of a part.
+    pub(crate) rows: Option<usize>,
+    /// Why, where a batch as a whole did not fit.
+    pub(crate) reason: Option<String>,
+}
 
 /// What a fit visits.
 struct Rows<'s> {
@@ -117,6 +139,9 @@ impl Trainer {
         if fit.batch_size == 0 {
             return fail("batch size must be at least 1");
         }
+        if fit.micro_batch_size == Some(0) {
+            return fail("micro_batch_size must be at least 1");
+        }
         if fit.validation_split != 0.0 && fit.validation.is_some() {
             return fail("validation rows and validation_split exclude each other; leave one of them out");
         }
@@ -131,10 +156,15 @@ impl Trainer {
         };
         self.measure(train)?;
         let mut callbacks = std::mem::take(&mut fit.callbacks);
+        let told = Told::to(&callbacks);
         let mut kept = Kept::default();
+        let mut micro = Micro { rows: fit.micro_batch_size, reason: None };
+        if let (OnOom::Split, Some(resumed)) = (fit.on_oom, &self.resumed) {
+            micro.rows = micro.rows.or(resumed.position.settings.micro_batch_size);
+        }
         loop {
             let rows = Rows { train, validation, weights: weights.clone(), started };
-            let ended = self.fit_on(rows, &mut fit, &mut callbacks, &mut kept);
+            let ended = self.fit_on(rows, &micro, &mut fit, &mut callbacks, &mut kept);
             // where the driver has not said so yet, the error does
             let lost =
                 ended.as_ref().err().filter(|_| fit.recover).and_then(|error| {
@@ -149,7 +179,17 @@ impl Trainer {
                     kept.losses.push(loss);
                 }
                 (Ok(history), _) => return Ok(History { device_losses: kept.losses, ..history }),
-                (Err(error), None) => return Err(self.with_batch_that_fits(error, train, validation, &fit)),
+                (Err(error), None) => {
+                    let weights = weights.as_deref();
+                    let wanted = Rehearsed { train, validation, weights, fit: &fit, told };
+                    let smaller = match (fit.on_oom, kept.begun) {
+                        (OnOom::Split, false) => self.smaller_parts(&error, wanted, micro.rows),
+                        _ => None,
+                    };
+                    let Some(rows) = smaller else { return Err(self.with_batch_that_fits(error, wanted)) };
+                    let reason = micro.reason.unwrap_or_else(|| MicroBatches::reason(&error));
+                    micro = Micro { rows: Some(rows), reason: Some(reason) };
+                }
             }
         }
     }
@@ -172,11 +212,17 @@ impl Trainer {
     fn fit_on<'a>(
         &mut self,
         Rows { train, validation, weights, started }: Rows<'_>,
+        micro: &Micro,
         fit: &mut Fit<'a>,
         callbacks: &mut [&'a mut dyn Callback],
         kept: &mut Kept,
     ) -> Result<History, NnError> {
-        let on = self.prepare(train, validation, weights, (fit.batch_size, fit.metrics))?;
+        let on = self.prepare(train, validation, weights, (fit.batch_size, fit.metrics), micro)?;
+        let check = match fit.check_finite {
+            true => Some(finite::Check::new(self, &on, fit.shuffle)?),
+            false => None,
+        };
+        kept.begun = true;
         let resumed = self.resumed.is_some();
         let position = self.begin(fit, &on, callbacks)?;
 
@@ -194,7 +240,8 @@ impl Trainer {
             rows: train.len(),
             batch_size: fit.batch_size,
             steps: on.steps,
-            launches: on.passes.first().map_or(0, |pass| pass.session.launches()),
+            micro_batches: on.micro_batches.clone(),
+            launches: on.passes.first().map_or(0, Pass::launches),
             seconds: started.elapsed().as_secs_f64(),
             streamed: on.feed.is_streamed(),
         };
@@ -207,10 +254,6 @@ impl Trainer {
         for callback in callbacks.iter_mut() {
             callback.on_fit_begin(self, &prepared)?;
         }
-        let check = match fit.check_finite {
-            true => Some(finite::Check::new(self, &on, fit.shuffle)?),
-            false => None,
-        };
         let is_gpu = self.device().is_gpu();
         let mut run = Run::new(&on, callbacks, position, !resumed);
         run.checkpoints = fit.checkpoints.as_deref_mut();
@@ -225,7 +268,8 @@ impl Trainer {
         // what comes when everything is done interrupts nothing
         let is_interrupted = run.is_interrupted && run.position.epoch < fit.epochs;
         let Position { history: epochs, stopped, .. } = run.position;
-        let mut history = History { epochs, stopped, ..History::default() };
+        let micro_batches = on.micro_batches.clone();
+        let mut history = History { epochs, stopped, micro_batches, ..History::default() };
         if is_interrupted {
             history.stopped = Some(Stopped::Interrupted);
             return Ok(history);
@@ -244,6 +288,7 @@ impl Trainer {
         validation: Option<&'s Split>,
         weights: Option<Vec<f32>>,
         (batch_size, metrics): (usize, &[Metric]),
+        micro: &Micro,
     ) -> Result<Prepare<'s>, NnError> {
         let form = Form { weighted: weights.is_some(), ..Form::of(train) };
         step::check_targets(self.model(), self.loss(), &form)?;
@@ -254,13 +299,27 @@ impl Trainer {
                     .into(),
             ));
         }
-        let feed = Feed::new(&**self.backend(), train, weights, batch_size, self.residency)?;
-        let passes = self.passes(&feed, batch_size, |rows| {
-            let (model, loss) = (self.model(), self.loss());
-            step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)
-        })?;
-        let evaluation = validation.map(|split| self.evaluation(split, metrics)).transpose()?;
-        Ok(Prepare { steps: passes.iter().map(|pass| pass.times).sum(), feed, passes, evaluation })
+        let mut feed = Feed::new(&**self.backend(), train, weights, batch_size, self.residency)?;
+        let whole = batch_size.min(train.len());
+        let (passes, micro_batches) = match micro.rows.filter(|&rows| rows < whole) {
+            None => {
+                let record = |rows| {
+                    let (model, loss) = (self.model(), self.loss());
+                    step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)
+                };
+                (self.passes(&feed, batch_size, record)?, None)
+            }
+            Some(rows) => {
+                let InParts { passes, differs } = self.passes_in_parts(&mut feed, whole, rows)?;
+                let (parts, reason) = (whole.div_ceil(rows), micro.reason.clone());
+                (passes, Some(MicroBatches { rows, parts, reason, differs }))
+            }
+        };
+        // rows that do not fit a step do not fit an evaluation either
+        let most = micro_batches.as_ref().map_or(EVALUATION_ROWS, |micro| micro.rows.min(EVALUATION_ROWS));
+        let evaluation = validation.map(|split| self.evaluation(split, metrics, most)).transpose()?;
+        let steps = passes.iter().map(|pass| pass.times).sum();
+        Ok(Prepare { steps, feed, passes, micro_batches, evaluation })
     }
 
     /// The position that a fit begins at: that of a checkpoint if one was loaded, with its callbacks' states.
@@ -273,7 +332,8 @@ impl Trainer {
         let rows = on.feed.rows();
         let totals = self.state.shared[TOTALS].len();
         let (initial_epoch, batch_size, shuffle) = (fit.initial_epoch, fit.batch_size, fit.shuffle);
-        let settings = Settings { initial_epoch, batch_size, shuffle, rows };
+        let micro_batch_size = on.micro_batches.as_ref().map(|micro| micro.rows);
+        let settings = Settings { initial_epoch, batch_size, micro_batch_size, shuffle, rows };
         let Some(resumed) = &self.resumed else {
             if initial_epoch > 0 {
                 self.epoch = initial_epoch as u32;
@@ -286,16 +346,22 @@ impl Trainer {
                 ..Position::default()
             });
         };
-        if resumed.position.settings != settings {
+        let mut theirs = resumed.position.settings.clone();
+        if fit.on_oom == OnOom::Split {
+            // memory decides it, which may be another device's
+            theirs.micro_batch_size = settings.micro_batch_size;
+        }
+        if theirs != settings {
             return Err(NnError::Settings(format!(
                 "the checkpoint is of another fit: {}; this one has {settings}",
                 resumed.position.settings
             )));
         }
         resumed.position.check(on, fit.epochs, totals)?;
-        let Some(Resumed { position, callbacks: mut states }) = self.resumed.take() else {
+        let Some(Resumed { mut position, callbacks: mut states }) = self.resumed.take() else {
             unreachable!("it was there above")
         };
+        position.settings = settings;
         // of several of one name the first takes the first's state, and so on
         for callback in callbacks.iter_mut() {
             let name = callback.name();

@@ -109,7 +109,7 @@ impl GraphTrainer {
             gradients: trained.into_iter().map(|(name, _)| name).zip(gradients).collect(),
             averages: g.averages().to_vec(),
             updates: optimizer.launches(state.store.segments(), HYPER_ROWS),
-            advance: Some(Advance { batch: 0, steps: 1 }),
+            advance: Some(Advance::step(0)),
             ..Request::default()
         };
         let plan = Plan::new(&g, state.store.segments(), &request)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceLoss, NnError, PlateauMode, Scores, words::nearest};
+use crate::{DeviceLoss, MicroBatches, NnError, PlateauMode, Scores, words::nearest};
 
 /// What an epoch gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,8 @@ pub struct History {
     pub stopped: Option<Stopped>,
     /// Losses of the device that the fit has survived; see [`crate::Fit::recover`].
     pub device_losses: Vec<DeviceLoss>,
+    /// How steps were done in parts, if they were; see [`crate::Fit::on_oom`].
+    pub micro_batches: Option<MicroBatches>,
 }
 
 impl History {

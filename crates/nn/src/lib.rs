@@ -42,10 +42,12 @@ mod layers;
 mod loss;
 mod memory;
 pub mod metrics;
+mod micro_batch;
 mod named;
 mod network;
 mod node;
 mod optimizer;
+mod pass;
 mod position;
 mod preprocess;
 mod profile;
@@ -90,6 +92,7 @@ pub use layers::{
 };
 pub use loss::{CrossEntropyOptions, Loss, LossNames, TargetKind};
 pub use memory::{Group, Holding, LargestBatch, LimitNeed, MemoryPlan, TensorMemory};
+pub use micro_batch::{MicroBatches, OnOom};
 pub use network::{INPUT, LayerSummary, Network, Sequential, Summary};
 pub use node::{LayerExt, Node, Output};
 pub use optimizer::{

@@ -9,10 +9,12 @@ use kiln_kernel::{BackendError, Buffer};
 use serde::Serialize;
 
 use crate::{
-    Fit, NnError, Recipe, Trainer,
+    Callback, Fit, MicroBatches, NnError, OnOom, Recipe, Trainer,
     feed::{Feed, is_no_room},
     finite::{Check, Snapshot},
-    fit::Prepare,
+    fit::{Micro, Prepare},
+    micro_batch::GRADIENT_SUM,
+    pass::distinct,
     step::{FEATURES, ORDER, SAMPLE_WEIGHTS, TARGETS},
 };
 
@@ -102,6 +104,8 @@ pub struct MemoryPlan {
     pub device: String,
     /// Rows of a step.
     pub batch_size: usize,
+    /// Rows of a part of a step, where steps are done in parts; see [`Fit::on_oom`].
+    pub micro_batch_size: Option<usize>,
     /// Training rows.
     pub rows: usize,
     /// Whether the training rows are streamed through a window.
@@ -126,11 +130,29 @@ pub struct MemoryPlan {
 
 /// What is to be fitted.
 #[derive(Clone, Copy)]
-struct Rehearsed<'w, 'f> {
-    train: &'w Split,
-    validation: Option<&'w Split>,
-    weights: Option<&'w [f32]>,
-    fit: &'w Fit<'f>,
+pub(crate) struct Rehearsed<'w, 'f> {
+    pub(crate) train: &'w Split,
+    pub(crate) validation: Option<&'w Split>,
+    pub(crate) weights: Option<&'w [f32]>,
+    pub(crate) fit: &'w Fit<'f>,
+    /// Whom it is told to: a running fit has taken them.
+    pub(crate) told: Told,
+}
+
+/// What callbacks read of a fit.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Told {
+    /// The model, as there are some.
+    pub(crate) any: bool,
+    /// The state at the beginning of an epoch.
+    pub(crate) replays: bool,
+}
+
+impl Told {
+    pub(crate) fn to(callbacks: &[&mut dyn Callback]) -> Self {
+        let replays = callbacks.iter().any(|callback| callback.replays());
+        Self { any: !callbacks.is_empty(), replays }
+    }
 }
 
 /// A fit that is ready on a device that only counts.
@@ -166,7 +188,8 @@ impl Trainer {
             Some((kept, out)) => (kept, Some(out)),
             None => (train, fit.validation),
         };
-        let wanted = Rehearsed { train, validation, weights: weights.as_deref(), fit };
+        let told = Told::to(&fit.callbacks);
+        let wanted = Rehearsed { train, validation, weights: weights.as_deref(), fit, told };
         let budget = self.budget();
         let most = match largest {
             LargestBatch::PowerOfTwo(most) => most,
@@ -179,14 +202,20 @@ impl Trainer {
         };
         let exact = match (largest, power) {
             (LargestBatch::Exact, Some(power)) => Some(bisect(power, (2 * power - 1).min(most), |rows| {
-                self.rehearse(wanted, rows, budget).is_ok()
+                self.rehearse(wanted, rows, fit.micro_batch_size, budget).is_ok()
             })),
             _ => None,
         };
-        let rehearsed = self.rehearse(wanted, fit.batch_size, budget);
+        let rehearse = |micro, budget| self.rehearse(wanted, fit.batch_size, micro, budget);
+        let mut rehearsed = rehearse(fit.micro_batch_size, budget);
+        if let (Err(error), OnOom::Split) = (&rehearsed, fit.on_oom)
+            && let Some(rows) = self.smaller_parts(error, wanted, fit.micro_batch_size)
+        {
+            rehearsed = rehearse(Some(rows), budget);
+        }
         let fits = rehearsed.is_ok();
         let (ready, device) = match rehearsed {
-            Err(error) if is_no_memory(&error) => self.rehearse(wanted, fit.batch_size, None)?,
+            Err(error) if is_no_memory(&error) => rehearse(fit.micro_batch_size, None)?,
             Err(error) => {
                 return Err(match power {
                     Some(rows) if is_no_room(&error) => {
@@ -206,6 +235,7 @@ impl Trainer {
         Ok(MemoryPlan {
             device: self.device().to_string(),
             batch_size: fit.batch_size,
+            micro_batch_size: ready.on.micro_batches.as_ref().map(|micro| micro.rows),
             rows: train.len(),
             streamed: ready.on.feed.is_streamed(),
             bytes: ready.bytes,
@@ -230,7 +260,8 @@ impl Trainer {
             Some((kept, out)) => (kept, Some(out)),
             None => (train, fit.validation),
         };
-        let wanted = Rehearsed { train, validation, weights: weights.as_deref(), fit };
+        let told = Told::to(&fit.callbacks);
+        let wanted = Rehearsed { train, validation, weights: weights.as_deref(), fit, told };
         Ok(self.largest_power(wanted, self.budget(), most.min(train.len())))
     }
 
@@ -240,13 +271,7 @@ impl Trainer {
     }
 
     /// An error for want of memory with a batch that would fit, if that is the error and one would.
-    pub(crate) fn with_batch_that_fits(
-        &self,
-        error: NnError,
-        train: &Split,
-        validation: Option<&Split>,
-        fit: &Fit<'_>,
-    ) -> NnError {
+    pub(crate) fn with_batch_that_fits(&self, error: NnError, wanted: Rehearsed<'_, '_>) -> NnError {
         let mut error = error;
         let out = match &mut error {
             NnError::Backend(BackendError::OutOfMemory(out))
@@ -255,11 +280,7 @@ impl Trainer {
         };
         // without a budget what was there is as much as is known to be there
         let budget = out.budget.unwrap_or(out.live_bytes).saturating_sub(self.others());
-        let weights = vec![1.0; train.len()];
-        let is_weighted = fit.sample_weights.is_some() || fit.class_weights.is_some();
-        let weights = is_weighted.then_some(&*weights);
-        let wanted = Rehearsed { train, validation, weights, fit };
-        let most = fit.batch_size.saturating_sub(1).min(train.len());
+        let most = wanted.fit.batch_size.saturating_sub(1).min(wanted.train.len());
         out.largest_batch = self.largest_power(wanted, Some(budget), most);
         error
     }
@@ -281,7 +302,29 @@ impl Trainer {
 
     /// The largest power of two of at most `most` that fits.
     fn largest_power(&self, wanted: Rehearsed<'_, '_>, budget: Option<u64>, most: usize) -> Option<usize> {
-        largest_power(most, |rows| self.rehearse(wanted, rows, budget).is_ok())
+        let micro = wanted.fit.micro_batch_size;
+        largest_power(most, |rows| self.rehearse(wanted, rows, micro, budget).is_ok())
+    }
+
+    /// Rows of the parts in which steps are to be done after an error, fewer than those it came with: as many as fit, as far
+    /// as that is known. None where the error is none of memory or of the device's sizes, or where no part fits.
+    pub(crate) fn smaller_parts(
+        &self,
+        error: &NnError,
+        wanted: Rehearsed<'_, '_>,
+        current: Option<usize>,
+    ) -> Option<usize> {
+        let batch = wanted.fit.batch_size.min(wanted.train.len());
+        let current = current.unwrap_or(batch);
+        let mut candidates = MicroBatches::candidates(batch).filter(|&rows| rows < current);
+        let budget = self.budget();
+        match is_no_memory(error) {
+            // how much there is shows only when it is taken
+            true if budget.is_none() => candidates.next(),
+            false if !is_no_room(error) => None,
+            _ => candidates
+                .find(|&rows| self.rehearse(wanted, wanted.fit.batch_size, Some(rows), budget).is_ok()),
+        }
     }
 
     /// Makes a fit ready on a device that only counts, with all that it reads.
@@ -289,9 +332,10 @@ impl Trainer {
         &self,
         wanted: Rehearsed<'w, '_>,
         batch_size: usize,
+        micro: Option<usize>,
         budget: Option<u64>,
     ) -> Result<(Ready<'w>, Device), NnError> {
-        let Rehearsed { train, validation, weights, fit } = wanted;
+        let Rehearsed { train, validation, weights, fit, told } = wanted;
         let device = self.device().rehearse(budget)?;
         let mut trainer = self.twin(device.clone())?;
         if trainer.preprocess().normalize.is_some() {
@@ -299,22 +343,27 @@ impl Trainer {
             let measured = trainer.preprocess().measured(&train.select(&[0])?)?;
             trainer = trainer.with_preprocess(measured);
         }
-        let on =
-            trainer.prepare(train, validation, weights.map(<[f32]>::to_vec), (batch_size, fit.metrics))?;
+        let (weights, micro) = (weights.map(<[f32]>::to_vec), Micro { rows: micro, reason: None });
+        let on = trainer.prepare(train, validation, weights, (batch_size, fit.metrics), &micro)?;
         let check = if fit.check_finite { Some(Check::new(&trainer, &on, fit.shuffle)?) } else { None };
         let bytes = device.backend().counters().live_bytes;
-        trainer.rehearse_reads(&on, check.as_ref(), fit)?;
+        trainer.rehearse_reads(&on, check.as_ref(), fit, told)?;
         Ok((Ready { trainer, on, check, bytes }, device))
     }
 
     /// Reads what a fit reads, in its order.
-    fn rehearse_reads(&self, on: &Prepare<'_>, check: Option<&Check>, fit: &Fit<'_>) -> Result<(), NnError> {
+    fn rehearse_reads(
+        &self,
+        on: &Prepare<'_>,
+        check: Option<&Check>,
+        fit: &Fit<'_>,
+        told: Told,
+    ) -> Result<(), NnError> {
         let keeps = fit.checkpoints.is_some() || (fit.recover && self.device().is_gpu());
         if keeps {
             self.checkpoint(None, &[])?;
         }
-        let replays = fit.callbacks.iter().any(|callback| callback.replays());
-        let snapshot = if replays { Some(Snapshot::take(self, (0, 0))?) } else { None };
+        let snapshot = if told.replays { Some(Snapshot::take(self, (0, 0))?) } else { None };
         if let Some(check) = check {
             check.look(self, on, 1, 0)?;
         }
@@ -325,7 +374,7 @@ impl Trainer {
         if let Some(evaluation) = &on.evaluation {
             self.rehearse_evaluation(evaluation)?;
         }
-        if !fit.callbacks.is_empty() {
+        if told.any {
             // a model is saved
             self.weights()?;
             for segment in self.store().segments().list() {
@@ -389,13 +438,13 @@ impl Ready<'_> {
         }
         self.named(&mut all, Group::Tables, trainer.state.shared.iter());
         self.data(&mut all, Group::TrainingData, &on.feed);
-        for pass in &on.passes {
-            self.session(&mut all, Group::Workspace, pass.rows, &pass.session);
+        for part in distinct(&on.passes) {
+            self.session(&mut all, Group::Workspace, part.rows, &part.session);
         }
         if let Some(evaluation) = &on.evaluation {
             self.data(&mut all, Group::EvaluationData, &evaluation.feed);
-            for pass in &evaluation.passes {
-                self.session(&mut all, Group::EvaluationWorkspace, pass.rows, &pass.session);
+            for part in distinct(&evaluation.passes) {
+                self.session(&mut all, Group::EvaluationWorkspace, part.rows, &part.session);
             }
         }
         for (rows, session) in check.iter().flat_map(Check::sessions) {
@@ -428,6 +477,7 @@ impl Ready<'_> {
         let first = all.len();
         self.named(all, group, feed.buffers.iter());
         let (items, what) = (feed.form.items, if feed.is_streamed() { "a window of " } else { "" });
+        all[first..].iter_mut().filter(|h| h.name == GRADIENT_SUM).for_each(|h| h.group = Group::Gradients);
         let is_of_rows = |name: &str| [FEATURES, TARGETS, ORDER, SAMPLE_WEIGHTS].contains(&name);
         for holding in all[first..].iter_mut().filter(|holding| is_of_rows(&holding.name)) {
             holding.tensors = vec![TensorMemory {

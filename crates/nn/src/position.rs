@@ -36,15 +36,22 @@ pub(crate) struct Position {
 pub(crate) struct Settings {
     pub(crate) initial_epoch: usize,
     pub(crate) batch_size: usize,
+    /// Rows of a part of a step, where steps are done in parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) micro_batch_size: Option<usize>,
     pub(crate) shuffle: bool,
     pub(crate) rows: usize,
 }
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { initial_epoch, batch_size, shuffle, rows } = self;
+        let Self { initial_epoch, batch_size, micro_batch_size, shuffle, rows } = self;
         let order = if *shuffle { "shuffled" } else { "in their order" };
-        write!(f, "{rows} rows {order}, batches of {batch_size}, {initial_epoch} epochs left out")
+        write!(f, "{rows} rows {order}, batches of {batch_size}")?;
+        if let Some(rows) = micro_batch_size {
+            write!(f, " in parts of {rows}")?;
+        }
+        write!(f, ", {initial_epoch} epochs left out")
     }
 }
 

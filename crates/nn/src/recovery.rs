@@ -38,6 +38,8 @@ pub(crate) struct Kept {
     /// The last state that came back to the host.
     pub(crate) last: Option<Checkpoint>,
     pub(crate) losses: Vec<DeviceLoss>,
+    /// Whether everything was once made ready, so that steps may have been done.
+    pub(crate) begun: bool,
 }
 
 impl Trainer {

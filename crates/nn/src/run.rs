@@ -14,9 +14,9 @@ use crate::{
     callbacks::{Callback, Flow, StepReport},
     finite::{self, Snapshot},
     fit::Prepare,
+    pass::scores,
     position::Position,
     steps::{Around, Pace},
-    trainer::scores,
 };
 
 /// Steps between two readings of the running sums. A fixed number, so that the sums, and with them the reported

@@ -83,7 +83,8 @@ impl State {
         Ok(backend.write(&self.shared[HYPER].slice(0, rows.len()), HostRef::F32(rows))?)
     }
 
-    /// Sets the clock: the table's first row, and the epoch's row `cursor`.
+    /// Sets the clock: the table's first row, the epoch's row `cursor`, and what random numbers are drawn by, which is the
+    /// step unless steps are done in parts.
     pub(crate) fn write_clock(
         &self,
         backend: &dyn Backend,

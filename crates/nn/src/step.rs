@@ -307,7 +307,7 @@ pub(crate) fn record_training(
         averages: g.averages().to_vec(),
         totals: loss.totals,
         updates: optimizer.launches(&segments, HYPER_ROWS),
-        advance: Some(Advance { batch: rows as u32, steps: 1 }),
+        advance: Some(Advance::step(rows as u32)),
         ..Request::default()
     };
     Ok(Recorded { graph: g, request })
@@ -339,7 +339,7 @@ pub(crate) fn record_evaluation(
     let recorded = record_loss(model, loss, &mut g, Mode::Eval, form, (x, &wanted))?;
     let mut request = Request {
         totals: recorded.loss.totals,
-        advance: Some(Advance { batch: rows as u32, steps: 0 }),
+        advance: Some(Advance::rows(rows as u32)),
         ..Request::default()
     };
     if keep.tally {
@@ -370,7 +370,7 @@ pub(crate) fn record_prediction(
     }
     let request = Request {
         fetch: vec![("output".into(), output)],
-        advance: Some(Advance { batch: rows as u32, steps: 0 }),
+        advance: Some(Advance::rows(rows as u32)),
         ..Request::default()
     };
     Ok(Recorded { graph: g, request })

@@ -1,6 +1,6 @@
 //! The steps of an epoch on their way to the device.
 
-use crate::{NnError, Trainer, feed::Visit, fit::Prepare, step::HYPER_ROWS, trainer::Pass};
+use crate::{NnError, Trainer, feed::Visit, fit::Prepare, pass::Pass, step::HYPER_ROWS};
 
 /// The longest that a submission of several steps should take. A display's driver gives a device up that does not answer
 /// for seconds; an interrupt waits for what is under way, which is several submissions.
@@ -40,6 +40,11 @@ impl Pace {
 }
 
 impl Prepare<'_> {
+    /// How often a step draws random numbers.
+    pub(crate) fn draws(&self) -> u64 {
+        self.micro_batches.as_ref().map_or(1, |micro| micro.parts as u64)
+    }
+
     /// The plan of a step of an epoch, counted from 0, and how many steps from it on have that plan; none behind the
     /// last.
     pub(crate) fn pass(&self, step: usize) -> Option<(&Pass, usize)> {
@@ -68,7 +73,8 @@ impl Trainer {
                 let cursor = visit.before(&*backend, rows)?;
                 self.hyper_is_stale |= cursor.is_some() || steps >= table_until;
                 if std::mem::take(&mut self.hyper_is_stale) {
-                    self.write_hyper(on.steps - steps, cursor.unwrap_or_else(|| visit.cursor(rows)))?;
+                    let cursor = cursor.unwrap_or_else(|| visit.cursor(rows));
+                    self.write_hyper(on.steps - steps, cursor, on.draws())?;
                     table_until = steps + HYPER_ROWS;
                 }
                 let asked = around.before(self, steps)?;
@@ -77,7 +83,7 @@ impl Trainer {
                 }
                 let ready = visit.ready(rows) / pass.rows;
                 let together = asked.min(left).min(table_until - steps).min(ready).max(1);
-                pass.session.run(together as u32)?;
+                pass.run(together)?;
                 steps += together;
                 rows += together * pass.rows;
                 self.step += together as u64;

@@ -8,11 +8,11 @@ use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
 use kiln_kernel::{Backend, Buffer, HostRef, Reading};
 
 use crate::{
-    Augment, Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Scores,
-    Summary,
+    Augment, Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Summary,
     batch::Batch,
     checkpoint::Resumed,
     feed::Feed,
+    pass::{Part, Pass},
     state::State,
     step::{Form, HYPER_ROWS, Preparation, Recorded},
 };
@@ -48,16 +48,6 @@ pub struct Trainer {
     pub(crate) resumed: Option<Resumed>,
     /// What [`Trainer::train_on_batch`] runs, by what batches are like.
     pub(crate) batches: HashMap<Form, Batch>,
-}
-
-/// The plans of one pass over a split: whole batches, then the rest.
-pub(crate) struct Pass {
-    pub(crate) session: Session,
-    pub(crate) rows: usize,
-    pub(crate) times: usize,
-    /// Sums that it adds to: the loss, the hits where it classifies, and what is added to the loss.
-    totals: usize,
-    classifies: bool,
 }
 
 impl Trainer {
@@ -391,7 +381,8 @@ impl Trainer {
             let plan = Plan::new(&graph, self.state.store.segments(), &request)?;
             let session = self.session(&plan, data)?;
             let classifies = self.main_loss().is_classification(&data.form.targets);
-            passes.push(Pass { session, rows, times, totals: request.totals.len(), classifies });
+            let parts = vec![Part { session: Arc::new(session), rows, times: 1 }];
+            passes.push(Pass::new(parts, times, request.totals.len(), classifies));
         }
         Ok(passes)
     }
@@ -403,16 +394,14 @@ impl Trainer {
         Ok(Session::new(self.backend().clone(), &self.state.store, plan, &shared)?)
     }
 
-    pub(crate) fn write_clock(&self, cursor: usize) -> Result<(), NnError> {
-        self.state.write_clock(&**self.backend(), self.seed, self.step, cursor)
-    }
-
-    /// The settings of the next steps, at most [`HYPER_ROWS`], and the clock at their first row.
-    pub(crate) fn write_hyper(&self, steps: usize, cursor: usize) -> Result<(), NnError> {
+    /// The settings of the next steps, at most [`HYPER_ROWS`], and the clock at their first row, where each step draws random
+    /// numbers so many times.
+    pub(crate) fn write_hyper(&self, steps: usize, cursor: usize, draws: u64) -> Result<(), NnError> {
         let rows =
             self.optimizer.hyper_table(self.step, steps.min(HYPER_ROWS), &|step| self.learning_rate_at(step));
         self.state.write_hyper(&**self.backend(), &rows)?;
-        self.write_clock(cursor)
+        let drawn = self.step.wrapping_mul(draws);
+        self.state.write_clock(&**self.backend(), self.seed, drawn, cursor)
     }
 
     /// Queues a copy of the running sums, and sets them to zero behind it.
@@ -422,12 +411,4 @@ impl Trainer {
         self.backend().write(&view, HostRef::F32(&vec![0.0; view.len]))?;
         Ok(reading)
     }
-}
-
-/// The means of the sums that passes have added to.
-pub(crate) fn scores(passes: &[Pass], totals: &[f64], rows: usize) -> Scores {
-    let (count, classifies) = passes.first().map_or((1, false), |p| (p.totals, p.classifies));
-    let extra = if count > 1 + usize::from(classifies) { totals[count - 1] } else { 0.0 };
-    let accuracy = classifies.then(|| totals[1] / rows as f64);
-    Scores { loss: (totals[0] + extra) / rows as f64, accuracy }
 }

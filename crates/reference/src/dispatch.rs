@@ -4,7 +4,7 @@ use kiln_kernel::{BackendError, DType, GatherType, Kernel, Pooling};
 
 use crate::{
     Real,
-    accumulate::accumulate,
+    accumulate::{accumulate, add_scaled},
     adadelta::adadelta,
     adagrad::adagrad,
     adam::{adam, amsgrad},
@@ -328,6 +328,7 @@ fn call<'a: 'b, 'b, T: Real>(
             let block_segments = if k.segments.is_some() { Some(args.uint()?) } else { None };
             clip_norm(k, gradient, norms, block_segments);
         }
+        Kernel::AddScaled(k) => add_scaled(k, args.real_mut()?, args.real()?),
         Kernel::Advance(k) => advance(k, args.uint_mut()?),
         Kernel::Custom(k) => {
             // The user's function takes doubles, whatever the backend computes in.

@@ -207,7 +207,7 @@ fn counters_count() {
     let cpu = Cpu::<f32>::new();
     let clock = cpu.allocate(DType::U32, CLOCK_WORDS, "clock").unwrap();
     let more = cpu.allocate(DType::F32, 100, "more").unwrap();
-    let advance = launch(Kernel::Advance(Advance { batch: 4, steps: 1 }), vec![clock.view()]);
+    let advance = launch(Kernel::Advance(Advance::step(4)), vec![clock.view()]);
     let program = cpu.prepare(&[advance.clone(), advance]).unwrap();
     assert_eq!(cpu.counters().live_bytes, 432);
     drop(more);

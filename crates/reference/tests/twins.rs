@@ -693,6 +693,15 @@ fn accumulate_adds_to_the_totals() {
     assert_close(&check(Kernel::Accumulate(kernel), &inputs)[0], &want, 1e-13, "accumulate");
 }
 
+#[test]
+fn scaled_gradients_add_up() {
+    let (sum, x) = (values(70_001, 1), values(70_001, 2));
+    let want: Vec<f64> = sum.iter().zip(&x).map(|(sum, x)| sum - 1.5 * x).collect();
+    let kernel = AddScaled { len: 70_001, factor: Real(-1.5) };
+    let got = check(Kernel::AddScaled(kernel), &[Input::Real(sum), Input::Real(x)]);
+    assert_close(&got[0], &want, 1e-15, "add_scaled");
+}
+
 /// The settings of every block: a learning rate factor of 1, and this weight decay.
 fn groups(len: usize, decay: f64) -> Input {
     Input::Real([1.0, decay].repeat(len.div_ceil(GROUP_BLOCK)))
@@ -764,10 +773,13 @@ fn adam_and_adamw() {
 #[test]
 fn advance_moves_the_clock() {
     let clock = Input::Uint(vec![5, 6, 7, 8, 9, 0, 0, 0]);
-    let training = Kernel::Advance(Advance { batch: 64, steps: 1 });
+    let training = Kernel::Advance(Advance::step(64));
     assert_eq!(check(training, std::slice::from_ref(&clock))[0], [6.0, 7.0, 71.0, 8.0, 9.0, 0.0, 0.0, 0.0]);
-    let evaluation = Kernel::Advance(Advance { batch: 64, steps: 0 });
-    assert_eq!(check(evaluation, &[clock])[0], [5.0, 6.0, 71.0, 8.0, 9.0, 0.0, 0.0, 0.0]);
+    let evaluation = Kernel::Advance(Advance::rows(64));
+    assert_eq!(check(evaluation, std::slice::from_ref(&clock))[0], [5.0, 6.0, 71.0, 8.0, 9.0, 0.0, 0.0, 0.0]);
+    // what is added wraps, so that a cursor can be taken back
+    let back = Kernel::Advance(Advance { batch: 0u32.wrapping_sub(3), draws: u32::MAX, steps: 0 });
+    assert_eq!(check(back, &[clock])[0], [4.0, 6.0, 4.0, 8.0, 9.0, 0.0, 0.0, 0.0]);
 }
 
 /// The convolutions' own formulas are tested beside them; here tails, and f32 against f64 at larger shapes.

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use kiln_nn::{Augment, Recipe};
+use kiln_nn::{Augment, OnOom, Recipe};
 use serde::{Deserialize, Serialize};
 
 use super::{
     BatchSize, FromData, Memory, OnDevice, Output, Tune, at_least_one, augment, batch_size, learning_rate,
-    part,
+    part, values::on_oom,
 };
 
 /// What metrics are written as, beside metrics.jsonl.
@@ -69,6 +69,10 @@ pub(crate) struct Train {
     pub(crate) batch_size: Option<BatchSize>,
     #[command(flatten)]
     pub(crate) memory: Memory,
+    /// What to do where a batch does not fit: fail, or split, which does each step in parts whose gradients add up [default:
+    /// fail]
+    #[arg(long, value_name = "fail | split", value_parser = on_oom)]
+    pub(crate) on_oom: Option<OnOom>,
     /// Learning rate [default: the recipe's]
     #[arg(long, value_name = "X", value_parser = learning_rate)]
     pub(crate) lr: Option<f64>,
@@ -140,6 +144,10 @@ pub(crate) struct Plan {
     pub(crate) batch_size: Option<BatchSize>,
     #[command(flatten)]
     pub(crate) memory: Memory,
+    /// What to do where a batch does not fit: fail, or split, which does each step in parts whose gradients add up [default:
+    /// fail]
+    #[arg(long, value_name = "fail | split", value_parser = on_oom)]
+    pub(crate) on_oom: Option<OnOom>,
     /// Optimizer, at its usual settings unless it is the recipe's own [default: the recipe's]
     #[arg(long, value_name = "NAME", value_enum, ignore_case = true)]
     pub(crate) optimizer: Option<OptimizerName>,

@@ -1,13 +1,22 @@
 //! Values in words, read before anything starts.
 
 use clap::builder::RangedU64ValueParser;
-use kiln_nn::{Augment, Recipe};
+use kiln_nn::{Augment, OnOom, Recipe};
 
 use super::BatchSize;
 
 /// A whole number from 1 to `most`.
 pub(crate) fn at_least_one(most: u32) -> RangedU64ValueParser<u32> {
     RangedU64ValueParser::new().range(1..=u64::from(most))
+}
+
+/// What to do where a batch does not fit.
+pub(crate) fn on_oom(text: &str) -> Result<OnOom, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "fail" => Ok(OnOom::Fail),
+        "split" => Ok(OnOom::Split),
+        _ => Err("give fail or split".into()),
+    }
 }
 
 /// `auto`, or a whole number of at least 1.

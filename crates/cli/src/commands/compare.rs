@@ -20,8 +20,9 @@ const MAX_RUN: u64 = 64 << 20;
 const MAX_METRICS: u64 = 1 << 30;
 
 /// What of `run.json` changes nothing that is computed: where files lie, how often they are written, what is looked at
-/// besides, and by what words the device was chosen, which is named itself.
-const BESIDES: [&str; 9] = [
+/// besides, by what words the device was chosen, which is named itself, and what was to be done where memory lacked, which
+/// the result says.
+const BESIDES: [&str; 10] = [
     "asked_device",
     "check_finite",
     "checkpoint_steps",
@@ -30,6 +31,7 @@ const BESIDES: [&str; 9] = [
     "data_dir",
     "init_from",
     "logs",
+    "on_oom",
     "result.run",
 ];
 

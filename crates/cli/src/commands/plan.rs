@@ -49,7 +49,8 @@ pub(crate) fn run(args: &Plan, ui: &Ui) -> Result<(), Failure> {
             recipe.batch_size = memory::largest(&recipe, &device, &data, args.check_finite, ui)?;
         }
     }
-    let plan = memory::plan(&recipe, &device, &data, args.check_finite, LargestBatch::Exact)?;
+    let asked = (args.check_finite, args.on_oom.unwrap_or_default());
+    let plan = memory::plan(&recipe, &device, &data, asked, LargestBatch::Exact)?;
     ui.result(&format!("{}: {plan}", recipe.name))?;
     ui.json(&Report { recipe: recipe.name.clone(), plan })
 }

@@ -45,6 +45,9 @@ struct Report {
     /// The one whose model was kept.
     best_epoch: usize,
     batch_size: usize,
+    /// Rows of a part, where steps were done in parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    micro_batch_size: Option<usize>,
     seed: u64,
     train_loss: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,6 +160,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         logs: args.log.clone(),
         checkpoint_steps: args.checkpoint_steps,
         check_finite: args.check_finite,
+        on_oom: args.on_oom.unwrap_or_default(),
         tuning: None,
         recipe,
     };
@@ -166,10 +170,9 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         asked.recipe.freeze(pattern)?;
     }
     if args.batch_size == Some(BatchSize::Auto) {
-        let Asked { recipe, check_finite, .. } = &asked;
-        asked.recipe.batch_size = memory::largest(recipe, &device, &data, *check_finite, ui)?;
+        asked.recipe.batch_size = memory::largest(&asked.recipe, &device, &data, asked.check_finite, ui)?;
     }
-    memory::require(&asked.recipe, &device, &data, asked.check_finite, ui)?;
+    memory::require(&asked.recipe, &device, &data, (asked.check_finite, asked.on_oom), false, ui)?;
     let hashes = Hashes::of(&data)?;
     let trainer = trainer(&asked, &device, &data, ui)?;
     let folder = RunFolder::create(args.out.as_deref(), &asked.recipe.name)?;
@@ -196,7 +199,11 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
     let data = dataset(asked, args, &dir, ui)?;
     let hashes = Hashes::of(&data)?;
     recorded.check(&data, &hashes)?;
-    memory::require(&recorded.asked.recipe, &device, &data, recorded.asked.check_finite, ui)?;
+    let asked = &mut recorded.asked;
+    if let Some(on_oom) = args.on_oom {
+        asked.on_oom = on_oom;
+    }
+    memory::require(&asked.recipe, &device, &data, (asked.check_finite, asked.on_oom), true, ui)?;
     let (newest, damaged) = Checkpoints::newest(&folder.file("checkpoints"))?;
     for error in &damaged {
         ui.warn(&format!("{error}: passed over; it is kept as .damaged"));
@@ -356,8 +363,11 @@ impl Callback for Begun {
         false
     }
 
-    fn on_fit_begin(&mut self, trainer: &mut Trainer, _: &Prepared) -> Result<(), NnError> {
+    fn on_fit_begin(&mut self, trainer: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         device::keep_pipelines(trainer.device(), &self.ui);
+        if let Some(micro) = &prepared.micro_batches {
+            self.ui.warn(&memory::in_parts(prepared.batch_size, micro));
+        }
         Ok(())
     }
 
@@ -415,6 +425,7 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
             checkpoints: Some(&mut checkpoints),
             interrupt: Some(interrupt::flag()?),
             check_finite: asked.check_finite,
+            on_oom: asked.on_oom,
             ..Fit::default()
         },
     );
@@ -505,6 +516,7 @@ fn finish(
         epochs: history.epochs.len(),
         best_epoch: best,
         batch_size: recipe.batch_size,
+        micro_batch_size: history.micro_batches.as_ref().map(|micro| micro.rows),
         seed: asked.seed,
         train_loss: train.loss,
         train_accuracy: train.accuracy,

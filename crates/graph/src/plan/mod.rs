@@ -272,7 +272,7 @@ mod tests {
         let wanted = [("w1", w1), ("b1", b1), ("w2", w2), ("b2", b2)];
         let d = g.gradients(loss, &wanted.map(|w| w.1)).unwrap();
         let gradients = wanted.iter().zip(d).map(|((name, _), d)| (name.to_string(), d)).collect();
-        let advance = Some(Advance { batch: 2, steps: 1 });
+        let advance = Some(Advance::step(2));
         let request = Request { gradients, totals: vec![(loss, 1.0)], advance, ..Request::default() };
         let segments = Segments::new(&g.parameters());
         let sinks: Vec<Tensor> = request.gradients.iter().map(|g| g.1).chain([loss]).collect();

@@ -273,6 +273,7 @@ fn absolute(kernel: &Kernel) -> Option<Kernel> {
                 *scale = Real(scale.0.abs());
             }
         }
+        Kernel::AddScaled(k) => k.factor = Real(k.factor.0.abs()),
         Kernel::Elementwise(k) => {
             if let kiln_kernel::Source::Constant(value) = &mut k.source {
                 *value = Real(value.0.abs());

@@ -209,16 +209,59 @@ impl Spec for Accumulate {
     }
 }
 
-/// `clock[0] += 1; clock[1] += 1; clock[2] += batch`: the end of a training step. With `steps` 0 only the
-/// cursor moves (evaluation).
+/// `sum[i] += factor · x[i]`: gradients of the parts of a step, each counted by its rows.
+///
+/// Bindings: `sum` (len), `x` (len).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AddScaled {
+    /// Elements.
+    pub len: u32,
+    /// How often x counts.
+    pub factor: Real,
+}
+
+impl Spec for AddScaled {
+    fn name(&self) -> &'static str {
+        "add_scaled"
+    }
+
+    fn core_bindings(&self) -> Vec<Binding> {
+        vec![Binding::update("sum", self.len as usize), Binding::read("x", self.len as usize)]
+    }
+
+    fn constants(&self) -> Constants {
+        vec![("LEN", self.len.into()), ("FACTOR", self.factor.0.into())]
+    }
+
+    fn flops(&self) -> u64 {
+        2 * u64::from(self.len)
+    }
+}
+
+/// `clock[0] += draws; clock[1] += steps; clock[2] += batch`, which wrap: the end of a step, or of a part of one.
 ///
 /// Bindings: `clock` (u32).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Advance {
     /// Rows of the batch.
     pub batch: u32,
-    /// 1 at the end of a training step, 0 in evaluation.
+    /// Times that the kernels of a step may draw random numbers: 1 at the end of a training step, 0 in evaluation.
+    pub draws: u32,
+    /// Rows of the hyper-parameter table: 1 at the end of a training step, 0 in evaluation and between the parts of a
+    /// step.
     pub steps: u32,
+}
+
+impl Advance {
+    /// The end of a training step.
+    pub fn step(batch: u32) -> Self {
+        Self { batch, draws: 1, steps: 1 }
+    }
+
+    /// The end of a batch that trains nothing.
+    pub fn rows(batch: u32) -> Self {
+        Self { batch, draws: 0, steps: 0 }
+    }
 }
 
 impl Spec for Advance {
@@ -231,6 +274,6 @@ impl Spec for Advance {
     }
 
     fn constants(&self) -> Constants {
-        vec![("BATCH", self.batch.into()), ("STEPS", self.steps.into())]
+        vec![("BATCH", self.batch.into()), ("DRAWS", self.draws.into()), ("STEPS", self.steps.into())]
     }
 }

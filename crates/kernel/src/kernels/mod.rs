@@ -22,7 +22,7 @@ mod softmax;
 use crate::Constant;
 
 pub use augment::{AugmentDraw, AugmentRanges, Border, GatherAugmented};
-pub use batch::{Accumulate, Advance, Dropout, Gather, GatherType, RandomNormal};
+pub use batch::{Accumulate, AddScaled, Advance, Dropout, Gather, GatherType, RandomNormal};
 pub use conv2d::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, ConvShape};
 pub use custom::{Custom, CustomFunction, CustomInput, CustomValue};
 pub use elementwise::Elementwise;

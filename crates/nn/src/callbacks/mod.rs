@@ -14,7 +14,7 @@ mod terminate_on_nan;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceLoss, EpochReport, History, NnError, Scores, Trainer};
+use crate::{DeviceLoss, EpochReport, History, MicroBatches, NnError, Scores, Trainer};
 
 pub use csv_logger::CsvLogger;
 pub use early_stopping::EarlyStopping;
@@ -37,7 +37,7 @@ pub enum Flow {
 }
 
 /// A fit that is ready to begin.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Prepared {
     /// The number that the fit's last epoch will have.
@@ -52,6 +52,8 @@ pub struct Prepared {
     pub batch_size: usize,
     /// Steps of an epoch.
     pub steps: usize,
+    /// How steps are done in parts, if they are.
+    pub micro_batches: Option<MicroBatches>,
     /// Launches of one step.
     pub launches: usize,
     /// Seconds that data, plans and pipelines took.

@@ -65,6 +65,13 @@ impl fmt::Display for MemoryPlan {
     /// Groups, their buffers, what lives in them; then the sums and the limits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} rows in batches of {} on {}", self.rows, self.batch_size, self.device)?;
+        if let Some(rows) = self.micro_batch_size {
+            writeln!(
+                f,
+                "each step in {} parts of {rows} rows",
+                self.batch_size.min(self.rows).div_ceil(rows)
+            )?;
+        }
         let mut lines: Vec<(String, Option<u64>)> = Vec::new();
         for (group, bytes) in self.groups() {
             lines.push((group.name().to_owned(), Some(bytes)));

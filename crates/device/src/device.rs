@@ -7,7 +7,7 @@ use kiln_reference::Cpu;
 
 use crate::{
     adapters::{Candidate, Info, candidates, select, wanted_features},
-    assemble::{Facts, variants},
+    assemble::{Facts, Kind, variants},
     backend::{Incidents, WgpuBackend},
     pipeline::{Pipelines, ReplaceShader},
     pipeline_file::PipelineFile,
@@ -30,7 +30,8 @@ pub struct DeviceOptions {
     /// of displays give a device up that does not answer for seconds.
     pub longest_submission: Duration,
     /// The most bytes that buffers may hold at a time, those for reading included: for machines that are shared. What
-    /// would pass it fails as if there were no memory.
+    /// would pass it fails as if there were no memory. Where it is not said, the CPU and adapters that share its memory
+    /// have the machine's memory (of a container: what it is allowed); of other devices it is not known.
     pub memory_budget: Option<u64>,
     /// Let an allocation after the opening, counted from 1, fail as if there were no memory: how tests show what becomes
     /// of that.
@@ -115,6 +116,7 @@ impl Device {
 
     /// [`Device::cpu`] with options; those of memory matter.
     pub fn cpu_with(options: DeviceOptions) -> Self {
+        let options = options.within_host_memory();
         let backend = Cpu::<f32>::with_budget(options.memory_budget);
         backend.ledger().fail(options.fail_allocation);
         let info = Arc::new(Info::cpu(0, backend.limits()));
@@ -180,6 +182,10 @@ impl Device {
         info: Info,
         options: DeviceOptions,
     ) -> Result<Self, BackendError> {
+        let options = match info.kind {
+            Kind::Integrated | Kind::Software | Kind::Cpu => options.within_host_memory(),
+            Kind::Discrete | Kind::Virtual => options,
+        };
         if let Some(row) = info.limit_rows().iter().find(|row| !row.is_enough()) {
             return Err(BackendError::MissingFeature {
                 device: info.name.clone(),

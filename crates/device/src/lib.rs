@@ -13,6 +13,7 @@ mod custom;
 mod device;
 mod functions;
 mod gemm;
+mod host_memory;
 mod memory;
 mod pair;
 mod pipeline;

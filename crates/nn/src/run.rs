@@ -250,9 +250,7 @@ impl Run<'_, '_> {
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.save(&mut checkpoint)?;
         }
-        if let Some(last) = &mut self.last {
-            **last = Some(checkpoint);
-        }
+        self.remember(checkpoint);
         Ok(())
     }
 
@@ -260,11 +258,15 @@ impl Run<'_, '_> {
     pub(crate) fn keep(&mut self, trainer: &Trainer) -> Result<(), NnError> {
         if self.last.is_some() {
             let checkpoint = self.checkpoint(trainer)?;
-            if let Some(last) = &mut self.last {
-                **last = Some(checkpoint);
-            }
+            self.remember(checkpoint);
         }
         Ok(())
+    }
+
+    fn remember(&mut self, checkpoint: Checkpoint) {
+        if let Some(last) = &mut self.last {
+            **last = Some(checkpoint);
+        }
     }
 
     /// The state of all.

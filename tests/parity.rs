@@ -105,7 +105,12 @@ fn compare(backend: &dyn Backend, kernel: &Kernel, seed: u64) -> Result<Worst, B
 }
 
 fn all_kernels(checked: bool, portable: bool) {
-    let Some(device) = device(checked, portable) else { return };
+    if let Some(device) = device(checked, portable) {
+        all_kernels_on(device);
+    }
+}
+
+fn all_kernels_on(device: &Device) {
     let mut failures = Vec::new();
     let mut worst = Worst { error: 0.0, text: String::new() };
     for (case, seed) in kernels::table().into_iter().zip(1u64..) {
@@ -143,6 +148,19 @@ fn every_portable_kernel_equals_its_twin_with_checks() {
 #[test]
 fn every_portable_kernel_equals_its_twin_without_checks() {
     all_kernels(false, true);
+}
+
+/// Grids of more than 65,535 workgroups are folded: here all of more than seven are, the usual tiles of this adapter and
+/// the portable ones.
+#[test]
+fn every_kernel_equals_its_twin_in_a_folded_grid() {
+    for portable in [false, true] {
+        let options =
+            DeviceOptions { grid_width: Some(7), checked: true, portable, ..DeviceOptions::default() };
+        if let Some(device) = devices::open(options) {
+            all_kernels_on(&device);
+        }
+    }
 }
 
 /// The harness itself: a kernel that is wrong in one element of many, by little, is noticed.

@@ -1,22 +1,18 @@
 //! The `kiln` program from outside: what it prints, how it fails, what it leaves behind.
 
+#[path = "common/program.rs"]
+#[allow(dead_code)]
+mod program;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Output,
 };
 
+use program::kiln as command;
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// The program, with a cache of its own for tuned tiles.
-fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    // no test downloads anything
-    command.env("KILN_OFFLINE", "1").env("KILN_CACHE", folder.join("cache"));
-    command.args(arguments).current_dir(folder);
-    command
-}
 
 fn kiln(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments).output().unwrap()

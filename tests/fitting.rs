@@ -3,8 +3,10 @@
 #[path = "common/devices.rs"]
 #[allow(dead_code)]
 mod devices;
+#[path = "common/training.rs"]
+mod training;
 
-use std::{fs, path::Path, sync::atomic::AtomicBool};
+use std::{fs, sync::atomic::AtomicBool};
 
 use devices::devices;
 use kiln::{
@@ -15,19 +17,7 @@ use kiln::{
     },
     prelude::*,
 };
-
-/// A small network with all that a checkpoint must hold: moments, running statistics, dropout, a schedule.
-fn trainer(device: &Device) -> Trainer {
-    let model = Sequential::new(Shape::image(1, 28, 28))
-        .add(Conv2d::new(4, 3).activation(Relu))
-        .add(BatchNorm::default())
-        .add(MaxPool2d::new(2))
-        .add(Flatten)
-        .add(Dropout::new(0.3))
-        .add(Dense::new(10));
-    let trainer = Trainer::new(device, model, Nadam::new(0.004), Loss::CrossEntropy).unwrap();
-    trainer.with_schedule(Schedule::one_cycle()).unwrap()
-}
+use training::{model_bytes as bytes, timeless, trainer};
 
 fn digits() -> Dataset {
     Dataset::digits(1, 610, 100).unwrap()
@@ -43,23 +33,6 @@ impl Callback for InterruptAt<'_> {
         }
         Ok(Flow::Continue)
     }
-}
-
-fn bytes(trainer: &Trainer, folder: &Path) -> Vec<u8> {
-    let path = folder.join("model.safetensors");
-    trainer.save(&path).unwrap();
-    fs::read(path).unwrap()
-}
-
-/// Epochs without the times that they took.
-fn timeless(epochs: &[EpochReport]) -> Vec<EpochReport> {
-    let timeless = |e: &EpochReport| EpochReport {
-        seconds: 0.0,
-        images_per_second: 0.0,
-        data_wait_seconds: 0.0,
-        ..e.clone()
-    };
-    epochs.iter().map(timeless).collect()
 }
 
 #[test]

@@ -6,6 +6,9 @@
 
 #[path = "hostile/attacks.rs"]
 mod attacks;
+#[path = "common/program.rs"]
+#[allow(dead_code)]
+mod program;
 #[path = "../fuzz/readers/mod.rs"]
 #[allow(dead_code)]
 mod readers;

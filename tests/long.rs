@@ -5,6 +5,9 @@
 #[path = "common/devices.rs"]
 #[allow(dead_code)]
 mod devices;
+#[path = "common/training.rs"]
+#[allow(dead_code)]
+mod training;
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,6 +20,7 @@ use kiln::{
     nn::{NnError, Residency, StepReport},
     prelude::*,
 };
+use training::network;
 
 /// One test at a time: resident memory is the whole process'.
 fn alone() -> MutexGuard<'static, ()> {
@@ -46,14 +50,7 @@ fn resident() -> Option<u64> {
 }
 
 fn convolutional(device: &Device, seed: u64) -> Trainer {
-    let model = Sequential::new(Shape::image(1, 28, 28))
-        .add(Conv2d::new(4, 3).activation(Relu))
-        .add(BatchNorm::default())
-        .add(MaxPool2d::new(2))
-        .add(Flatten)
-        .add(Dropout::new(0.3))
-        .add(Dense::new(10));
-    let mut trainer = Trainer::new(device, model, Adam::new(0.004), Loss::CrossEntropy).unwrap();
+    let mut trainer = Trainer::new(device, network(), Adam::new(0.004), Loss::CrossEntropy).unwrap();
     trainer.reset(seed).unwrap();
     trainer
 }

@@ -4,6 +4,11 @@
 #[allow(dead_code)]
 mod devices;
 
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
 use devices::devices;
 use kiln::{
     device::{DeviceOptions, STAGING},
@@ -164,54 +169,102 @@ fn a_budget_names_tensor_holders_and_a_batch_that_fits() {
     }
 }
 
+/// Stops a fit after so many steps, as a signal would.
+struct InterruptAt<'a>(u64, &'a AtomicBool);
+
+impl Callback for InterruptAt<'_> {
+    fn on_step_end(&mut self, trainer: &mut Trainer, _: usize, _: usize) -> Result<Flow, NnError> {
+        self.1.store(trainer.steps() >= self.0, Ordering::Relaxed);
+        Ok(Flow::Continue)
+    }
+}
+
+/// Goes on with a fit of six steps from the newest checkpoint in a folder, to its end or after `until` steps; the bytes of
+/// the model.
+fn go_on(device: &Device, folder: &Path, validates: bool, until: u64) -> Result<Vec<u8>, NnError> {
+    let data = Dataset::digits(1, 40, 12).unwrap();
+    let model = Sequential::new(Shape::image(1, 28, 28))
+        .add(Flatten)
+        .add(Dense::new(4).activation(Relu))
+        .add(Dense::new(10));
+    let mut trainer =
+        Trainer::new(device, model, Adam::default(), Loss::CrossEntropy)?.with_residency(Residency::Resident);
+    let (newest, damaged) = Checkpoints::newest(folder)?;
+    assert!(damaged.is_empty(), "{damaged:?}");
+    if let Some(newest) = newest {
+        trainer.resume(&newest)?;
+    }
+    let flag = AtomicBool::new(false);
+    let (mut nan, mut interrupt) = (TerminateOnNan, InterruptAt(until, &flag));
+    let mut checkpoints = Checkpoints::new(folder);
+    trainer.fit(
+        &data.train,
+        Fit {
+            epochs: 2,
+            batch_size: 16,
+            validation: validates.then_some(&data.test),
+            callbacks: vec![&mut nan, &mut interrupt],
+            checkpoints: Some(&mut checkpoints),
+            interrupt: Some(&flag),
+            ..Fit::default()
+        },
+    )?;
+    let models = tempfile::tempdir().unwrap();
+    trainer.save(models.path().join("model.safetensors"))?;
+    Ok(std::fs::read(models.path().join("model.safetensors")).unwrap())
+}
+
+/// A fit that goes on from a checkpoint in the middle of its second epoch: whichever allocation fails, it ends with an error
+/// that names what it was for, nothing is held, the checkpoint is there, and from it the fit goes on to the model that
+/// it would have had.
 #[test]
 fn whichever_allocation_fails_is_an_error_and_no_more() {
-    let data = Dataset::digits(1, 40, 12).unwrap();
-    let fit = |device: &Device, validates: bool| -> Result<History, NnError> {
-        let model = Sequential::new(Shape::image(1, 28, 28))
-            .add(Flatten)
-            .add(Dense::new(4).activation(Relu))
-            .add(Dense::new(10));
-        let mut trainer = Trainer::new(device, model, Adam::default(), Loss::CrossEntropy)?
-            .with_residency(Residency::Resident);
-        let folder = tempfile::tempdir().unwrap();
-        let mut nan = TerminateOnNan;
-        let mut checkpoints = Checkpoints::new(folder.path());
-        trainer.fit(
-            &data.train,
-            Fit {
-                batch_size: 16,
-                validation: validates.then_some(&data.test),
-                callbacks: vec![&mut nan],
-                checkpoints: Some(&mut checkpoints),
-                ..Fit::default()
-            },
-        )
-    };
     let open = |is_gpu: bool, nth: u64| {
         let options = DeviceOptions { fail_allocation: Some(nth), ..DeviceOptions::default() };
         if is_gpu { devices::open(options) } else { Some(Device::cpu_with(options)) }
     };
     for (is_gpu, validates) in [(false, false), (false, true), (true, false)] {
+        let start = tempfile::tempdir().unwrap();
+        go_on(&Device::cpu(), start.path(), validates, 4).unwrap();
+        let checkpoint = Checkpoints::newest_file(start.path()).unwrap().unwrap();
+        // a folder with that checkpoint
+        let begun = || {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::copy(&checkpoint, folder.path().join(checkpoint.file_name().unwrap())).unwrap();
+            folder
+        };
         let Some(device) = open(is_gpu, u64::MAX) else { continue };
         let made = device.backend().counters().allocations;
-        fit(&device, validates).unwrap();
+        let want = go_on(&device, begun().path(), validates, u64::MAX).unwrap();
         let made = device.backend().counters().allocations - made;
         assert!(made > 15, "{made} allocations");
+        let mut failed = 0;
         for nth in 1..=made {
             let Some(device) = open(is_gpu, nth) else { continue };
-            let before = held(&device);
-            match fit(&device, validates) {
+            let (before, folder) = (held(&device), begun());
+            match go_on(&device, folder.path(), validates, u64::MAX) {
                 Err(error) => {
                     let out = out_of_memory(error);
                     assert!(!out.label.is_empty() && !out.label.starts_with("workspace"), "{out}");
+                    failed += 1;
                 }
                 // evaluation goes on in smaller batches
-                Ok(_) => assert!(validates, "allocation {nth} failed, and nothing was said"),
+                Ok(model) => {
+                    assert!(validates, "allocation {nth} failed, and nothing was said");
+                    assert!(model == want, "allocation {nth}: another model");
+                }
             }
             assert_eq!(held(&device), before, "allocation {nth}");
-            fit(&device, validates).unwrap();
+            let (newest, damaged) = Checkpoints::newest(folder.path()).unwrap();
+            assert!(
+                newest.is_some_and(|newest| newest.step() >= 4) && damaged.is_empty(),
+                "allocation {nth}"
+            );
+            let model = go_on(&device, folder.path(), validates, u64::MAX).unwrap();
+            assert!(model == want, "allocation {nth}: another model after it");
             assert_eq!(held(&device), before, "allocation {nth}");
         }
+        let name = if is_gpu { device.to_string() } else { "cpu".into() };
+        println!("{name}, validation {validates}: {made} allocations, {failed} of which end the fit");
     }
 }

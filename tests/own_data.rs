@@ -3,6 +3,12 @@
 #[path = "common/devices.rs"]
 #[allow(dead_code)]
 mod devices;
+#[path = "common/program.rs"]
+#[allow(dead_code)]
+mod program;
+#[path = "common/training.rs"]
+#[allow(dead_code)]
+mod training;
 
 use std::{
     fs,
@@ -16,9 +22,10 @@ use std::{
 use devices::{data_dir, devices};
 use kiln::{
     data::{DataError, ImageFolder, RowKind, RowMut, Rows},
-    nn::{EpochReport, NnError, Residency},
+    nn::{NnError, Residency},
     prelude::*,
 };
+use training::{model_bytes as bytes, timeless};
 
 /// Pictures that are drawn when they are needed: a bright square whose quarter is the class. 12 KiB each.
 #[derive(Clone, Debug)]
@@ -78,22 +85,6 @@ fn trainer(device: &Device, residency: Residency) -> Trainer {
         .add(Dropout::new(0.2))
         .add(Dense::new(4));
     Trainer::new(device, model, Adam::new(0.01), Loss::CrossEntropy).unwrap().with_residency(residency)
-}
-
-fn bytes(trainer: &Trainer, folder: &Path) -> Vec<u8> {
-    let path = folder.join("model.safetensors");
-    trainer.save(&path).unwrap();
-    fs::read(path).unwrap()
-}
-
-fn timeless(epochs: &[EpochReport]) -> Vec<EpochReport> {
-    let timeless = |e: &EpochReport| EpochReport {
-        seconds: 0.0,
-        images_per_second: 0.0,
-        data_wait_seconds: 0.0,
-        ..e.clone()
-    };
-    epochs.iter().map(timeless).collect()
 }
 
 #[test]
@@ -383,11 +374,9 @@ fn tables_are_learned() {
 
 /// Runs the program in a folder; its status and what it says.
 fn kiln(here: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
-    command.current_dir(here).args(arguments).env_remove("KILN_DATA").env("KILN_OFFLINE", "1");
-    let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    let output = program::kiln(here, arguments).env_remove("KILN_DATA").output().unwrap();
+    let (out, err) = program::texts(&output);
+    (output.status.code(), out + &err)
 }
 
 #[test]

@@ -13,9 +13,12 @@ mod devices;
 #[path = "common/kernels.rs"]
 mod kernels;
 
-use std::sync::OnceLock;
+use std::{collections::HashMap, sync::OnceLock};
 
-use kiln_device::{Device, DeviceOptions, ReplaceShader};
+use kiln_device::{
+    Device, DeviceOptions, ReplaceShader,
+    assemble::{Facts, dispatches},
+};
 use kiln_kernel::{Access, Backend, BackendError, Buffer, Host, Kernel, Launch, View};
 use kiln_reference::Cpu;
 
@@ -105,10 +108,21 @@ fn compare(backend: &dyn Backend, kernel: &Kernel, seed: u64) -> Result<Worst, B
 }
 
 fn all_kernels(checked: bool, portable: bool) {
-    let Some(device) = device(checked, portable) else { return };
+    if let Some(device) = device(checked, portable) {
+        kernels_on(device, |_| true);
+    }
+}
+
+/// Compares the kernels of the table that are wanted; how many.
+fn kernels_on(device: &Device, mut is_wanted: impl FnMut(&Kernel) -> bool) -> usize {
+    let mut compared = 0;
     let mut failures = Vec::new();
     let mut worst = Worst { error: 0.0, text: String::new() };
     for (case, seed) in kernels::table().into_iter().zip(1u64..) {
+        if !is_wanted(&case.kernel) {
+            continue;
+        }
+        compared += 1;
         match compare(&**device.backend(), &case.kernel, seed) {
             Ok(found) => {
                 if found.error > 1.0 {
@@ -122,6 +136,7 @@ fn all_kernels(checked: bool, portable: bool) {
     }
     println!("worst on {device}: {:.3} of the tolerance at {}", worst.error, worst.text);
     assert!(failures.is_empty(), "{} kernels differ:\n{}", failures.len(), failures.join("\n"));
+    compared
 }
 
 #[test]
@@ -143,6 +158,38 @@ fn every_portable_kernel_equals_its_twin_with_checks() {
 #[test]
 fn every_portable_kernel_equals_its_twin_without_checks() {
     all_kernels(false, true);
+}
+
+/// Grids of more than 65,535 workgroups are folded: here all of more than seven are, with this adapter's tiles and with the
+/// portable ones. Of each kernel four cases will do that are not long.
+#[test]
+fn every_kernel_equals_its_twin_in_a_folded_grid() {
+    for portable in [false, true] {
+        let grid_width = Some(7);
+        let options = DeviceOptions { grid_width, portable, ..DeviceOptions::default() };
+        let Some(device) = devices::open(options) else { return };
+        let info = device.info();
+        let own = Facts {
+            limits: info.limits,
+            grid_width,
+            subgroup_size: info.subgroup_size,
+            kind: info.kind,
+            vendor: info.vendor,
+        };
+        let facts = if portable { Facts { grid_width, ..Facts::portable() } } else { own };
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let is_wanted = |kernel: &Kernel| {
+            let is_folded = dispatches(kernel, &facts)
+                .is_ok_and(|d| d.each.iter().any(|one| one.assembled.workgroups[1] > 1));
+            let is_short = kernel.bindings().iter().all(|b| b.len < 1 << 18);
+            let times = seen.entry(kernel.name()).or_default();
+            *times += usize::from(is_folded && is_short);
+            is_folded && is_short && *times <= 4
+        };
+        let compared = kernels_on(&device, is_wanted);
+        println!("{compared} kernels have a folded grid");
+        assert!(compared > 80 && seen.len() > 40, "{compared} of {} kernels", seen.len());
+    }
 }
 
 /// The harness itself: a kernel that is wrong in one element of many, by little, is noticed.

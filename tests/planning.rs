@@ -2,7 +2,7 @@
 //! NaN, against the interpreter on the graph as it was recorded; and the passes one by one, in the words of
 //! the plans that they make.
 //!
-//! `KILN_GRAPHS=N` runs N graphs on each device.
+//! `KILN_GRAPHS=N` runs N graphs on each device, from seed `KILN_GRAPHS_FROM` on.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // clippy takes only #[test] functions for tests
 
@@ -11,12 +11,13 @@ mod common;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt::Write,
+    ops::Range,
     time::Instant,
 };
 
 use common::{
     backends::{self, Target},
-    graphs::{Generated, generate},
+    graphs::{Generated, Leaf, generate},
     random::Random,
 };
 use kiln_graph::{
@@ -28,6 +29,9 @@ use kiln_kernel::{Access, DType, HostRef, Kernel, Launch};
 /// What a run gave, by what it is.
 type Results = Vec<(String, Vec<f64>)>;
 
+/// Values of inputs and parameters by name.
+type Leaves = HashMap<String, Leaf>;
+
 fn request(generated: &Generated) -> Request {
     Request {
         fetch: generated.fetch.clone(),
@@ -37,13 +41,13 @@ fn request(generated: &Generated) -> Request {
     }
 }
 
-/// Runs the plan twice: the second run finds what the first left.
-fn planned(generated: &Generated, target: &Target) -> Result<Results, GraphError> {
+/// Runs the plan twice, on these leaves: the second run finds what the first left.
+fn planned(generated: &Generated, leaves: &Leaves, target: &Target) -> Result<Results, GraphError> {
     let backend = &*target.backend;
     let parameters = generated.graph.parameters();
     let store = ParameterStore::new(backend, &parameters, &[GRADIENTS])?;
     for (name, _) in &parameters {
-        store.write(backend, PARAMETERS, name, generated.leaves[name].host().as_ref())?;
+        store.write(backend, PARAMETERS, name, leaves[name].host().as_ref())?;
     }
     let plan = Plan::new(&generated.graph, store.segments(), &request(generated))?;
     let mut shared = HashMap::new();
@@ -51,7 +55,7 @@ fn planned(generated: &Generated, target: &Target) -> Result<Results, GraphError
         shared.insert(TOTALS.to_string(), backend.allocate(DType::F32, generated.totals.len(), TOTALS)?);
     }
     let session = Session::new(target.backend.clone(), &store, &plan, &shared)?;
-    for (name, leaf) in &generated.leaves {
+    for (name, leaf) in leaves {
         if session.input(name).is_ok() {
             session.write(name, leaf.host().as_ref())?;
         }
@@ -72,19 +76,25 @@ fn planned(generated: &Generated, target: &Target) -> Result<Results, GraphError
     Ok(results)
 }
 
-/// The same by the interpreter, with the leaves shifted at random by parts of their size.
-fn interpreted(generated: &Generated, shift: f64, seed: u64) -> Results {
+/// The leaves, real numbers shifted at random by parts of their size.
+fn shifted(generated: &Generated, shift: f64, seed: u64) -> Leaves {
     let mut random = Random::new(seed);
-    let mut run = Interpreter::new(&generated.graph);
+    let mut leaves = generated.leaves.clone();
     let mut names: Vec<&String> = generated.leaves.keys().collect();
     names.sort();
     for name in names {
-        let leaf = &generated.leaves[name];
-        let moved = match leaf.dtype {
-            DType::U32 => leaf.value.clone(),
-            DType::F32 => leaf.value.mapv(|v| v + shift * random.uniform(-1.0, 1.0)),
-        };
-        run.feed(name, moved);
+        if let Some(leaf) = leaves.get_mut(name).filter(|leaf| leaf.dtype == DType::F32) {
+            leaf.value.mapv_inplace(|v| v + shift * random.uniform(-1.0, 1.0));
+        }
+    }
+    leaves
+}
+
+/// The same by the interpreter.
+fn interpreted(generated: &Generated, leaves: &Leaves) -> Results {
+    let mut run = Interpreter::new(&generated.graph);
+    for (name, leaf) in leaves {
+        run.feed(name, leaf.value.clone());
     }
     let flat = |value: &Array| value.iter().copied().collect::<Vec<f64>>();
     let mut results = Results::new();
@@ -126,19 +136,76 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, worst)
 }
 
-/// Runs random graphs on a device. A difference beyond the tolerance is forgiven where the interpreter itself
-/// jumps as far when its inputs move by a rounding error (at a kink, or a tie between computed values); such
-/// tensors must be rare.
+/// How far a result is off, with what it is: the i-th of a graph.
+struct Off<'a> {
+    generated: &'a Generated,
+    target: &'a Target,
+    seed: u64,
+    i: usize,
+    error: f64,
+    want: &'a [f64],
+}
+
+impl Off<'_> {
+    /// Whether the interpreter itself jumps as far when its inputs move by a rounding error: at a kink, or a tie between
+    /// computed values.
+    fn is_a_jump(&self) -> bool {
+        let rounding = if self.target.double { 1e-13 } else { 1e-6 };
+        let jump = (1..=6)
+            .map(|k| {
+                let moved = shifted(self.generated, rounding, self.seed + 1000 * k);
+                distance(&interpreted(self.generated, &moved)[self.i].1, self.want)
+            })
+            .fold(0.0, f64::max);
+        jump > 0.0 && self.error <= 100.0 * jump
+    }
+
+    /// Whether it is nothing but the rounding of terms in `f32` that cancel: in `f64` the same plan gives what the
+    /// interpreter does, and here what it is off by is another number wherever inputs move by a rounding error, where
+    /// what a wrong kernel is off by stays.
+    fn is_noise(&self) -> bool {
+        let Self { generated, target, seed, i, error, want } = *self;
+        let off = |leaves: &Leaves, target: &Target| {
+            let (got, want) = (planned(generated, leaves, target).unwrap(), interpreted(generated, leaves));
+            got[i].1.iter().zip(&want[i].1).map(|(g, w)| g - w).collect::<Vec<f64>>()
+        };
+        let double = off(&generated.leaves, &backends::cpu_f64());
+        let relative = if generated.exact { 1e-9 } else { 1e-6 };
+        if target.double || largest(&double) > relative * (1.0 + largest(want)) {
+            return false;
+        }
+        let first = off(&generated.leaves, target);
+        let moves = (1..=6).map(|k| {
+            let mut moved = shifted(generated, 1e-6, seed + 1000 * k);
+            for leaf in moved.values_mut().filter(|leaf| leaf.dtype == DType::F32) {
+                leaf.value.mapv_inplace(|v| f64::from(v as f32));
+            }
+            distance(&off(&moved, target), &first)
+        });
+        // as far as it is off itself, in half of the cases at least
+        moves.filter(|&moved| moved.is_finite() && moved >= error / 2.0).count() >= 3
+    }
+}
+
+/// Runs random graphs on a device. A difference beyond the tolerance is forgiven where it says nothing of the plan (see
+/// [`Off`]); such tensors must be rare.
 fn run_graphs(target: &Target, default: u64) {
-    let count = std::env::var("KILN_GRAPHS").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let count = number("KILN_GRAPHS").unwrap_or(default);
+    let from = number("KILN_GRAPHS_FROM").unwrap_or(0);
+    run_seeds(target, from..from + count);
+}
+
+fn run_seeds(target: &Target, seeds: Range<u64>) {
+    let (from, count) = (seeds.start, seeds.end - seeds.start);
     let started = Instant::now();
     let (mut tensors, mut forgiven, mut launches, mut operations) = (0, Vec::new(), 0, BTreeSet::new());
-    for seed in 0..count {
+    for seed in seeds {
         let generated = generate(seed);
         operations.extend(generated.graph.recorded());
-        let got =
-            planned(&generated, target).unwrap_or_else(|e| panic!("seed {seed} on {}: {e}", target.name));
-        let want = interpreted(&generated, 0.0, seed);
+        let got = planned(&generated, &generated.leaves, target)
+            .unwrap_or_else(|e| panic!("seed {seed} on {}: {e}", target.name));
+        let want = interpreted(&generated, &generated.leaves);
         let relative = match (target.double, generated.exact) {
             (true, true) => 1e-9,
             (true, false) => 1e-6,
@@ -151,12 +218,9 @@ fn run_graphs(target: &Target, default: u64) {
             if error <= allowed {
                 continue;
             }
-            let rounding = if target.double { 1e-13 } else { 1e-6 };
-            let jump = (1..=6)
-                .map(|k| distance(&interpreted(&generated, rounding, seed + 1000 * k)[i].1, want))
-                .fold(0.0, f64::max);
+            let off = Off { generated: &generated, target, seed, i, error, want };
             assert!(
-                error.is_finite() && jump > 0.0 && error <= 100.0 * jump,
+                error.is_finite() && (off.is_a_jump() || off.is_noise()),
                 "seed {seed} on {}: {what} is {error:e} off, {allowed:e} is allowed\ngot  {got:?}\nwant {want:?}\n{}",
                 target.name,
                 Plan::new(
@@ -177,18 +241,30 @@ fn run_graphs(target: &Target, default: u64) {
         launches += plan.launches.len();
     }
     println!(
-        "{count} graphs on {}: {tensors} tensors, {launches} launches, {} operations, {} forgiven, {:.1} s",
+        "{count} graphs on {}, seeds from {from} on: {tensors} tensors, {launches} launches, {} operations, {} forgiven, {:.1} s",
         target.name,
         operations.len(),
         forgiven.len(),
         started.elapsed().as_secs_f64()
     );
-    assert!(forgiven.len() * 50 <= tensors, "too many are ill-conditioned to say anything: {forgiven:?}");
+    assert!(
+        forgiven.len() * 50 <= tensors.max(50),
+        "too many are ill-conditioned to say anything: {forgiven:?}"
+    );
     let variants: BTreeSet<&str> = operations.iter().map(|(variant, _)| *variant).collect();
     if count >= 100 {
         for variant in kiln_graph::ops::VARIANTS {
             assert!(variants.contains(variant), "{variant} is in none of {count} graphs");
         }
+    }
+}
+
+/// Seeds that failed. 41051: what normalises a normalised tensor again, with a small scale between, has gradients of
+/// terms that cancel to nothing; as rounding it is 9 % past the tolerance.
+#[test]
+fn graphs_that_failed() {
+    for target in backends::all() {
+        run_seeds(&target, 41_051..41_052);
     }
 }
 

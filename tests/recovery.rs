@@ -3,33 +3,18 @@
 #[path = "common/devices.rs"]
 #[allow(dead_code)]
 mod devices;
+#[path = "common/training.rs"]
+#[allow(dead_code)]
+mod training;
 
-use std::{fs, path::Path};
+use std::fs;
 
 use kiln::{
     kernel::random::Stream,
     nn::{Checkpoint, Checkpoints, DeviceLoss, NnError, Prepared, callbacks::JsonLines},
     prelude::*,
 };
-
-/// A small network with all that must survive: moments, running statistics, dropout, a schedule.
-fn trainer(device: &Device) -> Trainer {
-    let model = Sequential::new(Shape::image(1, 28, 28))
-        .add(Conv2d::new(4, 3).activation(Relu))
-        .add(BatchNorm::default())
-        .add(MaxPool2d::new(2))
-        .add(Flatten)
-        .add(Dropout::new(0.3))
-        .add(Dense::new(10));
-    let trainer = Trainer::new(device, model, Nadam::new(0.004), Loss::CrossEntropy).unwrap();
-    trainer.with_schedule(Schedule::one_cycle()).unwrap()
-}
-
-fn model(trainer: &Trainer, folder: &Path) -> Vec<u8> {
-    let path = folder.join("model.safetensors");
-    trainer.save(&path).unwrap();
-    fs::read(path).unwrap()
-}
+use training::{model_bytes, trainer};
 
 /// Destroys the device after each of these steps, the first time that it comes by; after all from the last on, if
 /// `for_good`.
@@ -101,7 +86,7 @@ fn a_fit_survives_lost_devices_to_the_same_bits() {
             assert!(loss.step >= at && behind <= if checkpoints { 7 + 8 } else { 39 + 8 }, "{loss:?}");
         }
         let log = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
-        (losses(&history), model(&trainer, folder.path()), log.lines().count(), destroy.told.len())
+        (losses(&history), model_bytes(&trainer, folder.path()), log.lines().count(), destroy.told.len())
     };
     let undisturbed = run(&[], true);
     assert_eq!(undisturbed.3, 0);

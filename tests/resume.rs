@@ -4,17 +4,20 @@
 #[path = "common/devices.rs"]
 #[allow(dead_code)]
 mod devices;
+#[path = "common/program.rs"]
+#[allow(dead_code)]
+mod program;
 
 use std::{
     fs,
-    path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use devices::devices;
 use kiln::{kernel::random::Stream, nn::Checkpoints};
+use program::{finish, kiln};
 
 /// Kills that must hit a running training, on each device: 25, or what `KILN_KILLS` says.
 fn kills_wanted() -> usize {
@@ -60,22 +63,6 @@ rate = 0.25
 type = "dense"
 units = 10
 "#;
-
-fn kiln(here: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    command
-        .current_dir(here)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn finish(child: Child) -> (Option<i32>, String) {
-    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
-    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
-}
 
 /// Names of the devices to test, as `--device` takes them.
 fn names() -> Vec<&'static str> {
@@ -296,6 +283,15 @@ fn a_swapped_label_file_and_a_flipped_bit_are_noticed_by_name() {
         assert!(said.contains(&format!("the labels or targets of the {want}")), "{said}");
         write(&name, &whole);
     }
+
+    // the training labels in the test labels' place
+    let whole = fs::read(mnist.join("t10k-labels-idx1-ubyte")).unwrap();
+    write("t10k-labels-idx1-ubyte", &fs::read(mnist.join("train-labels-idx1-ubyte")).unwrap());
+    let (status, said) = resume();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("t10k-labels-idx1-ubyte") && said.contains("64 labels"), "{said}");
+    assert!(said.contains("t10k-images-idx3-ubyte") && said.contains("32 images"), "{said}");
+    write("t10k-labels-idx1-ubyte", &whole);
 
     let entries = fs::read_dir(here.join("run/checkpoints")).unwrap();
     let newest = entries.map(|entry| entry.unwrap().path()).max().unwrap();

@@ -7,13 +7,15 @@ mod devices;
 #[path = "common/kernels.rs"]
 #[allow(dead_code)]
 mod kernels;
+#[path = "common/program.rs"]
+#[allow(dead_code)]
+mod program;
 
 use std::{
     collections::BTreeMap,
     fs,
     ops::ControlFlow,
     path::Path,
-    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -25,6 +27,7 @@ use kiln::{
 };
 use kiln_device::assemble::{Facts, dispatches_as, variants};
 use kiln_reference::Cpu;
+use program::{kiln, succeeds};
 use serde_json::Value;
 
 /// Cases of the table of kernels that between them have every kind of product. The first few are run, the
@@ -253,22 +256,6 @@ fn what_is_remembered_is_adopted_and_what_is_stale_is_said() {
     );
 }
 
-fn kiln(here: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-    command.current_dir(here).env("KILN_CACHE", here.join("cache")).args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// What it printed, and what it said, where it succeeds.
-fn succeeds(here: &Path, arguments: &[&str]) -> (String, String) {
-    let Output { status, stdout, stderr } = kiln(here, arguments).output().unwrap();
-    let (out, err) =
-        (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned());
-    assert!(status.success(), "{arguments:?}: {err}");
-    (out, err)
-}
-
 /// The file of tuned tiles, as the program would find it.
 fn cache(here: &Path, tuning: &Tuning) -> std::path::PathBuf {
     tuning.path(&here.join("cache/tuning"))
@@ -366,8 +353,8 @@ fn a_resumed_run_keeps_its_tiles() {
     let (_, err) = succeeds(here, &[&train[..], &["tuned", "--tune=30"]].concat());
     assert!(err.contains("tuned ") && err.contains("run other tiles than usual"), "{err}");
     assert!(path.exists(), "{err}");
-    let Output { status, .. } = kiln(here, &["train", "--resume", "part", "--tune"]).output().unwrap();
-    assert_eq!(status.code(), Some(2));
+    let refused = kiln(here, &["train", "--resume", "part", "--tune"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
     let (_, err) = succeeds(here, &["train", "xor", "--device", "cpu", "--epochs", "1", "--tune"]);
     assert!(err.contains("nothing to tune"), "{err}");
 }

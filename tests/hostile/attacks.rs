@@ -3,13 +3,12 @@
 use std::{
     fs,
     path::Path,
-    process::{Command, Output},
     time::{Duration, Instant},
 };
 
 use kiln::nn::{ModelFile, Recipe};
 
-use super::{readers, seeds};
+use super::{program::kiln, readers, seeds};
 
 const DENSE: &str = r#"
 name = "small"
@@ -248,10 +247,6 @@ fn archives_write_nowhere_else() {
     }
 }
 
-fn kiln(here: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kiln")).current_dir(here).args(arguments).output().unwrap()
-}
-
 /// A run folder from elsewhere, whose files are links to others: nothing is written through them, or read.
 #[test]
 #[cfg(unix)]
@@ -272,7 +267,8 @@ fn links_in_a_run_folder_are_not_followed() {
         let to = if name == "checkpoints" { mine.clone() } else { mine.join("dear") };
         let _ = fs::remove_file(folder.join(name));
         symlink(&to, folder.join(name)).unwrap();
-        let output = kiln(here.path(), &["train", "--resume", folder.to_str().unwrap(), "--quiet"]);
+        let mut resume = kiln(here.path(), &["train", "--resume", folder.to_str().unwrap(), "--quiet"]);
+        let output = resume.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains("is a symbolic link"), "{name}: {said}");
         assert_eq!(fs::read(mine.join("dear.tmp")).unwrap(), b"dear", "{name}");
@@ -280,7 +276,8 @@ fn links_in_a_run_folder_are_not_followed() {
             assert_eq!(fs::read(mine.join("dear")).unwrap(), b"dear", "{name}");
         }
         if ["run.json", "metrics.jsonl"].contains(&name) {
-            let output = kiln(here.path(), &["report", folder.to_str().unwrap(), "--quiet"]);
+            let mut report = kiln(here.path(), &["report", folder.to_str().unwrap(), "--quiet"]);
+            let output = report.output().unwrap();
             assert!(String::from_utf8_lossy(&output.stderr).contains("is a symbolic link"), "{name}");
         }
     }

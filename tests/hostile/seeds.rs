@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Cursor, Write},
     path::Path,
-    process::Command,
     sync::OnceLock,
 };
 
@@ -14,7 +13,7 @@ use kiln::{
     nn::{Conv2d, Dense, Flatten, Loss, MaxPool2d, ModelFile, Optimizer, Recipe, Sequential, Trainer},
 };
 
-use super::readers::model as readers;
+use super::{program, readers::model as readers};
 
 /// Names and contents.
 pub type Corpus = Vec<(String, Vec<u8>)>;
@@ -295,13 +294,8 @@ pub fn run() -> &'static (Vec<u8>, Vec<u8>) {
     RUN.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("run");
-        let status = Command::new(env!("CARGO_BIN_EXE_kiln"))
-            .current_dir(folder.path())
-            .args(["train", "xor", "--device", "cpu", "--epochs", "3", "--quiet", "--out", "run"])
-            .stdout(std::process::Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success());
+        let train = ["train", "xor", "--device", "cpu", "--epochs", "3", "--quiet", "--out", "run"];
+        program::succeeds(folder.path(), &train);
         let read = |path: &Path| fs::read(path).unwrap();
         let mut run: serde_json::Value = serde_json::from_slice(&read(&out.join("run.json"))).unwrap();
         // one that is over cannot be resumed

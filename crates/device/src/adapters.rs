@@ -75,7 +75,13 @@ impl Info {
     }
 
     pub(crate) fn facts(&self) -> Facts {
-        Facts { limits: self.limits, subgroup_size: self.subgroup_size, kind: self.kind, vendor: self.vendor }
+        Facts {
+            limits: self.limits,
+            grid_width: None,
+            subgroup_size: self.subgroup_size,
+            kind: self.kind,
+            vendor: self.vendor,
+        }
     }
 
     /// The `cpu` backend's entry.

@@ -55,6 +55,8 @@ impl std::fmt::Display for Kind {
 pub struct Facts {
     /// What the device allows.
     pub limits: Limits,
+    /// The most workgroups in a row of a grid, where that is fewer than the device allows: so small grids fold too.
+    pub grid_width: Option<u32>,
     /// Invocations of a subgroup, where the device has subgroups and always makes them of one size.
     pub subgroup_size: Option<u32>,
     /// What kind of machine it is.
@@ -76,6 +78,7 @@ impl Facts {
                 max_workgroup_invocations: 256,
                 offset_alignment: 64,
             },
+            grid_width: None,
             subgroup_size: None,
             kind: Kind::Discrete,
             vendor: 0,
@@ -91,6 +94,7 @@ impl Facts {
                 max_workgroup_invocations: 1024,
                 ..portable.limits
             },
+            grid_width: None,
             subgroup_size: Some(8),
             kind: Kind::Software,
             vendor: 0x10005,
@@ -255,7 +259,7 @@ pub fn assemble(kernel: &Kernel, facts: &Facts) -> Result<Assembled, BackendErro
 
 /// As [`assemble`], with what was chosen for the kernel.
 pub(crate) fn with_choice(kernel: &Kernel, choice: Choice, facts: &Facts) -> Result<Assembled, BackendError> {
-    let workgroups = fold(kernel, choice.workgroups, facts.limits.max_workgroups_per_dimension)?;
+    let workgroups = fold(kernel, choice.workgroups, facts)?;
 
     let mut wgsl = String::new();
     let [x, y, z] = choice.workgroup_size;
@@ -312,18 +316,19 @@ pub(crate) fn with_choice(kernel: &Kernel, choice: Choice, facts: &Facts) -> Res
 }
 
 /// A grid of at least `count` workgroups with as few rows as fit, and as few workgroups too many.
-pub(crate) fn fold(kernel: &Kernel, count: u64, most: u32) -> Result<[u32; 3], BackendError> {
-    let most = u64::from(most).max(1);
+pub(crate) fn fold(kernel: &Kernel, count: u64, facts: &Facts) -> Result<[u32; 3], BackendError> {
+    let most = u64::from(facts.limits.max_workgroups_per_dimension).max(1);
+    let width = facts.grid_width.map_or(most, |width| u64::from(width).clamp(1, most));
     let count = count.max(1);
-    if count > most * most || count > u64::from(u32::MAX) {
+    let rows = count.div_ceil(width);
+    if rows > most || count > u64::from(u32::MAX) {
         return Err(BackendError::Limit {
             label: kernel.to_string(),
             what: "workgroups",
             needed: count,
-            allowed: (most * most).min(u64::from(u32::MAX)),
+            allowed: (width * most).min(u64::from(u32::MAX)),
         });
     }
-    let rows = count.div_ceil(most);
     Ok([count.div_ceil(rows) as u32, rows as u32, 1])
 }
 
@@ -552,13 +557,23 @@ mod tests {
     #[test]
     fn grids_fold_past_the_limit() {
         let kernel = Kernel::Advance(kiln_kernel::Advance::step(1));
-        for count in [1u64, 65_535, 65_536, 131_071, 1_000_003] {
-            let [x, y, z] = fold(&kernel, count, 65_535).unwrap();
-            assert!(x <= 65_535 && y <= 65_535 && z == 1);
-            let all = u64::from(x) * u64::from(y);
-            assert!(all >= count && all - count < u64::from(y), "{count}: {x} x {y}");
+        let portable = Facts::portable();
+        for width in [65_535u32, 300, 7] {
+            let facts = Facts { grid_width: Some(width), ..portable };
+            for count in [1u64, 2, 7, 8, 65_535, 65_536, 131_071, 458_745, 1_000_003] {
+                if count > u64::from(width) * 65_535 {
+                    assert!(fold(&kernel, count, &facts).is_err());
+                    continue;
+                }
+                let [x, y, z] = fold(&kernel, count, &facts).unwrap();
+                assert!(x <= width && y <= 65_535 && z == 1);
+                let all = u64::from(x) * u64::from(y);
+                assert!(all >= count && all - count < u64::from(y), "{count}: {x} x {y}");
+            }
         }
-        assert!(fold(&kernel, 1 << 33, 65_535).is_err());
+        assert_eq!(fold(&kernel, 65_536, &portable).unwrap(), [32_768, 2, 1]);
+        let message = fold(&kernel, 1 << 33, &portable).unwrap_err().to_string();
+        assert!(message.contains("needs 8589934592 workgroups"), "{message}");
     }
 
     #[test]

@@ -5,8 +5,8 @@
 
 use kiln_kernel::{
     Access, Accumulate, AugmentRanges, BackendError, Concat, ConvShape, DenseCrossEntropy, EmbeddingBackward,
-    FirstNonFinite, GatherType, Kernel, Layout, MovingAverage, Pair, PoolShape, SegmentNorms, Softmax,
-    Source, SumPart, SumParts, Tail, Tally,
+    FirstNonFinite, GatherType, Kernel, Layout, MAX_ELEMENTS, MovingAverage, Pair, PoolShape, SegmentNorms,
+    Softmax, Source, SumPart, SumParts, Tail, Tally,
 };
 
 use crate::choose::is_disjoint;
@@ -21,9 +21,9 @@ pub(crate) const MAX_ITERATIONS: u64 = 49_152;
 /// [`BackendError::Limit`] for a pooling window that is too large for one invocation.
 pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
     let invalid = |message: String| BackendError::Validation { label: kernel.to_string(), message };
-    if let Some(binding) = kernel.bindings().iter().find(|b| b.len == 0 || b.len > u32::MAX as usize) {
+    if let Some(binding) = kernel.bindings().iter().find(|b| b.len == 0 || b.len > MAX_ELEMENTS) {
         return Err(invalid(format!(
-            "\"{}\" has {} elements; a shader indexes 1 to 4,294,967,295",
+            "\"{}\" has {} elements; a shader indexes 1 to {MAX_ELEMENTS}",
             binding.name, binding.len
         )));
     }
@@ -97,7 +97,7 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
         Kernel::Gather(k) => need(
             k.rows.checked_mul(k.row_len).is_some_and(|n| n > 0)
                 && k.items > 0
-                && u64::from(k.items) * u64::from(k.row_len) <= u64::from(u32::MAX)
+                && k.items as usize * k.row_len as usize <= MAX_ELEMENTS
                 && k.scale.len() == k.shift.len()
                 && match k.dtype {
                     GatherType::U32 => k.scale.is_empty(),
@@ -121,8 +121,7 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
                 && (1..=AugmentRanges::MAX_SIDE).contains(&k.height)
                 && (1..=AugmentRanges::MAX_SIDE).contains(&k.width)
                 && [k.rows, k.items].into_iter().all(|n| {
-                    u64::from(n) * u64::from(k.channels) * u64::from(k.height) * u64::from(k.width)
-                        <= u64::from(u32::MAX)
+                    n as usize * k.channels as usize * (k.height as usize * k.width as usize) <= MAX_ELEMENTS
                 })
                 && k.scale.len() == k.shift.len()
                 && (k.scale.len() == 1 || k.scale.len() == k.channels as usize)
@@ -134,10 +133,8 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<(), BackendError> {
         Kernel::RankRows(k) => rows(k.classes, k.rows > 0)
             .and_then(|()| need(product(k.rows, k.classes), "there are too many rows")),
         Kernel::Tally(k) => need(
-            k.classes > 0
-                && u64::from(k.classes) * (u64::from(k.classes) + 1) <= u64::from(u32::MAX)
-                && (1..=Tally::MAX_ROWS).contains(&(k.rows as usize)),
-            "there are no classes or too many, or not 1 to 32,768 rows",
+            k.classes > 0 && (1..=Tally::MAX_ROWS).contains(&(k.rows as usize)),
+            "there are no classes, or not 1 to 32,768 rows",
         ),
         Kernel::Collect(k) => {
             need(product(k.rows, k.width) && product(k.capacity, k.width), "sizes are zero or too large")
@@ -254,7 +251,7 @@ fn splits(splits: u32, terms: u64) -> Result<(), String> {
 fn sum_parts(k: &SumParts) -> Result<(), String> {
     let elements: u64 = k.parts.iter().map(|p| u64::from(p.len)).sum();
     need(
-        (1..=u64::from(u32::MAX)).contains(&elements) && k.parts.iter().all(|p| p.len > 0 && p.splits > 0),
+        (1..=MAX_ELEMENTS as u64).contains(&elements) && k.parts.iter().all(|p| p.len > 0 && p.splits > 0),
         "there is nothing to sum, or too much",
     )?;
     let last = |p: &SumPart| {
@@ -283,6 +280,11 @@ fn reduce(k: &kiln_kernel::Reduce) -> Result<(), String> {
 /// Parts that are not empty, and layouts that together stay inside a buffer of `len`.
 fn reduction(kept: &Layout, reduced: &Layout, parts: u32, len: u32) -> Result<(), String> {
     splits(parts, reduced.len() as u64)?;
+    // Strides of 0 make terms of which no buffer is long.
+    let (outputs, terms) = (kept.len(), reduced.len());
+    if outputs.max(terms) > MAX_ELEMENTS {
+        return Err(format!("{outputs} results of {terms} terms; a shader counts {MAX_ELEMENTS} of each"));
+    }
     // Their largest places add up to the largest place that is read.
     let joined = Layout {
         offset: kept.offset.checked_add(reduced.offset).ok_or("offsets are too large")?,

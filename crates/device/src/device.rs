@@ -26,6 +26,9 @@ pub struct DeviceOptions {
     /// Choose kernels as for a GPU of which nothing is known but the least that any adapter offers: how tests
     /// run, on a software rasterizer, the variants that real GPUs get.
     pub portable: bool,
+    /// The most workgroups in a row of a grid, where the device allows more: how tests fold the grids of small kernels,
+    /// as those of more than 65,535 workgroups are.
+    pub grid_width: Option<u32>,
     /// A run of launches whose submission took longer than this is made in more submissions the next time, since drivers
     /// of displays give a device up that does not answer for seconds.
     pub longest_submission: Duration,
@@ -45,6 +48,7 @@ impl Default for DeviceOptions {
         Self {
             checked: cfg!(debug_assertions),
             portable: false,
+            grid_width: None,
             longest_submission: Duration::from_millis(500),
             memory_budget: None,
             fail_allocation: None,
@@ -208,7 +212,8 @@ impl Device {
         device.set_device_lost_callback(move |reason, message| {
             sink.lose(format!("{message} ({reason:?})"));
         });
-        let facts = if options.portable { Facts::portable() } else { info.facts() };
+        let known = if options.portable { Facts::portable() } else { info.facts() };
+        let facts = Facts { grid_width: options.grid_width, ..known };
         let pipelines = Pipelines::new(facts, options.checked, options.replace_shader);
         let gpu =
             Arc::new(WgpuBackend::new(info.name.clone(), device, queue, pipelines, incidents, &options)?);

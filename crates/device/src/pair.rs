@@ -56,7 +56,7 @@ pub(crate) fn with_choices(
     let first = assemble::with_choice(&pair.first, a, facts)?;
     let second = assemble::with_choice(&pair.second, b, facts)?;
     let number = first.number + second.number;
-    let Ok(workgroups) = assemble::fold(kernel, number, facts.limits.max_workgroups_per_dimension) else {
+    let Ok(workgroups) = assemble::fold(kernel, number, facts) else {
         return Ok(Err(format!("{number} workgroups")));
     };
     let assembled = match join(pair, &first, &second, workgroups) {

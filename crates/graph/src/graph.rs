@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use kiln_kernel::{CLOCK_WORDS, DType, Shape};
+use kiln_kernel::{CLOCK_WORDS, DType, MAX_ELEMENTS, Shape};
 
 use crate::{GRADIENTS, GraphError, PARAMETERS, ops::Op};
 
@@ -321,8 +321,8 @@ impl Graph {
         let elements = shape.dims().iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         match elements {
             Some(0) => Err(self.shape_error(op, format!("shape {shape} has an axis of size 0"))),
-            Some(n) if n <= i32::MAX as usize => Ok(()),
-            _ => Err(self.shape_error(op, format!("shape {shape} has more than {} elements", i32::MAX))),
+            Some(n) if n <= MAX_ELEMENTS => Ok(()),
+            _ => Err(self.shape_error(op, format!("shape {shape} has more than {MAX_ELEMENTS} elements"))),
         }
     }
 

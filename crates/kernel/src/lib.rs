@@ -62,6 +62,10 @@ pub const CLOCK_WORDS: usize = 8;
 /// | 3 | for Nadam the factor of the gradient, else 0 |
 pub const HYPER_COLUMNS: usize = 4;
 
+/// The most elements of one argument of a kernel. Shaders compute indices in 32 bits; half of their range is room for the
+/// ends of grids and tiles, which lie past the last element.
+pub const MAX_ELEMENTS: usize = i32::MAX as usize;
+
 /// Elements of an arena that share a row of the table `group_settings`. Parameters begin at multiples of it, so that a
 /// block belongs to one parameter.
 pub const GROUP_BLOCK: usize = 64;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, fs, path::Path};
 
 use kiln_device::Device;
-use kiln_kernel::{Host, Shape};
+use kiln_kernel::{Host, MAX_ELEMENTS, Shape};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +109,7 @@ impl Recording {
 
     /// The form of the data, if no size of it is past what anything can index.
     pub(crate) fn form(&self) -> Result<Form, String> {
-        let most = i32::MAX as usize;
+        let most = MAX_ELEMENTS;
         let fits = |dims: &[usize]| {
             let elements = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
             let all = elements.and_then(|n| n.checked_mul(self.items));

@@ -12,7 +12,7 @@ use std::{
 
 use kiln_data::{DataError, RowKind, RowMut, Split, Targets};
 use kiln_graph::{CLOCK, GraphError, TOTALS};
-use kiln_kernel::{Backend, BackendError, Buffer, CLOCK_WORDS, DType, Host, HostRef};
+use kiln_kernel::{Backend, BackendError, Buffer, CLOCK_WORDS, DType, Host, HostRef, MAX_ELEMENTS};
 
 use crate::{
     NnError,
@@ -106,13 +106,22 @@ impl Words {
 
 /// Rows of a window of a split in batches of `rows`.
 fn window_rows(split: &Split, rows: usize) -> usize {
-    let batches = (WINDOW_BYTES / row_bytes(split).max(1) / rows).clamp(1, split.len().div_ceil(rows));
+    let bytes = row_bytes(split) + target_bytes(split);
+    let batches = (WINDOW_BYTES / bytes.max(1) / rows).clamp(1, split.len().div_ceil(rows));
     batches * rows
 }
 
 fn row_bytes(split: &Split) -> usize {
     let elements = split.item_shape().elements();
     4 * if split.kind() == RowKind::Bytes { elements.div_ceil(4) } else { elements }
+}
+
+fn target_bytes(split: &Split) -> usize {
+    match split.targets() {
+        Targets::Classes { .. } => 4,
+        Targets::Real { shape, .. } => 4 * shape.elements(),
+        Targets::Input => 0,
+    }
 }
 
 impl<'s> Feed<'s> {
@@ -124,10 +133,10 @@ impl<'s> Feed<'s> {
         rows: usize,
         residency: Residency,
     ) -> Result<Self, NnError> {
-        let bytes = row_bytes(split).saturating_mul(split.len()) as u64;
+        let bytes = row_bytes(split).max(target_bytes(split)).saturating_mul(split.len()) as u64;
         let limits = backend.limits();
-        // indices into a buffer are 32 bits with a sign; one argument covers no more than a binding
-        let fits = split.features().len() <= i32::MAX as usize
+        // one argument covers no more than a binding
+        let fits = split.features().len().max(bytes as usize / 4) <= MAX_ELEMENTS
             && bytes <= limits.max_binding_bytes.min(limits.max_buffer_bytes);
         let streamed = || Self::allocate(backend, split, weights.clone(), Some(window_rows(split, rows)));
         match residency {

@@ -8,7 +8,8 @@ use std::{
 };
 
 use kiln_kernel::{
-    Binary, CLOCK_WORDS, DType, Elementwise, Kernel, Launch, Layout, Operand, Real, Shape, Source, Step, Tail,
+    Binary, CLOCK_WORDS, DType, Elementwise, Kernel, Launch, Layout, MAX_ELEMENTS, Operand, Real, Shape,
+    Source, Step, Tail,
 };
 
 use crate::{
@@ -138,12 +139,16 @@ pub(crate) fn lower(
         let clock = to.external(Place::external(CLOCK, CLOCK_WORDS), DType::U32);
         to.emit(Kernel::Advance(advance.clone()), vec![clock]);
     }
-    // recording has checked every tensor; partial results of split reductions are more than their outputs
-    if let Some(large) = to.storages.iter().find(|s| s.len > i32::MAX as usize) {
+    // recording has checked every tensor; partial results of split reductions are more than their outputs, and an arena
+    // holds all parameters
+    if let Some(large) = to.storages.iter().find(|s| s.len > MAX_ELEMENTS) {
+        let what = match &large.place {
+            Some(Place::External { name, .. }) => format!("\"{name}\" together are"),
+            _ => "the partial results of a split reduction are".to_owned(),
+        };
         return Err(GraphError::Name(format!(
-            "the partial results of a split reduction are {} elements, at most {} can be indexed",
-            large.len,
-            i32::MAX
+            "{what} {} elements, at most {MAX_ELEMENTS} can be indexed",
+            large.len
         )));
     }
     Ok(Lowered {

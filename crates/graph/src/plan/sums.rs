@@ -4,7 +4,7 @@
 //! they go to the arena of gradients, their partial sums are laid side by side in one buffer, and one launch, in the
 //! place of the last of them, finishes all.
 
-use kiln_kernel::{DType, GROUP_BLOCK, Kernel, Launch, Reduce, ReduceOp, SumPart, SumParts};
+use kiln_kernel::{DType, GROUP_BLOCK, Kernel, Launch, MAX_ELEMENTS, Reduce, ReduceOp, SumPart, SumParts};
 
 use crate::{
     plan::{
@@ -28,9 +28,10 @@ pub(super) fn join(lowered: &mut Lowered, segments: &Segments) {
             len += lowered.storages[finish.partial.0].len.next_multiple_of(GROUP_BLOCK);
         }
     }
-    let (Ok(partial_len), Ok(gradients_len)) = (u32::try_from(len), u32::try_from(segments.len())) else {
+    if len.max(segments.len()) > MAX_ELEMENTS {
         return;
-    };
+    }
+    let (partial_len, gradients_len) = (len as u32, segments.len() as u32);
     let dtype = DType::F32;
     let what = Some(("partial sums of all gradients".into(), [len].into()));
     let all = lowered.store(StorageInfo { dtype, len, place: None, within: None, what });

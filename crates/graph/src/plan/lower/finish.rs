@@ -1,8 +1,8 @@
 //! What a run keeps beyond its results: running averages, counts, outputs, sums.
 
 use kiln_kernel::{
-    self as kernel, Accumulate, CLOCK_WORDS, DType, FirstNonFinite, Kernel, Layout, MovingAverage, Real,
-    ReduceOp, Tail, splits_for,
+    self as kernel, Accumulate, CLOCK_WORDS, DType, FirstNonFinite, Kernel, Layout, MAX_ELEMENTS,
+    MovingAverage, Real, ReduceOp, Tail, splits_for,
 };
 
 use super::{Lowering, Storage, StorageInfo};
@@ -118,13 +118,12 @@ impl Lowering<'_> {
             let (shape, name) = (self.shape(wanted.tensor), &wanted.buffer);
             let (rows, width) = (shape.dims().first().copied(), shape.dims().iter().skip(1).product());
             let real = self.r.graph.tensors[wanted.tensor.index()].dtype == DType::F32;
-            let len = wanted.capacity.checked_mul(width).filter(|n| (1..=i32::MAX as usize).contains(n));
+            let len = wanted.capacity.checked_mul(width).filter(|n| (1..=MAX_ELEMENTS).contains(n));
             let (Some(rows), Some(len), true) = (rows, len, real) else {
                 let capacity = wanted.capacity;
                 return Err(GraphError::Name(format!(
-                    "\"{name}\" collects {capacity} rows of {shape}; needs rows of real numbers, and from 1 to {} \
-                     elements in all",
-                    i32::MAX
+                    "\"{name}\" collects {capacity} rows of {shape}; needs rows of real numbers, and from 1 to \
+                     {MAX_ELEMENTS} elements in all"
                 )));
             };
             let used =

@@ -13,6 +13,8 @@ mod custom;
 mod device;
 mod functions;
 mod gemm;
+#[doc(hidden)]
+pub mod hostile;
 mod memory;
 mod pair;
 mod pipeline;

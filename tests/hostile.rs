@@ -179,17 +179,17 @@ fn torment(names: &[&str]) {
 
 #[test]
 fn data_sets_are_read_or_refused() {
-    torment(&["idx", "npy", "npz", "csv", "image", "archive"]);
+    torment(&["idx", "npy", "npz", "csv", "image", "archive", "cifar"]);
 }
 
 #[test]
 fn recipes_and_models_are_read_or_refused() {
-    torment(&["recipe", "model"]);
+    torment(&["recipe", "model", "bundle"]);
 }
 
 #[test]
 fn runs_are_read_or_refused() {
-    torment(&["checkpoint", "run_json", "report"]);
+    torment(&["checkpoint", "run_json", "report", "compare", "cache"]);
 }
 
 /// Writes the corpus where fuzzers look for it, if they ask.

@@ -1,4 +1,4 @@
-//! `readers::model::report` as a fuzz target.
+//! `readers::program::report` as a fuzz target.
 #![no_main]
 
 #[path = "../readers/mod.rs"]
@@ -6,5 +6,5 @@
 mod readers;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    _ = readers::model::report(input);
+    _ = readers::program::report(input);
 });

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use kiln_data::{Csv, Elements, Features, ImageForm, Npz, Split, Task};
+use kiln_data::{Csv, Dataset, Elements, Features, ImageForm, Npz, Split, Task};
 
 /// IDX files, plain and gzip: what is read is as long as its dimensions say, and bytes are read alike by both readers.
 pub fn idx(data: &[u8]) -> bool {
@@ -52,7 +52,7 @@ pub fn npz(data: &[u8]) -> bool {
                 }
             }
         }
-        let data = kiln_data::Dataset::npz(path);
+        let data = Dataset::npz(path);
         assert!(data.as_ref().is_ok_and(|data| !data.train.is_empty()) || data.is_err());
         data.is_ok()
     })
@@ -119,6 +119,27 @@ pub fn archive(data: &[u8]) -> bool {
 
 /// SHA-256 of `hello`, the member of [`archive`].
 pub const ARCHIVED: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+/// CIFAR-10's binary files, all six of this content: a row for each 3,073 bytes, labels of ten classes.
+pub fn cifar(data: &[u8]) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("cifar10");
+    fs::create_dir(&inside).unwrap();
+    for file in (1..6).map(|n| format!("data_batch_{n}.bin")).chain(["test_batch.bin".to_string()]) {
+        fs::write(inside.join(file), data).unwrap();
+    }
+    match Dataset::cifar10(folder.path()) {
+        Ok(set) => {
+            assert_eq!(set.test.len() * 3073, data.len());
+            assert_eq!(set.train.len(), 5 * set.test.len());
+            true
+        }
+        Err(error) => {
+            assert!(error.to_string().contains("cifar10"), "{error}");
+            false
+        }
+    }
+}
 
 /// A file of this content for as long as `f` runs.
 pub(super) fn with_file(name: &str, data: &[u8], f: impl FnOnce(&Path) -> bool) -> bool {

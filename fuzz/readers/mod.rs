@@ -3,21 +3,26 @@
 
 pub mod data;
 pub mod model;
+pub mod program;
 
 /// A reader: what may be thrown at it, and whether it took it.
 pub type Reader = fn(&[u8]) -> bool;
 
 /// All of them, by the names of their fuzz targets.
-pub const READERS: [(&str, Reader); 11] = [
+pub const READERS: [(&str, Reader); 15] = [
     ("idx", data::idx),
     ("npy", data::npy),
     ("npz", data::npz),
     ("csv", data::csv),
     ("image", data::image),
     ("archive", data::archive),
+    ("cifar", data::cifar),
     ("recipe", model::recipe),
     ("model", model::model),
     ("checkpoint", model::checkpoint),
-    ("run_json", model::run_json),
-    ("report", model::report),
+    ("bundle", model::bundle),
+    ("run_json", program::run_json),
+    ("report", program::report),
+    ("compare", program::compare),
+    ("cache", program::cache),
 ];

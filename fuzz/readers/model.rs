@@ -1,4 +1,4 @@
-//! Readers of recipes, models, checkpoints and runs: they need all of Kiln.
+//! Readers of recipes, models, checkpoints and bundles.
 
 use std::{
     cell::RefCell,
@@ -9,8 +9,11 @@ use std::{
 
 use kiln_data::{Features, Split, Targets};
 use kiln_device::Device;
-use kiln_nn::{Checkpoint, Dense, Fit, Loss, ModelFile, NnError, Optimizer, Recipe, Sequential, Trainer};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use kiln_nn::{
+    Activation::Relu, Bundle, Checkpoint, Conv2d, Dense, Fit, Flatten, Loss, ModelFile, NnError, Optimizer,
+    Recipe, Sequential, Trainer,
+};
+use safetensors::{SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
 use super::data::with_file;
@@ -40,7 +43,7 @@ pub fn recipe(data: &[u8]) -> bool {
     true
 }
 
-fn is_small(model: &Sequential) -> bool {
+pub(super) fn is_small(model: &Sequential) -> bool {
     let summary = model.summary().unwrap();
     let bytes = summary.layers.iter().fold(0usize, |all, layer| all.saturating_add(layer.output_bytes));
     let item = model.input_shape().elements();
@@ -121,10 +124,10 @@ pub fn sound_checkpoint() -> Vec<u8> {
     fs::read(&files[0]).unwrap()
 }
 
-/// The description in a checkpoint.
-pub fn description_of(checkpoint: &[u8]) -> String {
-    let (_, header) = SafeTensors::read_metadata(checkpoint).unwrap();
-    header.metadata().as_ref().unwrap()["kiln-checkpoint"].clone()
+/// The description in a checkpoint or a bundle.
+pub fn description_of(file: &[u8], key: &str) -> String {
+    let (_, header) = SafeTensors::read_metadata(file).unwrap();
+    header.metadata().as_ref().unwrap()[key].clone()
 }
 
 /// The sound checkpoint with another description, and the hash that goes with it.
@@ -134,50 +137,99 @@ fn described(json: &str) -> Vec<u8> {
         if sound.is_empty() {
             *sound = sound_checkpoint();
         }
-        let file = SafeTensors::deserialize(sound).unwrap();
-        let mut tensors = file.tensors();
-        tensors.sort_by(|a, b| a.0.cmp(&b.0));
         let mut hash = Sha256::new();
         hash.update(json.as_bytes());
-        let mut views = Vec::new();
-        for (name, view) in &tensors {
+        for (name, view) in tensors(sound) {
             hash.update(name.as_bytes());
             hash.update(view.data());
-            views.push((
-                name.as_str(),
-                TensorView::new(Dtype::F32, view.shape().to_vec(), view.data()).unwrap(),
-            ));
         }
         let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let metadata =
-            HashMap::from([("kiln-checkpoint".to_string(), json.to_string()), ("sha256".to_string(), hash)]);
-        safetensors::serialize(views, Some(metadata)).unwrap()
+        with_metadata(sound, [("kiln-checkpoint", json.to_string()), ("sha256", hash)])
     })
 }
 
-/// `run.json`, as `kiln train --resume` reads it; then its recipe as any other.
-pub fn run_json(data: &[u8]) -> bool {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("run.json"), data).unwrap();
-    let Ok(recipe) = kiln_cli::hostile::recorded_recipe(folder.path()) else { return false };
-    if let Ok(model) = recipe.model()
-        && is_small(&model)
-    {
-        let _ = kiln_nn::training_plan(&recipe, recipe.batch_size.min(3));
-    }
-    true
+/// The tensors of a file by their names, in order.
+fn tensors(file: &[u8]) -> Vec<(String, TensorView<'_>)> {
+    let mut tensors = SafeTensors::deserialize(file).unwrap().tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    tensors
 }
 
-/// What `kiln report` reads and draws: `run.json`, a zero byte, `metrics.jsonl`.
-pub fn report(data: &[u8]) -> bool {
-    let at = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("run.json"), &data[..at]).unwrap();
-    fs::write(folder.path().join("metrics.jsonl"), data.get(at + 1..).unwrap_or_default()).unwrap();
-    let page = kiln_cli::hostile::report_page(folder.path());
-    if let Ok(page) = &page {
-        assert!(page.starts_with("<!DOCTYPE html>") || page.starts_with("<!doctype html>"));
-        assert!(!page.contains("<script src"), "a page that would load code");
+/// A file's tensors under other metadata.
+fn with_metadata<const N: usize>(file: &[u8], metadata: [(&str, String); N]) -> Vec<u8> {
+    let metadata: HashMap<String, String> = metadata.map(|(key, value)| (key.to_string(), value)).into();
+    safetensors::serialize(tensors(file), Some(metadata)).unwrap()
+}
+
+/// Bundles of an operation that gave no number. If the first byte is a multiple of three, the rest is a file; else it is the
+/// description of one whose tensors are sound. What is read is repeated on the CPU.
+pub fn bundle(data: &[u8]) -> bool {
+    thread_local!(static SOUND: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) });
+    let Some((kind, data)) = data.split_first() else { return false };
+    let bytes = match usize::from(kind % 3) {
+        0 => data.to_vec(),
+        kind => SOUND.with_borrow_mut(|sound| {
+            if sound.is_empty() {
+                *sound = sound_bundles().into();
+            }
+            let json = String::from_utf8_lossy(data).into_owned();
+            with_metadata(&sound[kind - 1], [(BUNDLE_KEY, json)])
+        }),
+    };
+    match Bundle::from_bytes(&bytes, Path::new("fuzz.safetensors")) {
+        Ok(bundle) => {
+            assert!(bundle.found().starts_with("Kiln ") && bundle.what().len() <= bytes.len());
+            match bundle.replay(&Device::cpu(), None) {
+                // a parameter has not been computed, everything else is computed twice
+                Ok(replay) => {
+                    assert!(matches!(replay.runs.len(), 0 | 2), "{replay:?}");
+                    assert!(replay.runs.iter().all(|run| !run.on.is_empty()));
+                    true
+                }
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    false
+                }
+            }
+        }
+        Err(error) => {
+            assert!(error.to_string().starts_with("fuzz.safetensors: "), "{error}");
+            false
+        }
     }
-    page.is_ok()
+}
+
+/// The key of a bundle's description.
+pub const BUNDLE_KEY: &str = "kiln_bundle";
+
+/// Sound bundles: of a product that overflows, of a convolution that does, and of a parameter that is no number.
+pub fn sound_bundles() -> [Vec<u8>; 3] {
+    let dense = Sequential::new([2]).add(Dense::new(3).activation(Relu)).add(Dense::new(2));
+    let conv = Sequential::new([1, 4, 4])
+        .add(Conv2d::new(2, 3).activation(Relu))
+        .add(Conv2d::new(1, 2))
+        .add(Flatten)
+        .add(Dense::new(2));
+    [(dense.clone(), 1e30), (conv, 1e30), (dense, f32::NAN)].map(|(model, value)| {
+        let item = model.input_shape().clone();
+        let loss = Loss::named("cross_entropy").unwrap();
+        let mut trainer = Trainer::new(&Device::cpu(), model, Optimizer::default(), loss).unwrap();
+        let names: Vec<String> =
+            trainer.store().segments().list().iter().map(|segment| segment.name.clone()).collect();
+        for name in names.iter().filter(|name| name.ends_with("weight")) {
+            let len = trainer.parameter(name).unwrap().len();
+            trainer.set_parameter(name, &vec![value; len]).unwrap();
+        }
+        let rows = (1..=4 * item.elements()).map(|i| i as f32 / 8.0).collect();
+        let labels = Targets::Classes { labels: vec![0, 1, 0, 1], classes: 2 };
+        let split = Split::new(Features::Real(rows), item, labels).unwrap();
+        let mut nan = kiln_nn::callbacks::TerminateOnNan;
+        let fit =
+            Fit { epochs: 1, batch_size: 2, callbacks: vec![&mut nan], check_finite: true, ..Fit::default() };
+        let Err(NnError::NotFinite(found)) = trainer.fit(&split, fit) else { panic!("it is no number") };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("step.safetensors");
+        found.bundle.unwrap().write(&path).unwrap();
+        fs::read(&path).unwrap()
+    })
 }

@@ -141,6 +141,7 @@ pub fn grown(kernel: &Kernel, by: u32) -> Option<Kernel> {
         Kernel::Collect(k) => grow!(k: rows, capacity),
         Kernel::FirstNonFinite(k) => grow!(k: len),
         Kernel::Accumulate(k) => k.sources = lens(&k.sources, by)?,
+        Kernel::AddScaled(k) => grow!(k: len),
         Kernel::Sgd(k) => grow!(k: len),
         Kernel::Rmsprop(k) => grow!(k: len),
         Kernel::Adagrad(k) => grow!(k: len),

@@ -104,8 +104,8 @@ fn nothing_is_nested_deeper_than_the_stack() {
         refused(&text);
     }
     for json in ["[".repeat(1_000_000), "{\"a\":".repeat(1_000_000)] {
-        readers::model::run_json(json.as_bytes());
-        readers::model::report(json.as_bytes());
+        readers::program::run_json(json.as_bytes());
+        readers::program::report(json.as_bytes());
         readers::model::checkpoint(&[&[1], json.as_bytes()].concat());
         let file = model_with(&json);
         assert!(ModelFile::from_bytes(&file, Path::new("deep.safetensors")).is_err());
@@ -312,6 +312,23 @@ fn a_run_cannot_say_what_a_recipe_cannot() {
     let mut run = sound.clone();
     run["optimizer"]["learning_rate"] = json("1e300");
     assert!(read(&run).is_err());
+}
+
+/// A name of a megabyte, once for each of half a million numbers: a run that is compared would take all memory.
+#[test]
+fn long_names_with_long_lists_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let compared = |run: &str, metrics: &str| {
+        fs::write(folder.path().join("run.json"), run).unwrap();
+        fs::write(folder.path().join("metrics.jsonl"), metrics).unwrap();
+        kiln_cli::hostile::compared(folder.path(), folder.path())
+    };
+    let (run, metrics) = seeds::run();
+    let (run, metrics) = (String::from_utf8_lossy(run), String::from_utf8_lossy(metrics));
+    let bomb = format!("{{\"recipe\": \"xor\", \"{}\": [0{}]}}", "x".repeat(1 << 20), ", 0".repeat(1 << 19));
+    assert!(compared(&run, &metrics).unwrap().0);
+    assert!(compared(&bomb, &metrics).unwrap_err().contains("run.json: long names"));
+    assert!(compared(&run, &format!("{bomb}\n")).unwrap_err().contains("metrics.jsonl: line 1: long names"));
 }
 
 /// As many columns as bytes allow, all of them left out by name.

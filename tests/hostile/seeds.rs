@@ -28,11 +28,15 @@ pub fn corpus(reader: &str) -> Corpus {
         "csv" => csv(),
         "image" => images(),
         "archive" => archives(),
+        "cifar" => vec![("two-rows".into(), [&[3], &[7; 3072][..], &[9], &[1; 3072]].concat())],
         "recipe" => recipes(),
         "model" => models(),
         "checkpoint" => checkpoints(),
+        "bundle" => bundles(),
+        "cache" => caches(),
         "run_json" => vec![("run.json".into(), run().0.clone())],
         "report" => vec![("xor".into(), [&run().0[..], &[0], &run().1].concat())],
+        "compare" => compared(),
         _ => Vec::new(),
     }
 }
@@ -281,10 +285,51 @@ fn models() -> Corpus {
 
 fn checkpoints() -> Corpus {
     let sound = readers::sound_checkpoint();
-    let description = readers::description_of(&sound);
+    let description = readers::description_of(&sound, "kiln-checkpoint");
     vec![
         ("file".into(), [&[0], &sound[..]].concat()),
         ("description".into(), [&[1], description.as_bytes()].concat()),
+    ]
+}
+
+fn bundles() -> Corpus {
+    let sound = readers::sound_bundles();
+    let named = ["product", "convolution", "parameter"].iter().zip(&sound);
+    let mut all: Corpus = named.map(|(name, file)| (name.to_string(), [&[0], &file[..]].concat())).collect();
+    for (kind, file) in (1u8..3).zip(&sound) {
+        let description = readers::description_of(file, readers::BUNDLE_KEY);
+        all.push((format!("description-{kind}"), [&[kind], description.as_bytes()].concat()));
+    }
+    all
+}
+
+/// Tuned tiles and compiled pipelines: files, and what they hold.
+fn caches() -> Corpus {
+    use kiln::device::hostile;
+    let folder = tempfile::tempdir().unwrap();
+    let mut tuning = hostile::tuning();
+    let choices = [("matmul 1x2x3 #ab", "tiled 16x16x16 of 2x2"), ("conv2d 4 #cd", "direct")];
+    tuning.choices = choices.map(|(kernel, variant)| (kernel.to_string(), variant.to_string())).into();
+    let file = fs::read(tuning.save(folder.path()).unwrap()).unwrap();
+    let choices = serde_json::to_vec(&tuning.choices).unwrap();
+    let pipelines = hostile::pipeline_file("fuzz", b"pipelines");
+    [
+        ("tuning", 0, file),
+        ("choices", 1, choices),
+        ("file", 2, pipelines),
+        ("pipelines", 3, b"pipelines".to_vec()),
+    ]
+    .map(|(name, kind, data)| (name.to_string(), [&[kind], &data[..]].concat()))
+    .into()
+}
+
+/// A run beside itself, and beside one that went on otherwise.
+fn compared() -> Corpus {
+    let (run, metrics) = run();
+    let other = String::from_utf8(metrics.clone()).unwrap().replacen("0.", "1.", 1);
+    vec![
+        ("same".into(), [&run[..], &[0], metrics].concat()),
+        ("other".into(), [&run[..], &[0], metrics, &[0], other.as_bytes()].concat()),
     ]
 }
 

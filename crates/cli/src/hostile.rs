@@ -1,4 +1,4 @@
-//! What reads a run's folder, for fuzzing: `fuzz/readers.rs` has no other door to it.
+//! What reads a run's folder, for fuzzing: `fuzz/readers` has no other door to it.
 
 use std::path::Path;
 
@@ -20,4 +20,12 @@ pub fn recorded_recipe(folder: &Path) -> Result<Recipe, String> {
 /// As it says why there is none.
 pub fn report_page(folder: &Path) -> Result<String, String> {
     commands::report::page_of(folder).map_err(|failure| failure.line())
+}
+
+/// Whether `kiln compare` finds two runs the same, and what it says in one line.
+///
+/// # Errors
+/// As it says why they cannot be compared.
+pub fn compared(left: &Path, right: &Path) -> Result<(bool, String), String> {
+    commands::compare::compared(left, right).map_err(|failure| failure.line())
 }

@@ -14,6 +14,8 @@ mod device;
 mod functions;
 mod gemm;
 mod host_memory;
+#[doc(hidden)]
+pub mod hostile;
 mod memory;
 mod pair;
 mod pipeline;

@@ -38,7 +38,7 @@ impl fmt::Debug for PipelineFile {
 }
 
 /// Hash of what a file holds.
-fn digest(key: &str, data: &[u8]) -> [u8; 32] {
+pub(crate) fn digest(key: &str, data: &[u8]) -> [u8; 32] {
     Sha256::new()
         .chain_update((key.len() as u64).to_le_bytes())
         .chain_update(key)
@@ -47,8 +47,13 @@ fn digest(key: &str, data: &[u8]) -> [u8; 32] {
         .into()
 }
 
+/// What a file holds, of data and their hash.
+pub(crate) fn whole(hash: &[u8; 32], data: &[u8]) -> Vec<u8> {
+    [&MAGIC[..], &hash[..], data].concat()
+}
+
 /// The data of a file that was written under this key; else why it is of no use.
-fn parse<'a>(key: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
+pub(crate) fn parse<'a>(key: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
     let rest = bytes.strip_prefix(MAGIC).ok_or("not one of Kiln's, or of another version")?;
     let (hash, data) = rest.split_at_checked(32).ok_or("damaged: cut short")?;
     if *hash != digest(key, data) {
@@ -84,7 +89,7 @@ impl PipelineFile {
         let hash = digest(&self.key, &data);
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if *written != Some(hash) {
-            write_whole(&self.folder, &self.path, &[&MAGIC[..], &hash[..], &data[..]].concat())?;
+            write_whole(&self.folder, &self.path, &whole(&hash, &data))?;
             *written = Some(hash);
         }
         Ok(())
@@ -98,7 +103,7 @@ mod tests {
     #[test]
     fn only_what_was_written_is_taken() {
         let data = [1u8, 2, 3, 4];
-        let file = [&MAGIC[..], &digest("this", &data)[..], &data[..]].concat();
+        let file = whole(&digest("this", &data), &data);
         assert_eq!(parse("this", &file), Ok(&data[..]));
         for (key, bytes, want) in [
             ("that", file.clone(), "another device"),

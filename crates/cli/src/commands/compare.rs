@@ -19,6 +19,9 @@ use crate::{
 const MAX_RUN: u64 = 64 << 20;
 const MAX_METRICS: u64 = 1 << 30;
 
+/// How often as long as its JSON the names of all values may be, each of which names all that it lies in.
+const MOST_OF_NAMES: usize = 32;
+
 /// What of `run.json` changes nothing that is computed: where files lie, how often they are written, what is looked at
 /// besides, by what words the device was chosen, which is named itself, and what was to be done where memory lacked, which
 /// the result says.
@@ -117,6 +120,12 @@ pub(crate) fn run(args: &Compare, ui: &Ui) -> Result<(), Failure> {
     Err(Failure::Message(format!("the runs are not the same: {}", in_words(&report))))
 }
 
+/// Whether two runs are the same, and what is to be said of it in one line.
+pub(crate) fn compared(left: &Path, right: &Path) -> Result<(bool, String), Failure> {
+    let report = compare(&Side::read(left)?, &Side::read(right)?);
+    Ok((report.same, in_words(&report)))
+}
+
 /// A run folder, as far as it is compared.
 struct Side {
     folder: PathBuf,
@@ -151,7 +160,9 @@ impl Side {
             remark: None,
         };
         let mut all = BTreeMap::new();
-        flatten("", &run, &mut all);
+        if !flatten("", &run, &mut all, &mut (text.len() * MOST_OF_NAMES)) {
+            return Err(about(&path, TOO_MANY_NAMES.into()));
+        }
         all.retain(|name, _| !is_besides(name));
         for (name, value) in all {
             match name.strip_prefix("result.") {
@@ -201,24 +212,26 @@ fn is_besides(name: &str) -> bool {
     BESIDES.contains(&whole) || (name.starts_with("result.") && TIMES.contains(&last))
 }
 
-/// Every number and word in a value by its path: `layers[2].units`. Empty lists and tables count too.
-fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
+const TOO_MANY_NAMES: &str = "long names have too many values in them; no run of Kiln's has such";
+
+/// Every number and word in a value by its path: `layers[2].units`. Empty lists and tables count too. Says no where the
+/// paths come to more letters than are `left`: a long name with a long list in it would fill any memory.
+fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>, left: &mut usize) -> bool {
+    let Some(rest) = left.checked_sub(path.len()) else { return false };
+    *left = rest;
     match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                flatten(&path, value, into);
-            }
-        }
+        Value::Object(fields) if !fields.is_empty() => fields.iter().all(|(name, value)| {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            flatten(&path, value, into, left)
+        }),
         Value::Array(items) if !items.is_empty() => {
-            for (i, value) in items.iter().enumerate() {
-                flatten(&format!("{path}[{i}]"), value, into);
-            }
+            items.iter().enumerate().all(|(i, value)| flatten(&format!("{path}[{i}]"), value, into, left))
         }
         // a setting that is nothing is one that is not there
-        Value::Null => {}
+        Value::Null => true,
         value => {
             into.insert(path.into(), value.clone());
+            true
         }
     }
 }
@@ -235,7 +248,10 @@ fn lines(path: &Path) -> Result<Vec<BTreeMap<String, Value>>, Failure> {
         match serde_json::from_slice::<Value>(line) {
             Ok(value) if value.is_object() => {
                 let mut fields = BTreeMap::new();
-                flatten("", &value, &mut fields);
+                if !flatten("", &value, &mut fields, &mut (line.len() * MOST_OF_NAMES)) {
+                    let message = format!("{}: line {}: {TOO_MANY_NAMES}", path.display(), n + 1);
+                    return Err(Failure::Message(message));
+                }
                 fields.retain(|name, _| !TIMES.contains(&name.as_str()));
                 lines.push(fields);
             }

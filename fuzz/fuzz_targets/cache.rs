@@ -1,0 +1,10 @@
+//! `readers::program::cache` as a fuzz target.
+#![no_main]
+
+#[path = "../readers/mod.rs"]
+#[allow(dead_code)]
+mod readers;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    _ = readers::program::cache(input);
+});

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use kiln_device::{Device, DeviceOptions, ReplaceShader};
-use kiln_kernel::{Backend, DType, HostRef, Kernel, Launch, Matmul, Tail};
+use kiln_kernel::{DType, HostRef, Kernel, Launch, Matmul, Tail};
 
 const N: usize = 512;
 
@@ -112,7 +112,7 @@ fn matmul_512_beside_a_bare_kernel() {
         own_seconds.push(own(8).0);
         bare_seconds.push(bare(8).0);
     }
-    let mut speed = |seconds: &mut Vec<f64>| {
+    let speed = |seconds: &mut Vec<f64>| {
         seconds.sort_by(f64::total_cmp);
         2.0 * (N as f64).powi(3) / seconds[seconds.len() / 2] / 1e9
     };

@@ -7,7 +7,7 @@ mod program;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Output, Stdio},
 };
 
 use program::kiln as command;
@@ -489,4 +489,32 @@ fn memory_is_planned_bounded_and_refused() {
     let output = command(here, &["plan"]).env("KILN_MEMORY", "much").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("KILN_MEMORY=much"));
     fails(here, 1, &[&train[..4], &["--memory-budget", "1KiB", "--quiet"]].concat(), "out of");
+}
+
+#[test]
+fn a_run_whose_result_nobody_reads_is_whole_and_says_so() {
+    let folder = TempDir::new().unwrap();
+    let here = folder.path();
+    let train = ["train", "--device", "cpu", "--limit", "64", "--epochs", "1", "--json", "--out"];
+    let mut outputs = vec![("closed", Stdio::piped())];
+    if let Ok(full) = fs::File::options().write(true).open("/dev/full") {
+        outputs.push(("full", full.into()));
+    }
+    for (name, stdout) in outputs {
+        let mut child = command(here, &[&train[..], &[name]].concat()).stdout(stdout).spawn().unwrap();
+        drop(child.stdout.take());
+        let (status, err) = program::finish(child);
+        let last = err.lines().last().unwrap_or_default();
+        assert_eq!(status, Some(1), "{name}: {err}");
+        assert!(last.contains("cannot write to standard output") && last.contains("is whole in"), "{last}");
+        let run = fs::read_to_string(here.join(name).join("run.json")).unwrap();
+        assert!(run.contains("weights_sha256"), "{run}");
+        let model = here.join(name).join("model.safetensors");
+        json(here, &["eval", model.to_str().unwrap(), "--device", "cpu", "--json"]);
+    }
+    // what does no more than print ends quietly, as others do before `head`
+    let mut child = command(here, &["recipes"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let (status, err) = program::finish(child);
+    assert_eq!((status, &*err), (Some(0), ""));
 }

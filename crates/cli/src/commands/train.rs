@@ -122,8 +122,14 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
     let mut run = Run::new(&job.asked, &job.device, &job.data, &job.hashes, parameters);
     run.result = Some(&report);
     job.folder.describe(&run)?;
-    tell(&job, &history, &report, ui)?;
-    ui.json(&report)
+    let told = tell(&job, &history, &report, ui).and_then(|()| ui.json(&report));
+    told.map_err(|error| match error {
+        // also where the reader has gone: a program that waits for the result must not take its absence for success
+        Failure::Output(_) => {
+            Failure::Message(format!("{error}; the run is whole in {}", job.folder.path().display()))
+        }
+        error => error,
+    })
 }
 
 /// Chooses the kernels' tiles: those with which a resumed run began, those that are remembered, or, with

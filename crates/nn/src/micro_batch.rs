@@ -7,7 +7,10 @@
 //! Between parts the clock's first word moves by one, so that each part draws random numbers of its own. A step moves it by
 //! the same number whatever its rows, so that it follows from the step's number alone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use kiln_graph::{GRADIENTS, Graph, GraphError, Place, Plan, Request, Segments, Session};
 use kiln_kernel::{
@@ -98,8 +101,9 @@ impl Trainer {
         }
         feed.buffers.insert(GRADIENT_SUM.into(), sum);
         let draws = batch.div_ceil(rows);
-        let mut known: HashMap<usize, (Arc<Session>, usize)> = HashMap::new();
-        let mut differs = Vec::new();
+        let classifies = self.main_loss().is_classification(&feed.form.targets);
+        let mut known: HashMap<usize, Arc<Session>> = HashMap::new();
+        let (mut totals, mut differs) = (0, Vec::new());
         let items = feed.rows();
         let mut passes = Vec::new();
         for (batch, steps) in [(batch, items / batch), (items % batch, 1)] {
@@ -107,24 +111,22 @@ impl Trainer {
                 continue;
             }
             let mut parts = Vec::new();
-            let mut totals = 0;
             for (rows, times) in [(rows, batch / rows), (batch % rows, 1)] {
                 if rows == 0 || times == 0 {
                     continue;
                 }
-                if !known.contains_key(&rows) {
-                    let Recorded { graph, mut request } = self.record_step(feed, rows)?;
-                    totals = request.totals.len();
-                    (request.updates, request.advance) = add_up(segments, rows);
-                    let plan = Plan::new(&graph, segments, &request)?;
-                    if differs.is_empty() {
+                let session = match known.entry(rows) {
+                    Entry::Occupied(entry) => entry.get().clone(),
+                    Entry::Vacant(entry) => {
+                        let Recorded { graph, mut request } = self.record_step(feed, rows)?;
+                        totals = request.totals.len();
+                        (request.updates, request.advance) = add_up(segments, rows);
+                        let plan = Plan::new(&graph, segments, &request)?;
                         differs = self.differences(&plan, &graph);
+                        entry.insert(Arc::new(self.session(&plan, feed)?)).clone()
                     }
-                    known.insert(rows, (Arc::new(self.session(&plan, feed)?), totals));
-                }
-                let (session, sums) = &known[&rows];
-                totals = *sums;
-                parts.push(Part { session: session.clone(), rows, times });
+                };
+                parts.push(Part { session, rows, times });
             }
             let done: usize = parts.iter().map(|part| part.times).sum();
             let request = Request {
@@ -133,9 +135,7 @@ impl Trainer {
                 ..Request::default()
             };
             let plan = Plan::new(&Graph::new(), segments, &request)?;
-            let session = Arc::new(self.session(&plan, feed)?);
-            parts.push(Part { session, rows: 0, times: 1 });
-            let classifies = self.main_loss().is_classification(&feed.form.targets);
+            parts.push(Part { session: Arc::new(self.session(&plan, feed)?), rows: 0, times: 1 });
             passes.push(Pass::new(parts, steps, totals, classifies));
         }
         Ok(InParts { passes, differs })

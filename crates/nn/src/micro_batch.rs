@@ -37,7 +37,7 @@ pub enum OnOom {
     #[default]
     Fail,
     /// Each step is done in parts of as many rows as fit: half of the batch, a quarter of it, and so on. See
-    /// [`Fit::micro_batch_size`].
+    /// [`crate::Fit::micro_batch_size`].
     Split,
 }
 

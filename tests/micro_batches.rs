@@ -3,6 +3,9 @@
 #[path = "common/devices.rs"]
 #[allow(dead_code)]
 mod devices;
+#[path = "common/training.rs"]
+#[allow(dead_code)]
+mod training;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +20,8 @@ use kiln::{
     },
     prelude::*,
 };
+// rows depend on each other in it, and numbers are drawn by chance
+use training::network as noisy;
 
 fn digits() -> Dataset {
     Dataset::digits(1, 130, 40).unwrap()
@@ -29,17 +34,6 @@ fn network() -> Sequential {
         .add(MaxPool2d::new(2))
         .add(Flatten)
         .add(Dense::new(10).named("last"))
-}
-
-/// One in which they do, and in which numbers are drawn by chance.
-fn noisy() -> Sequential {
-    Sequential::new(Shape::image(1, 28, 28))
-        .add(Conv2d::new(4, 3).activation(Relu))
-        .add(BatchNorm::default())
-        .add(MaxPool2d::new(2))
-        .add(Flatten)
-        .add(Dropout::new(0.3))
-        .add(Dense::new(10))
 }
 
 fn trainer(device: &Device, model: Sequential, optimizer: impl Into<Optimizer>) -> Trainer {

@@ -147,8 +147,13 @@ fn images() -> Corpus {
     all
 }
 
-/// A tar archive, compressed: names, types and contents.
+/// A tar archive, compressed, of names, types and contents.
 pub fn archive_of(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+    gzip(&tar_of(members))
+}
+
+/// A tar archive as it is.
+fn tar_of(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for &(name, kind, content) in members {
         let mut header = tar::Header::new_gnu();
@@ -163,7 +168,7 @@ pub fn archive_of(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
         header.set_cksum();
         archive.append(&header, content).unwrap();
     }
-    gzip(&archive.into_inner().unwrap())
+    archive.into_inner().unwrap()
 }
 
 fn archives() -> Corpus {
@@ -172,6 +177,14 @@ fn archives() -> Corpus {
         ("right", archive_of(&[("set/", T::Directory, b""), ("set/a.bin", T::Regular, b"hello")])),
         ("plain-name", archive_of(&[("a.bin", T::Regular, b"hello")])),
         ("long-name", archive_of(&[("x", T::GNULongName, b"set/a.bin\0"), ("set/b", T::Regular, b"hello")])),
+        (
+            "plain",
+            tar_of(&[
+                ("set/", T::Directory, b""),
+                ("x", T::Regular, b"x"),
+                ("set/a.bin", T::Regular, b"hello"),
+            ]),
+        ),
         ("link", archive_of(&[("set/a.bin", T::Symlink, b"")])),
     ]
     .map(|(name, data)| (name.to_string(), data))

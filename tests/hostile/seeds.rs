@@ -11,7 +11,7 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use kiln::{
     device::Device,
-    nn::{Conv2d, Dense, Flatten, Loss, MaxPool2d, ModelFile, Optimizer, Recipe, Sequential, Trainer},
+    nn::{Dense, Loss, ModelFile, Optimizer, Recipe, Sequential, Trainer},
 };
 
 use super::readers::model as readers;
@@ -272,29 +272,19 @@ fn recipes() -> Corpus {
 fn models() -> Corpus {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    let mut all = Vec::new();
-    let nets = [
-        ("dense", Sequential::new([3]).add(Dense::new(2))),
-        (
-            "conv",
-            Sequential::new([1, 6, 6])
-                .add(Conv2d::new(2, 3))
-                .add(kiln::nn::BatchNorm::default())
-                .add(MaxPool2d::new(2))
-                .add(Flatten)
-                .add(Dense::new(2)),
-        ),
-    ];
-    for (name, model) in nets {
-        let trainer =
-            Trainer::new(&Device::cpu(), model, Optimizer::default(), Loss::named("cross_entropy").unwrap())
-                .unwrap()
-                .with_classes(vec!["a".into(), "b".into()]);
-        trainer.save(&path).unwrap();
-        assert!(ModelFile::read(&path).unwrap().trainer(&Device::cpu()).is_ok());
-        all.push((name.to_string(), fs::read(&path).unwrap()));
+    let dense = Sequential::new([3]).add(Dense::new(2));
+    let trainer =
+        Trainer::new(&Device::cpu(), dense, Optimizer::default(), Loss::named("cross_entropy").unwrap());
+    trainer.unwrap().with_classes(vec!["a".into(), "b".into()]).save(&path).unwrap();
+    let (dense, conv) = (fs::read(&path).unwrap(), readers::sound_model());
+    for file in [&dense, &conv] {
+        assert!(ModelFile::from_bytes(file, &path).unwrap().trainer(&Device::cpu()).is_ok());
     }
-    all
+    let description = readers::description_of(&conv, readers::MODEL_KEY).into_bytes();
+    assert!(readers::model(&description));
+    [("dense", dense), ("conv", conv), ("description", description)]
+        .map(|(name, data)| (name.to_string(), data))
+        .into()
 }
 
 fn checkpoints() -> Corpus {

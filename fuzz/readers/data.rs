@@ -1,7 +1,8 @@
 //! Readers of data sets: they need kiln-data alone, so that their fuzz targets are quick to build.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write, path::Path};
 
+use flate2::{Compression, write::GzEncoder};
 use kiln_data::{Csv, Dataset, Elements, Features, ImageForm, Npz, Split, Task};
 
 /// IDX files, plain and gzip: what is read is as long as its dimensions say, and bytes are read alike by both readers.
@@ -100,11 +101,13 @@ pub fn image(data: &[u8]) -> bool {
     })
 }
 
-/// Archives of downloads: only members that are known are written, and only where they are said to.
+/// Archives of downloads: only members that are known are written, and only where they are said to. What is not packed is
+/// packed first, and its headers' sums set right, so that changes reach what is inside.
 pub fn archive(data: &[u8]) -> bool {
+    let packed = if data.starts_with(&[0x1f, 0x8b]) { data.to_vec() } else { packed(data) };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fuzz.tar.gz");
-    fs::write(&path, data).unwrap();
+    fs::write(&path, packed).unwrap();
     let inside = folder.path().join("into");
     fs::create_dir(&inside).unwrap();
     let all = kiln_data::unpack_known(&path, "set", &[("a.bin", 5, ARCHIVED)], &inside);
@@ -115,6 +118,19 @@ pub fn archive(data: &[u8]) -> bool {
     assert!(names(&inside).iter().all(|name| name == "a.bin"), "{:?}", names(&inside));
     assert_eq!(names(folder.path()).len(), 2, "it wrote beside its folder");
     matches!(all, Ok(true))
+}
+
+/// A tar archive as gzip has it, where the blocks that are headers have the sums of their bytes.
+fn packed(tar: &[u8]) -> Vec<u8> {
+    let mut tar = tar.to_vec();
+    for header in tar.chunks_exact_mut(512).filter(|block| block[257..].starts_with(b"ustar")) {
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+    encoder.write_all(&tar).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// SHA-256 of `hello`, the member of [`archive`].

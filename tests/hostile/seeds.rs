@@ -10,7 +10,7 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use kiln::{
     device::Device,
-    nn::{Conv2d, Dense, Flatten, Loss, MaxPool2d, ModelFile, Optimizer, Recipe, Sequential, Trainer},
+    nn::{Dense, Loss, ModelFile, Optimizer, Recipe, Sequential, Trainer},
 };
 
 use super::{program, readers::model as readers};
@@ -146,8 +146,13 @@ fn images() -> Corpus {
     all
 }
 
-/// A tar archive, compressed: names, types and contents.
+/// A tar archive, compressed, of names, types and contents.
 pub fn archive_of(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+    gzip(&tar_of(members))
+}
+
+/// A tar archive as it is.
+fn tar_of(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for &(name, kind, content) in members {
         let mut header = tar::Header::new_gnu();
@@ -162,7 +167,7 @@ pub fn archive_of(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
         header.set_cksum();
         archive.append(&header, content).unwrap();
     }
-    gzip(&archive.into_inner().unwrap())
+    archive.into_inner().unwrap()
 }
 
 fn archives() -> Corpus {
@@ -171,6 +176,14 @@ fn archives() -> Corpus {
         ("right", archive_of(&[("set/", T::Directory, b""), ("set/a.bin", T::Regular, b"hello")])),
         ("plain-name", archive_of(&[("a.bin", T::Regular, b"hello")])),
         ("long-name", archive_of(&[("x", T::GNULongName, b"set/a.bin\0"), ("set/b", T::Regular, b"hello")])),
+        (
+            "plain",
+            tar_of(&[
+                ("set/", T::Directory, b""),
+                ("x", T::Regular, b"x"),
+                ("set/a.bin", T::Regular, b"hello"),
+            ]),
+        ),
         ("link", archive_of(&[("set/a.bin", T::Symlink, b"")])),
     ]
     .map(|(name, data)| (name.to_string(), data))
@@ -258,29 +271,19 @@ fn recipes() -> Corpus {
 fn models() -> Corpus {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    let mut all = Vec::new();
-    let nets = [
-        ("dense", Sequential::new([3]).add(Dense::new(2))),
-        (
-            "conv",
-            Sequential::new([1, 6, 6])
-                .add(Conv2d::new(2, 3))
-                .add(kiln::nn::BatchNorm::default())
-                .add(MaxPool2d::new(2))
-                .add(Flatten)
-                .add(Dense::new(2)),
-        ),
-    ];
-    for (name, model) in nets {
-        let trainer =
-            Trainer::new(&Device::cpu(), model, Optimizer::default(), Loss::named("cross_entropy").unwrap())
-                .unwrap()
-                .with_classes(vec!["a".into(), "b".into()]);
-        trainer.save(&path).unwrap();
-        assert!(ModelFile::read(&path).unwrap().trainer(&Device::cpu()).is_ok());
-        all.push((name.to_string(), fs::read(&path).unwrap()));
+    let dense = Sequential::new([3]).add(Dense::new(2));
+    let trainer =
+        Trainer::new(&Device::cpu(), dense, Optimizer::default(), Loss::named("cross_entropy").unwrap());
+    trainer.unwrap().with_classes(vec!["a".into(), "b".into()]).save(&path).unwrap();
+    let (dense, conv) = (fs::read(&path).unwrap(), readers::sound_model());
+    for file in [&dense, &conv] {
+        assert!(ModelFile::from_bytes(file, &path).unwrap().trainer(&Device::cpu()).is_ok());
     }
-    all
+    let description = readers::description_of(&conv, readers::MODEL_KEY).into_bytes();
+    assert!(readers::model(&description));
+    [("dense", dense), ("conv", conv), ("description", description)]
+        .map(|(name, data)| (name.to_string(), data))
+        .into()
 }
 
 fn checkpoints() -> Corpus {

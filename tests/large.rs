@@ -20,7 +20,7 @@ use kiln::{
         BackendError, Binary, ClipValue, DType, Elementwise, HostRef, Kernel, Launch, Layout, MAX_ELEMENTS,
         Operand, Real, Reduce, ReduceOp, Source, Step, Tail, View,
     },
-    nn::{Group, LargestBatch, NnError},
+    nn::{Group, LargestBatch, NnError, OnOom},
     prelude::*,
 };
 use kiln_device::assemble::{Dispatch, Facts, dispatches};
@@ -231,6 +231,10 @@ fn tensors_past_the_largest_binding_are_refused_by_name() {
     assert!(label.contains("wide"), "{text}");
     assert!(text.contains(&format!("needs {} bytes", batch * 4096 * 4)), "{text}");
     assert!(text.contains(&format!("allows {binding}")), "{text}");
+    // or the step is done in parts
+    let fit = Fit { batch_size: batch, on_oom: OnOom::Split, ..Fit::default() };
+    let plan = make(4, 4096).unwrap().memory_plan(&rows(batch, 4, 1), &fit, LargestBatch::Skip).unwrap();
+    assert_eq!((plan.fits, plan.micro_batch_size), (true, Some(batch.div_ceil(2))), "{plan}");
 
     // rows or targets that no argument covers are streamed, in windows that are no larger for it
     for (width, targets) in [(2048, 1), (1, 2048)] {

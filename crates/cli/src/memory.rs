@@ -81,13 +81,17 @@ pub(crate) fn taken(found: Option<usize>, device: &Device, ui: &Ui) -> Result<us
 
 /// How steps are done in parts, and why, in words.
 pub(crate) fn in_parts(batch_size: usize, micro: &MicroBatches) -> String {
-    let why = micro.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    let why = match &micro.reason {
+        Some(reason) => format!("batches of {batch_size} do not fit ({reason})"),
+        // a checkpoint says it
+        None => format!("batches of {batch_size} did not fit where the run began"),
+    };
     let differs = match &*micro.differs {
         [] => "the steps are the same but for rounding".into(),
         differs => differs.join(", "),
     };
     format!(
-        "batches of {batch_size} do not fit{why}: each step is done in {} parts of {} rows, whose gradients add up; {differs}",
+        "{why}: each step is done in {} parts of {} rows, whose gradients add up; {differs}",
         micro.parts, micro.rows
     )
 }

@@ -82,10 +82,7 @@ impl Trainer {
         step::check_targets(self.model(), self.loss(), &Form::of(batch))?;
         let backend = &**self.backend();
         let feed = Feed::new(backend, batch, None, batch.len(), Residency::Resident)?.apart(backend)?;
-        let passes = self.passes(&feed, batch.len(), |rows| {
-            let (model, loss) = (self.model(), self.loss());
-            step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)
-        })?;
+        let passes = self.passes(&feed, batch.len(), |rows| self.record_step(&feed, rows))?;
         Ok(Batch { buffers: feed.buffers.clone(), passes })
     }
 }

@@ -302,13 +302,7 @@ impl Trainer {
         let mut feed = Feed::new(&**self.backend(), train, weights, batch_size, self.residency)?;
         let whole = batch_size.min(train.len());
         let (passes, micro_batches) = match micro.rows.filter(|&rows| rows < whole) {
-            None => {
-                let record = |rows| {
-                    let (model, loss) = (self.model(), self.loss());
-                    step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)
-                };
-                (self.passes(&feed, batch_size, record)?, None)
-            }
+            None => (self.passes(&feed, batch_size, |rows| self.record_step(&feed, rows))?, None),
             Some(rows) => {
                 let InParts { passes, differs } = self.passes_in_parts(&mut feed, whole, rows)?;
                 let (parts, reason) = (whole.div_ceil(rows), micro.reason.clone());

@@ -317,14 +317,12 @@ impl Trainer {
         let batch = wanted.fit.batch_size.min(wanted.train.len());
         let current = current.unwrap_or(batch);
         let mut candidates = MicroBatches::candidates(batch).filter(|&rows| rows < current);
-        let budget = self.budget();
-        match is_no_memory(error) {
-            // how much there is shows only when it is taken
-            true if budget.is_none() => candidates.next(),
-            false if !is_no_room(error) => None,
-            _ => candidates
-                .find(|&rows| self.rehearse(wanted, wanted.fit.batch_size, Some(rows), budget).is_ok()),
+        if !is_no_room(error) {
+            return None;
         }
+        // without a budget how much there is shows only when it is taken: then the first that the network can be given
+        let budget = self.budget();
+        candidates.find(|&rows| self.rehearse(wanted, wanted.fit.batch_size, Some(rows), budget).is_ok())
     }
 
     /// Makes a fit ready on a device that only counts, with all that it reads.

@@ -142,9 +142,9 @@ impl Trainer {
     }
 
     /// Records a training step of so many rows.
-    pub(crate) fn record_step(&self, feed: &Feed<'_>, rows: usize) -> Result<Recorded, NnError> {
+    pub(crate) fn record_step(&self, feed: &Feed<'_>, rows: usize) -> Result<Recorded, GraphError> {
         let (model, loss) = (self.model(), self.loss());
-        Ok(step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)?)
+        step::record_training(model, loss, &self.optimizer, self.preparation(), &feed.form, rows)
     }
 
     /// What of a step in parts is not as it would be otherwise, in words.

@@ -22,7 +22,7 @@ pub(crate) enum Argument<'a, T> {
 pub(crate) type List<A> = SmallVec<[A; 12]>;
 
 /// A launch whose arguments have been checked, grouped by buffer.
-pub(crate) struct Bound {
+pub struct Bound {
     pub(crate) kernel: Kernel,
     pub(crate) label: std::sync::Arc<str>,
     /// Of a pair, how many of the arguments are the first kernel's, and which are the second's.

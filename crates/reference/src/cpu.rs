@@ -12,7 +12,6 @@ use kiln_kernel::{
 use crate::{
     Real,
     arguments::Bound,
-    dispatch::dispatch,
     storage::{Data, Shared, Storage},
 };
 
@@ -194,7 +193,7 @@ impl<T: Real> Backend for Cpu<T> {
         rayon::scope(|_| {
             for _ in 0..times {
                 for launch in launches {
-                    dispatch::<T>(launch)?;
+                    T::dispatch(launch)?;
                 }
             }
             Ok(())
@@ -208,7 +207,7 @@ impl<T: Real> Backend for Cpu<T> {
         rayon::scope(|_| {
             let time = |launch| {
                 let start = Instant::now();
-                dispatch::<T>(launch)?;
+                T::dispatch(launch)?;
                 Ok(LaunchTime { seconds: start.elapsed().as_secs_f64(), variant: T::NAME.to_string() })
             };
             launches.iter().map(time).collect()

@@ -121,13 +121,29 @@ impl<'a, 'b, T: Real> Arguments<'a, 'b, T> {
     }
 }
 
-/// Runs the twin of a launch's kernel.
-pub(crate) fn dispatch<T: Real>(bound: &Bound) -> Result<(), BackendError> {
-    bound.with_arguments(|arguments| {
-        let mut args = Arguments::<T> { rest: arguments.into_iter(), bound };
-        call(&bound.kernel, &mut args)
-    })
+/// Numbers whose twins are compiled in this crate, so that the crates that open a [`crate::Cpu`] of them do not each compile
+/// all twins again.
+pub trait Twins {
+    /// Runs the twin of a launch's kernel.
+    fn dispatch(bound: &Bound) -> Result<(), BackendError>;
 }
+
+macro_rules! twins {
+    ($t:ty) => {
+        impl Twins for $t {
+            #[inline(never)]
+            fn dispatch(bound: &Bound) -> Result<(), BackendError> {
+                bound.with_arguments(|arguments| {
+                    let mut args = Arguments::<$t> { rest: arguments.into_iter(), bound };
+                    call(&bound.kernel, &mut args)
+                })
+            }
+        }
+    };
+}
+
+twins!(f32);
+twins!(f64);
 
 fn call<'a: 'b, 'b, T: Real>(
     kernel: &'b Kernel,

@@ -5,12 +5,13 @@ use std::thread::LocalKey;
 
 use kiln_kernel::Host;
 
-use crate::simd::Vectors;
+use crate::{dispatch::Twins, simd::Vectors};
 
 /// The numbers that the twins are generic over: `f32`, which trains, and `f64`, which is ground truth.
 pub trait Real:
     Copy
     + Vectors
+    + Twins
     + Default
     + Send
     + Sync

@@ -1,8 +1,9 @@
-//! Files that mean harm. Every reader is given its corpus, and a few thousand changes of it drawn from a seed: it may refuse
+//! Files that mean harm. Every reader is given its corpus, and for some seconds changes of it drawn from a seed: it may refuse
 //! them, but neither panic nor take long. Below that, attacks that were thought of.
 //!
 //! `KILN_CORPUS=DIR cargo test --test hostile corpus` writes the corpus for the fuzz targets instead (scripts/fuzz does).
-//! `KILN_HOSTILE_SECONDS=600` and `KILN_HOSTILE_SEED=7` try longer and elsewhere.
+//! `KILN_HOSTILE_SECONDS=600` and `KILN_HOSTILE_SEED=7` try longer and elsewhere: scripts/test gives each reader a minute, from a
+//! seed that each commit has for itself.
 
 #[path = "hostile/attacks.rs"]
 mod attacks;
@@ -126,71 +127,75 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-fn torment(names: &[&str]) {
+fn torment(name: &str) {
     let seconds = variable("KILN_HOSTILE_SECONDS").unwrap_or(4);
     let seed = variable("KILN_HOSTILE_SEED").unwrap_or(1);
+    let (_, reader) = READERS.iter().find(|(reader, _)| *reader == name).expect("a reader of this name");
+    let corpus = seeds::corpus(name);
+    assert!(!corpus.is_empty(), "{name} has no corpus");
     let mut failures = Vec::new();
-    for (name, reader) in READERS.iter().filter(|(name, _)| names.contains(name)) {
-        let corpus = seeds::corpus(name);
-        assert!(!corpus.is_empty(), "{name} has no corpus");
-        let mut taken = 0;
-        let mut run = |what: String, data: &[u8]| {
-            let started = Instant::now();
-            let ended = catch_unwind(AssertUnwindSafe(|| reader(data)));
-            let took = started.elapsed();
-            if ended.is_err() || took > LONGEST {
-                let path = std::env::temp_dir().join(format!("kiln-hostile-{name}-{}", failures.len()));
-                let _ = std::fs::write(&path, data);
-                let how = if ended.is_err() { "panics" } else { "takes too long" };
-                failures
-                    .push(format!("{name}, {what}: {how} after {took:?}; the input is {}", path.display()));
-            }
-            taken += u32::from(ended.is_ok_and(|is_taken| is_taken));
-            failures.len() < 20
-        };
-        for (file, data) in &corpus {
-            run(file.clone(), data);
+    let mut taken = 0;
+    let mut run = |what: String, data: &[u8]| {
+        let started = Instant::now();
+        let ended = catch_unwind(AssertUnwindSafe(|| reader(data)));
+        let took = started.elapsed();
+        if ended.is_err() || took > LONGEST {
+            let path = std::env::temp_dir().join(format!("kiln-hostile-{name}-{}", failures.len()));
+            let _ = std::fs::write(&path, data);
+            let how = if ended.is_err() { "panics" } else { "takes too long" };
+            failures.push(format!("{name}, {what}: {how} after {took:?}; the input is {}", path.display()));
         }
-        let (started, mut tried) = (Instant::now(), 0u32);
-        // bounded by number so that a fast machine tries the same inputs, and by time so that a slow one ends
-        while tried < 4_000 * (seconds as u32) && started.elapsed() < Duration::from_secs(seconds) {
-            let mut draw = Draw { stream: Stream { seed, stream: 0x4057, step: tried }, at: 0 };
-            let (_, data) = &corpus[draw.below(corpus.len())];
-            let (_, other) = &corpus[draw.below(corpus.len())];
-            let mut data = changed(data, other, &mut draw);
-            if *name == "model" && draw.below(3) > 0 {
-                data = with_header_length(data);
-            }
-            tried += 1;
-            if !run(format!("seed {seed}, input {tried}"), &data) {
-                break;
-            }
-        }
-        // or it would be noise that is refused by its first byte
-        assert!(taken > tried / 1000, "{name}: {taken} of {tried} were taken");
-        println!(
-            "{name}: {} files, {tried} changed ones in {:.1} s, {taken} of all taken",
-            corpus.len(),
-            started.elapsed().as_secs_f64()
-        );
+        taken += u32::from(ended.is_ok_and(|is_taken| is_taken));
+        failures.len() < 20
+    };
+    for (file, data) in &corpus {
+        run(file.clone(), data);
     }
+    let (started, mut tried) = (Instant::now(), 0u32);
+    while started.elapsed() < Duration::from_secs(seconds) {
+        let mut draw = Draw { stream: Stream { seed, stream: 0x4057, step: tried }, at: 0 };
+        let (_, data) = &corpus[draw.below(corpus.len())];
+        let (_, other) = &corpus[draw.below(corpus.len())];
+        let mut data = changed(data, other, &mut draw);
+        if name == "model" && draw.below(3) > 0 {
+            data = with_header_length(data);
+        }
+        tried += 1;
+        if !run(format!("seed {seed}, input {tried}"), &data) {
+            break;
+        }
+    }
+    println!(
+        "{name}: {} files, {tried} changed ones in {:.1} s from seed {seed}, {taken} of all taken",
+        corpus.len(),
+        started.elapsed().as_secs_f64()
+    );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    // or it would be noise that is refused by its first byte
+    assert!(taken > tried / 1000, "{name}: {taken} of {tried} were taken");
 }
 
-#[test]
-fn data_sets_are_read_or_refused() {
-    torment(&["idx", "npy", "npz", "csv", "image", "archive", "cifar"]);
+/// A test for each reader.
+macro_rules! read_or_refused {
+    ($($name:ident)*) => {
+        mod read_or_refused {
+            $(
+                #[test]
+                fn $name() {
+                    super::torment(stringify!($name));
+                }
+            )*
+
+            #[test]
+            fn no_reader_is_left_out() {
+                let tested = [$(stringify!($name)),*];
+                assert_eq!(tested, super::READERS.map(|(name, _)| name));
+            }
+        }
+    };
 }
 
-#[test]
-fn recipes_and_models_are_read_or_refused() {
-    torment(&["recipe", "model", "bundle"]);
-}
-
-#[test]
-fn runs_are_read_or_refused() {
-    torment(&["checkpoint", "run_json", "report", "compare", "cache"]);
-}
+read_or_refused!(idx npy npz csv image archive cifar recipe model checkpoint bundle run_json report compare cache);
 
 /// Writes the corpus where fuzzers look for it, if they ask.
 #[test]

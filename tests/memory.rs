@@ -149,7 +149,8 @@ fn a_budget_names_tensor_holders_and_a_batch_that_fits() {
         let plan = trainer.memory_plan(&data.train, &fit(512), LargestBatch::Exact).unwrap();
         assert!(!plan.fits && plan.bytes > 16 << 20, "{plan}");
         let (power, exact) = (plan.largest_power_of_two.unwrap(), plan.largest_batch.unwrap());
-        assert!(power <= exact && exact < 2 * power && exact < 512, "{plan}");
+        // of 610 rows 152 at a time leave two over, 128 at a time 98
+        assert!(power <= exact && exact < 512 && 610 % exact < exact / 2, "{plan}");
 
         let error = trainer.fit(&data.train, fit(512)).unwrap_err();
         let text = error.to_string();

@@ -255,8 +255,17 @@ fn links_in_a_run_folder_are_not_followed() {
     let here = tempfile::tempdir().unwrap();
     let mine = here.path().join("mine");
     let (run, metrics) = seeds::run();
-    for name in [".lock", "metrics.jsonl", "checkpoints", "run.json", "model.safetensors"] {
-        let folder = here.path().join(format!("run-{name}"));
+    for name in [
+        ".lock",
+        "metrics.jsonl",
+        "checkpoints",
+        "run.json",
+        "model.safetensors",
+        "checkpoints/step-0000000001.safetensors",
+        "tensorboard/train/events.out.tfevents.1.kiln.v2",
+        "nonfinite/step-1.safetensors",
+    ] {
+        let folder = here.path().join(format!("run-{}", name.replace('/', "-")));
         fs::create_dir(&folder).unwrap();
         fs::create_dir_all(&mine).unwrap();
         fs::write(mine.join("dear.tmp"), "dear").unwrap();
@@ -266,6 +275,7 @@ fn links_in_a_run_folder_are_not_followed() {
         fs::write(folder.join("metrics.jsonl"), metrics).unwrap();
         let to = if name == "checkpoints" { mine.clone() } else { mine.join("dear") };
         let _ = fs::remove_file(folder.join(name));
+        fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
         symlink(&to, folder.join(name)).unwrap();
         let mut resume = kiln(here.path(), &["train", "--resume", folder.to_str().unwrap(), "--quiet"]);
         let output = resume.output().unwrap();

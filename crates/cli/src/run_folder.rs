@@ -73,7 +73,7 @@ impl RunFolder {
     pub(crate) fn reopen(path: &Path) -> Result<Self, Failure> {
         // the folder may come from anywhere: what is written in it must stay in it
         for name in FILES.iter().chain(&["run.json"]) {
-            refuse_link(&path.join(name))?;
+            refuse_links(&path.join(name))?;
         }
         let lock = lock(path)?;
         for folder in [path.to_path_buf(), path.join("checkpoints")] {
@@ -115,9 +115,9 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        // Unlocked first, since some systems keep a locked file. One that cannot be removed changes nothing.
-        let _ = self.lock.unlock();
+        // Removed while it is locked, so that nobody else's is removed; some systems keep a locked file, which changes nothing.
         let _ = fs::remove_file(self.file(LOCK));
+        let _ = self.lock.unlock();
         // a defect is no reason to lose what was learned
         if self.is_kept || std::thread::panicking() {
             return;
@@ -166,8 +166,51 @@ pub(crate) fn refuse_link(path: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Refuses symbolic links anywhere in a file or folder.
+///
+/// # Errors
+/// Where there is one, or a folder cannot be read.
+fn refuse_links(path: &Path) -> Result<(), Failure> {
+    refuse_link(path)?;
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let cannot = |error| Failure::Message(format!("{}: cannot be read: {error}", path.display()));
+    for entry in fs::read_dir(path).map_err(cannot)? {
+        refuse_links(&entry.map_err(cannot)?.path())?;
+    }
+    Ok(())
+}
+
 /// Takes the lock of a folder, which ends with the process however that ends.
 fn lock(folder: &Path) -> Result<File, Failure> {
+    loop {
+        let file = lock_once(folder)?;
+        // the process that held it before may have removed the file after it was opened here: then the next locks another
+        if is_at(&file, &folder.join(LOCK)) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether a file is still what is found at its path.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+        _ => true,
+    }
+}
+
+/// A file that is open is not removed here.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
+}
+
+fn lock_once(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK);
     // opening one would empty what it leads to
     refuse_link(&path)?;

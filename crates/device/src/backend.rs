@@ -31,18 +31,10 @@ const IN_FLIGHT: usize = 8;
 /// A submission of [`Backend::run`] that may be under way.
 struct Flight {
     index: wgpu::SubmissionIndex,
-    submitted: Instant,
     /// That of the program.
     pieces: Arc<AtomicUsize>,
     /// How many it was in.
     was: usize,
-}
-
-/// What may be under way, oldest first.
-struct Flights {
-    queue: VecDeque<Flight>,
-    /// When the last one that was waited for was done.
-    done: Instant,
 }
 
 /// Errors that arrive outside any call: reported by the next call.
@@ -84,7 +76,8 @@ pub(crate) struct WgpuBackend {
     pub(crate) incidents: Arc<Incidents>,
     tally: Arc<Tally>,
     staging: Arc<Staging<Memory>>,
-    in_flight: Mutex<Flights>,
+    /// What may be under way, oldest first.
+    in_flight: Mutex<VecDeque<Flight>>,
     /// A run whose submission took longer is made in more of them the next time.
     longest_submission: Duration,
 }
@@ -113,8 +106,7 @@ impl WgpuBackend {
         let tally = Arc::new(Tally { ledger, ..Tally::default() });
         let staging = Arc::new(Staging::new(|bytes| staging(&device, &tally, bytes))?);
         tally.ledger.fail(options.fail_allocation);
-        let queue_of_flights = VecDeque::with_capacity(IN_FLIGHT + 1);
-        let in_flight = Mutex::new(Flights { queue: queue_of_flights, done: Instant::now() });
+        let in_flight = Mutex::new(VecDeque::with_capacity(IN_FLIGHT + 1));
         Ok(Self { name, device, queue, pipelines, incidents, tally, staging, in_flight, longest_submission })
     }
 
@@ -318,23 +310,20 @@ impl WgpuBackend {
         prepared: &Prepared,
         pieces: usize,
     ) -> Result<(), BackendError> {
-        let flight =
-            Flight { index, submitted: Instant::now(), pieces: Arc::clone(&prepared.pieces), was: pieces };
+        let flight = Flight { index, pieces: Arc::clone(&prepared.pieces), was: pieces };
         let oldest = {
             let mut flights = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            flights.queue.push_back(flight);
-            if flights.queue.len() <= IN_FLIGHT {
+            flights.push_back(flight);
+            if flights.len() <= IN_FLIGHT {
                 return Ok(());
             }
-            flights.queue.pop_front()
+            flights.pop_front()
         };
         let Some(oldest) = oldest else { return Ok(()) };
+        // what it takes at least: where the host was busy elsewhere, it may have been over long ago
+        let waiting = Instant::now();
         self.wait(oldest.index)?;
-        let done = Instant::now();
-        let mut flights = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        let took = done.saturating_duration_since(oldest.submitted.max(flights.done));
-        flights.done = done;
-        if took > self.longest_submission {
+        if waiting.elapsed() > self.longest_submission {
             // twice as many, unless another of its submissions has seen to that already
             oldest.pieces.fetch_max(2 * oldest.was, Relaxed);
         }

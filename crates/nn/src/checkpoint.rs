@@ -117,7 +117,14 @@ impl Checkpoint {
         }
         let description: Description = serde_json::from_value(value).map_err(|e| damaged(&e))?;
         description.optimizer.check().map_err(|e| damaged(&e))?;
-        let began = description.position.as_ref().map_or((0, 0), |position| position.began);
+        let position = description.position.as_ref();
+        let began = position.map_or((0, 0), |position| position.began);
+        if position.is_some_and(|position| position.settings.micro_batch_size == Some(0)) {
+            return Err(damaged(&"parts of steps have no rows"));
+        }
+        if position.is_some_and(|position| position.steps as u64 > description.step) {
+            return Err(damaged(&"more steps of an epoch are done than in all"));
+        }
         for (step, epoch) in [(description.step, description.epoch), began] {
             if step > MAX_STEP || epoch > MAX_EPOCH {
                 return Err(damaged(&format!("step {step} and epoch {epoch} are beyond all counting")));
@@ -235,7 +242,8 @@ impl Checkpoints {
     }
 
     /// The newest checkpoint of a folder that is whole. Newer ones that are not are renamed to end in `.damaged`, and
-    /// returned as the errors that they gave. None without any error is a folder without checkpoints.
+    /// returned as the errors that they gave; where none is whole, so are those that were renamed before. None without any
+    /// error is a folder in which no checkpoint was ever written.
     ///
     /// # Errors
     /// If the folder or a file cannot be read or renamed, or was written by a later Kiln.
@@ -254,6 +262,13 @@ impl Checkpoints {
                         .map_err(|e| NnError::file(&path, format!("damaged, and cannot be renamed: {e}")))?;
                 }
             }
+        }
+        if damaged.is_empty() {
+            let before = entries(folder)?.into_iter().filter(|path| {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                name.starts_with("step-") && name.ends_with(".safetensors.damaged")
+            });
+            damaged.extend(before.map(|path| NnError::file(&path, "a damaged checkpoint")));
         }
         Ok((None, damaged))
     }
@@ -314,13 +329,8 @@ impl Checkpoints {
 
 /// Steps and paths of the checkpoints in a folder, by step; none where there is no folder.
 fn files(folder: &Path) -> Result<Vec<(u64, PathBuf)>, NnError> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|e| NnError::file(folder, e))?,
-    };
     let mut all = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| NnError::file(folder, e))?.path();
+    for path in entries(folder)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let step = name.strip_prefix("step-").and_then(|name| name.strip_suffix(".safetensors"));
         if let Some(step) = step.and_then(|digits| digits.parse().ok()) {
@@ -329,6 +339,17 @@ fn files(folder: &Path) -> Result<Vec<(u64, PathBuf)>, NnError> {
     }
     all.sort();
     Ok(all)
+}
+
+/// What is in a folder, which need not be there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, NnError> {
+    let cannot = |error| NnError::file(folder, error);
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => {
+            entries.map_err(cannot)?.map(|entry| entry.map(|entry| entry.path()).map_err(cannot)).collect()
+        }
+    }
 }
 
 fn hex(hash: Sha256) -> String {

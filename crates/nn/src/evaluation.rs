@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     NnError, TargetKind, Trainer,
-    feed::{Feed, is_no_room},
+    feed::{Feed, Residency, is_no_room},
     metrics::{Accumulator, Metric, Truth},
     pass::{Pass, scores},
     state::clock_words,
@@ -80,7 +80,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::evaluate`], and where a metric does not fit the network or its targets.
     pub fn evaluate_with(&self, split: &Split, metrics: &[Metric]) -> Result<Scored, NnError> {
-        self.run_evaluation(&self.evaluation(split, metrics, EVALUATION_ROWS)?)
+        self.run_evaluation(&self.evaluation(split, metrics, EVALUATION_ROWS, self.residency)?)
     }
 
     /// The network's output for each row, [rows, ...]: class probabilities where it classifies.
@@ -134,7 +134,8 @@ impl Trainer {
         Ok((data, passes))
     }
 
-    /// [`Trainer::passes`] in batches of `rows`, or of half as many, and so on, where the device has no room for more.
+    /// [`Trainer::passes`] in batches of `rows`, or of half as many, and so on, where the device has no room for more. Windows
+    /// still hold whole batches.
     fn fitting_passes(
         &self,
         data: &Feed<'_>,
@@ -143,7 +144,7 @@ impl Trainer {
     ) -> Result<Vec<Pass>, NnError> {
         loop {
             match self.passes(data, rows, &record) {
-                Err(error) if rows > 1 && is_no_room(&error) => rows /= 2,
+                Err(error) if rows > 1 && is_no_room(&error) => rows = data.fewer_rows(rows),
                 result => return result,
             }
         }
@@ -181,11 +182,12 @@ impl Trainer {
         split: &'s Split,
         metrics: &[Metric],
         most_rows: usize,
+        residency: Residency,
     ) -> Result<Evaluation<'s>, NnError> {
         let backend = &**self.backend();
         step::check_targets(self.model(), self.loss(), &Form::of(split))?;
         let rows = most_rows.min(split.len());
-        let mut data = Feed::new(backend, split, None, rows, self.residency)?.apart(backend)?;
+        let mut data = Feed::new(backend, split, None, rows, residency)?.apart(backend)?;
         let output = self.model().output_shape()?;
         let metrics = Accumulator::new(metrics, &output, &data.form.targets)?
             .with_threshold(self.main_loss().decision_threshold());

@@ -211,6 +211,12 @@ impl<'s> Feed<'s> {
         self.split
     }
 
+    /// Half of so many rows to a batch, or fewer, so that windows hold whole batches.
+    pub(crate) fn fewer_rows(&self, rows: usize) -> usize {
+        let divides = |&fewer: &usize| self.window.is_none_or(|window| window.is_multiple_of(fewer));
+        (1..=rows / 2).rev().find(divides).unwrap_or(1)
+    }
+
     pub(crate) fn is_streamed(&self) -> bool {
         self.window.is_some()
     }

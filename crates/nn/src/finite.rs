@@ -28,6 +28,8 @@ pub struct NonFinite {
     pub culprit: Option<Culprit>,
     /// What that was computed from, to be written to a file.
     pub bundle: Option<Bundle>,
+    /// Whether the loss was a number still, and only the step's update gave parameters that are none.
+    pub by_update: bool,
 }
 
 /// The first tensor of a step, in the order of computing, that is no number or infinite.
@@ -47,8 +49,14 @@ pub struct Culprit {
 
 impl fmt::Display for NonFinite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { epoch, step, learning_rate, culprit, .. } = self;
-        write!(f, "training diverged: the loss is no number at step {step} of epoch {epoch}")?;
+        let Self { epoch, step, learning_rate, culprit, by_update, .. } = self;
+        match by_update {
+            false => write!(f, "training diverged: the loss is no number at step {step} of epoch {epoch}")?,
+            true => write!(
+                f,
+                "training diverged: step {step} of epoch {epoch} gave parameters that are no numbers"
+            )?,
+        }
         if let Some(Culprit { tensor, shape, element, value, .. }) = culprit {
             write!(
                 f,
@@ -246,8 +254,34 @@ impl Check {
             operands: looking.values(trainer, &operands)?,
         };
         let (step, culprit, bundle) = (steps + 1, Some(culprit), Some(bundle));
-        Ok(NonFinite { epoch, step, learning_rate, culprit, bundle })
+        Ok(NonFinite { epoch, step, learning_rate, culprit, bundle, by_update: false })
     }
+}
+
+/// Parameters that the last step of an epoch has given, if one is no number: no further step will look at them.
+pub(crate) fn spoiled(trainer: &Trainer, epoch: usize, step: usize) -> Result<Option<NonFinite>, NnError> {
+    let weights = trainer.weights()?;
+    let culprit = trainer.store().segments().list().iter().find_map(|segment| {
+        let values = weights.get(segment.offset..)?.get(..segment.shape.elements())?;
+        let element = values.iter().position(|value| !value.is_finite())?;
+        Some(Culprit {
+            layer: segment.name.rsplit_once('.').map_or("", |(layer, _)| layer).to_string(),
+            tensor: format!("parameter \"{}\"", segment.name),
+            shape: segment.shape.to_string(),
+            element,
+            value: values[element],
+        })
+    });
+    let learning_rate = trainer.learning_rate_at(trainer.step.saturating_sub(1));
+    let found = |culprit| NonFinite {
+        epoch,
+        step,
+        learning_rate,
+        culprit: Some(culprit),
+        bundle: None,
+        by_update: true,
+    };
+    Ok(culprit.map(found))
 }
 
 impl Looking {
@@ -332,7 +366,7 @@ pub(crate) fn trace(
 ) -> Result<NnError, NnError> {
     let learning_rate = trainer.learning_rate_at(trainer.step.saturating_sub(1));
     // a loss that is no number though every tensor is one: the sums over the epoch have overflowed
-    let unknown = NonFinite { epoch, step: until.max(1), learning_rate, culprit: None, bundle: None };
+    let unknown = NonFinite { epoch, step: until.max(1), learning_rate, ..NonFinite::default() };
     let check = match Check::new(trainer, on, shuffle) {
         // to keep every tensor takes more memory than the steps did
         Err(error) if is_no_room(&error) => return Ok(NnError::NotFinite(Box::new(unknown))),

@@ -10,7 +10,7 @@ use crate::{
     callbacks::{Callback, Prepared},
     checkpoint::Resumed,
     evaluation::{EVALUATION_ROWS, Evaluation},
-    feed::{Feed, row_weights},
+    feed::{Feed, Residency, is_no_room, row_weights},
     finite,
     memory::{Rehearsed, Told},
     metrics::Metric,
@@ -117,6 +117,26 @@ pub(crate) struct Micro {
     pub(crate) reason: Option<String>,
 }
 
+impl Fit<'_> {
+    /// Checks what does not depend on the rows.
+    pub(crate) fn check(&self) -> Result<(), NnError> {
+        let fail = |message: &str| Err(NnError::Settings(message.into()));
+        if self.batch_size == 0 {
+            return fail("batch size must be at least 1");
+        }
+        if self.micro_batch_size == Some(0) {
+            return fail("micro_batch_size must be at least 1");
+        }
+        if self.validation_split != 0.0 && self.validation.is_some() {
+            return fail("validation rows and validation_split exclude each other; leave one of them out");
+        }
+        if self.validation.is_none() && self.validation_split == 0.0 && !self.metrics.is_empty() {
+            return fail("metrics need validation rows to score");
+        }
+        Ok(())
+    }
+}
+
 /// What a fit visits.
 struct Rows<'s> {
     train: &'s Split,
@@ -135,19 +155,7 @@ impl Trainer {
     /// If the data do not fit the network or the loss, a setting is out of range, a callback fails, or the device does;
     /// [`NnError::NotFinite`] where a callback has asked for it.
     pub fn fit(&mut self, train: &Split, mut fit: Fit<'_>) -> Result<History, NnError> {
-        let fail = |message: &str| Err(NnError::Settings(message.into()));
-        if fit.batch_size == 0 {
-            return fail("batch size must be at least 1");
-        }
-        if fit.micro_batch_size == Some(0) {
-            return fail("micro_batch_size must be at least 1");
-        }
-        if fit.validation_split != 0.0 && fit.validation.is_some() {
-            return fail("validation rows and validation_split exclude each other; leave one of them out");
-        }
-        if fit.validation.is_none() && fit.validation_split == 0.0 && !fit.metrics.is_empty() {
-            return fail("metrics need validation rows to score");
-        }
+        fit.check()?;
         let started = Instant::now();
         let (held, weights) = self.deal(train, &fit)?;
         let (train, validation) = match &held {
@@ -255,7 +263,9 @@ impl Trainer {
             callback.on_fit_begin(self, &prepared)?;
         }
         let is_gpu = self.device().is_gpu();
-        let mut run = Run::new(&on, callbacks, position, !resumed);
+        // also where a device was lost before any step: the first step's sums are told of at once
+        let is_first = self.step == position.began.0;
+        let mut run = Run::new(&on, callbacks, position, is_first);
         run.checkpoints = fit.checkpoints.as_deref_mut();
         run.last = (fit.recover && is_gpu).then_some(&mut kept.last);
         run.interrupt = fit.interrupt;
@@ -299,7 +309,29 @@ impl Trainer {
                     .into(),
             ));
         }
-        let mut feed = Feed::new(&**self.backend(), train, weights, batch_size, self.residency)?;
+        let ready = |weights: Option<Vec<f32>>, residency| {
+            self.ready(train, validation, weights, (batch_size, metrics), micro, residency)
+        };
+        match ready(weights.clone(), self.residency) {
+            // rows that lie on the device take room that the steps need
+            Err(error) if self.residency == Residency::Auto && is_no_room(&error) => {
+                ready(weights, Residency::Streamed).map_err(|now| if is_no_room(&now) { error } else { now })
+            }
+            ready => ready,
+        }
+    }
+
+    /// [`Trainer::prepare`] with rows that lie where they are told to.
+    fn ready<'s>(
+        &self,
+        train: &'s Split,
+        validation: Option<&'s Split>,
+        weights: Option<Vec<f32>>,
+        (batch_size, metrics): (usize, &[Metric]),
+        micro: &Micro,
+        residency: Residency,
+    ) -> Result<Prepare<'s>, NnError> {
+        let mut feed = Feed::new(&**self.backend(), train, weights, batch_size, residency)?;
         let whole = batch_size.min(train.len());
         let (passes, micro_batches) = match micro.rows.filter(|&rows| rows < whole) {
             None => (self.passes(&feed, batch_size, |rows| self.record_step(&feed, rows))?, None),
@@ -311,7 +343,8 @@ impl Trainer {
         };
         // rows that do not fit a step do not fit an evaluation either
         let most = micro_batches.as_ref().map_or(EVALUATION_ROWS, |micro| micro.rows.min(EVALUATION_ROWS));
-        let evaluation = validation.map(|split| self.evaluation(split, metrics, most)).transpose()?;
+        let evaluation =
+            validation.map(|split| self.evaluation(split, metrics, most, residency)).transpose()?;
         let steps = passes.iter().map(|pass| pass.times).sum();
         Ok(Prepare { steps, feed, passes, micro_batches, evaluation })
     }

@@ -142,12 +142,14 @@ impl Monitor {
         Ok(report.figure(&self.figure).unwrap_or(f64::NAN))
     }
 
-    /// Whether a figure is better than another by more than `min_delta`; what is no number never is.
+    /// Whether a figure is better than another by more than `min_delta`; what is no number or infinite never is.
     pub fn is_better(&self, value: f64, best: Option<f64>, min_delta: f64) -> bool {
-        match (best, self.mode) {
-            (None, _) => !value.is_nan(),
-            (Some(best), PlateauMode::Min) => value < best - min_delta,
-            (Some(best), PlateauMode::Max) => value > best + min_delta,
-        }
+        // checkpoints keep figures as JSON, which has no infinite ones
+        value.is_finite()
+            && match (best, self.mode) {
+                (None, _) => true,
+                (Some(best), PlateauMode::Min) => value < best - min_delta,
+                (Some(best), PlateauMode::Max) => value > best + min_delta,
+            }
     }
 }

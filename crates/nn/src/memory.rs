@@ -180,9 +180,7 @@ impl Trainer {
         fit: &Fit<'_>,
         largest: LargestBatch,
     ) -> Result<MemoryPlan, NnError> {
-        if fit.batch_size == 0 {
-            return Err(NnError::Settings("batch size must be at least 1".into()));
-        }
+        fit.check()?;
         let (held, weights) = self.deal(train, fit)?;
         let (train, validation) = match &held {
             Some((kept, out)) => (kept, Some(out)),
@@ -201,7 +199,7 @@ impl Trainer {
             _ => self.largest_power(wanted, budget, most),
         };
         let exact = match (largest, power) {
-            (LargestBatch::Exact, Some(power)) => Some(bisect(power, (2 * power - 1).min(most), |rows| {
+            (LargestBatch::Exact, Some(power)) => Some(largest_batch(train.len(), power, most, |rows| {
                 self.rehearse(wanted, rows, fit.micro_batch_size, budget).is_ok()
             })),
             _ => None,
@@ -255,6 +253,7 @@ impl Trainer {
     /// # Errors
     /// If the settings of the rows do not fit the rows.
     pub fn largest_batch(&self, train: &Split, fit: &Fit<'_>, most: usize) -> Result<Option<usize>, NnError> {
+        fit.check()?;
         let (held, weights) = self.deal(train, fit)?;
         let (train, validation) = match &held {
             Some((kept, out)) => (kept, Some(out)),
@@ -372,8 +371,8 @@ impl Trainer {
         if let Some(evaluation) = &on.evaluation {
             self.rehearse_evaluation(evaluation)?;
         }
-        if told.any {
-            // a model is saved
+        if told.any || check.is_some() {
+            // a model is saved, parameters are searched
             self.weights()?;
             for segment in self.store().segments().list() {
                 self.parameter(&segment.name)?;
@@ -406,6 +405,27 @@ pub(crate) fn largest_power(most: usize, fits: impl Fn(usize) -> bool) -> Option
     let found = bisect(0, most as usize, |above| fits(1 << (above - 1)));
     found.checked_sub(1).map(|exponent| 1 << exponent)
 }
+
+/// The largest batch of at most `most` of so many rows that fits, of which `power` is known to.
+///
+/// A batch of b needs memory for b rows and for the n mod b that are left over at the end, which does not grow with b: of 1,000
+/// rows 500 at a time need less than 384. So what fits is looked for by that need, and of all that need no more the largest
+/// taken.
+fn largest_batch(rows: usize, power: usize, most: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let need = |batch: usize| batch + rows % batch;
+    let mut all: Vec<usize> = (1..=most).collect();
+    all.sort_by_key(|&batch| (need(batch), batch));
+    let known = all.iter().position(|&batch| batch == power).unwrap_or(0);
+    let found = bisect(known, all.len() - 1, |at| fits(all[at]));
+    all.truncate(found + 1);
+    all.sort();
+    // what a row needs depends a little on their number
+    let mut larger = all.into_iter().rev().take_while(|&batch| batch > power).take(TRIED);
+    larger.find(|&batch| fits(batch)).unwrap_or(power)
+}
+
+/// Batches that are tried where those that should fit do not.
+const TRIED: usize = 8;
 
 /// The largest number up to `most` for which `holds`, which holds for `known` and for all below one for which it does.
 fn bisect(known: usize, most: usize, holds: impl Fn(usize) -> bool) -> usize {
@@ -512,4 +532,28 @@ fn parameters(segments: &Segments) -> Vec<TensorMemory> {
         bytes: 4 * segment.shape.elements() as u64,
     };
     segments.list().iter().map(tensor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_batch_is_the_largest() {
+        for rows in 1..150 {
+            for room in 1..=rows + 1 {
+                // memory for a batch, and for what is left over at the end
+                let fits = |batch: usize| batch + rows % batch <= room;
+                let Some(power) = largest_power(rows, fits) else { panic!("one row fits {room}") };
+                for most in power..=rows {
+                    let want = (1..=most).rev().find(|&batch| fits(batch)).unwrap();
+                    assert_eq!(
+                        largest_batch(rows, power, most, fits),
+                        want,
+                        "{rows} rows, room for {room}, {most}"
+                    );
+                }
+            }
+        }
+    }
 }

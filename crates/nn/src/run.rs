@@ -115,6 +115,11 @@ impl Run<'_, '_> {
         }
         let ended = self.take_reading(trainer);
         self.end(ended, trainer)?;
+        if self.check.is_some()
+            && let Some(found) = finite::spoiled(trainer, self.position.epoch + 1, on.steps)?
+        {
+            return Err(NnError::NotFinite(Box::new(found)));
+        }
         self.position.seconds += self.since.elapsed().as_secs_f64();
         self.position.data_wait_seconds += self.on.feed.take_waited();
         let report = self.report(trainer)?;
@@ -213,7 +218,8 @@ impl Run<'_, '_> {
             images_per_second: rows.saturating_sub(self.rows_before) as f64 / seconds,
             learning_rate: trainer.learning_rate_at(step.saturating_sub(1)),
         };
-        self.pace.note(steps - self.steps_before, seconds);
+        // sums that an earlier attempt had asked for say nothing of this one's pace
+        self.pace.note(steps.saturating_sub(self.steps_before), seconds);
         if report.scores.loss.is_finite() {
             self.finite_until = steps;
         }

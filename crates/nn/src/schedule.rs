@@ -357,17 +357,19 @@ impl Plateau {
         self.factor
     }
 
-    /// Takes an epoch's figure; the factor of the learning rate from now on. What is no number is no progress.
+    /// Takes an epoch's figure; the factor of the learning rate from now on. What is no number or infinite is no progress.
     pub fn observe(&mut self, value: f64) -> f64 {
         if self.cooling > 0 {
             self.cooling -= 1;
             self.waited = 0;
         }
-        let is_better = match (self.best, self.mode) {
-            (None, _) => !value.is_nan(),
-            (Some(best), PlateauMode::Min) => value < best - self.min_delta,
-            (Some(best), PlateauMode::Max) => value > best + self.min_delta,
-        };
+        // checkpoints keep figures as JSON, which has no infinite ones
+        let is_better = value.is_finite()
+            && match (self.best, self.mode) {
+                (None, _) => true,
+                (Some(best), PlateauMode::Min) => value < best - self.min_delta,
+                (Some(best), PlateauMode::Max) => value > best + self.min_delta,
+            };
         if is_better {
             (self.best, self.waited) = (Some(value), 0);
         } else if self.cooling == 0 {

@@ -12,14 +12,16 @@ use kiln_kernel::{
 use crate::{
     Real,
     arguments::Bound,
+    parallel::Pool,
     storage::{Data, Shared, Storage},
 };
 
 /// The CPU as a [`Backend`]: `Cpu<f32>` (`cpu`) trains where there is no GPU, `Cpu<f64>` (`cpu-f64`) is the
 /// ground truth that every shader is checked against.
 ///
-/// Kernels run on rayon's pool, one after the other, when [`Backend::run`] is called; it returns when they
-/// are done. Results do not depend on the number of threads' timing: two runs give the same bits.
+/// Kernels run on a pool of threads of their own, one after the other, when [`Backend::run`] is called; it returns when
+/// they are done. `RAYON_NUM_THREADS` says how many threads there are. Results do not depend on their number or timing:
+/// two runs give the same bits.
 ///
 /// ```
 /// use kiln_kernel::{Backend, DType, HostRef};
@@ -34,6 +36,7 @@ pub struct Cpu<T> {
     shared: Arc<Shared>,
     /// One submission at a time. A GPU's queue has the same effect.
     queue: Mutex<()>,
+    pool: Pool,
     real: PhantomData<fn() -> T>,
 }
 
@@ -45,7 +48,14 @@ impl<T: Real> Cpu<T> {
 
     /// Opens the CPU, of whose memory buffers may take at most so many bytes at a time.
     pub fn with_budget(budget: Option<u64>) -> Self {
-        Self { shared: Arc::new(Shared::new(budget)), queue: Mutex::new(()), real: PhantomData }
+        let shared = Arc::new(Shared::new(budget));
+        Self { shared, queue: Mutex::new(()), pool: Pool::shared(), real: PhantomData }
+    }
+
+    /// With so many threads of its own, instead of those that all share.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.pool = Pool::of(threads.max(1));
+        self
     }
 
     /// The account of the memory.
@@ -189,8 +199,7 @@ impl<T: Real> Backend for Cpu<T> {
         let launches = self.launches(program)?;
         let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.submitted(u64::from(times) * launches.len() as u64);
-        // On one of the pool's threads: a kernel that shares out its work then need not wake one to start.
-        rayon::scope(|_| {
+        self.pool.run(|| {
             for _ in 0..times {
                 for launch in launches {
                     T::dispatch(launch)?;
@@ -204,7 +213,7 @@ impl<T: Real> Backend for Cpu<T> {
         let launches = self.launches(program)?;
         let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.submitted(launches.len() as u64);
-        rayon::scope(|_| {
+        self.pool.run(|| {
             let time = |launch| {
                 let start = Instant::now();
                 T::dispatch(launch)?;

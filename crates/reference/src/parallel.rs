@@ -1,7 +1,45 @@
 //! How work is shared out: blocks whose bounds depend on the shapes alone, so that the bits of a result
 //! do not depend on the number of threads or on which of them is faster.
 
-use rayon::prelude::*;
+use std::{
+    panic::resume_unwind,
+    sync::{Arc, LazyLock},
+    thread,
+};
+
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
+
+/// Threads that run kernels and nothing else.
+///
+/// A thread of a pool that waits for its share of a kernel takes up whatever else lies in the pool's queue. In rayon's global
+/// pool, where users have work of their own, that may be work which waits for the device that the kernel is on: for ever.
+#[derive(Clone)]
+pub(crate) struct Pool(Option<Arc<ThreadPool>>);
+
+impl Pool {
+    /// The pool that devices share.
+    pub(crate) fn shared() -> Self {
+        static SHARED: LazyLock<Pool> = LazyLock::new(|| Pool::of(0));
+        SHARED.clone()
+    }
+
+    /// So many threads; with 0 as many as rayon takes.
+    pub(crate) fn of(threads: usize) -> Self {
+        let name = |i| format!("kiln-cpu-{i}");
+        Self(ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build().ok().map(Arc::new))
+    }
+
+    /// Calls `f` on one of the threads and waits: on the caller's where the system gave none.
+    pub(crate) fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        let Some(pool) = &self.0 else { return f() };
+        if rayon::current_thread_index().is_none() {
+            return pool.install(f);
+        }
+        // a thread of another pool would take up other work while it waits, see above
+        let run = || thread::scope(|scope| scope.spawn(|| pool.install(f)).join());
+        run().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
 
 /// Elements of a block of cheap work: large beside the cost of handing it to another thread.
 pub(crate) const BLOCK: usize = 16_384;

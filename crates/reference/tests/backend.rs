@@ -235,6 +235,25 @@ fn a_program_runs_on_its_own_device_only() {
     assert!(Cpu::<f64>::new().run(&program, 1).is_err());
 }
 
+/// a · bᵀ, its reduction in so many parts.
+fn matmul(m: u32, n: u32, k: u32, splits: u32) -> Kernel {
+    let (a_stride, b_stride) = (m * k, k * n);
+    let (batch, transpose_a, transpose_b) = (1, false, true);
+    Kernel::Matmul(Matmul {
+        batch,
+        m,
+        n,
+        k,
+        transpose_a,
+        transpose_b,
+        a_stride,
+        b_stride,
+        splits,
+        row_sums: false,
+        tail: Tail::default(),
+    })
+}
+
 /// On pools of one, two and five threads: the work is cut by shape, not by thread.
 #[test]
 fn the_bits_do_not_depend_on_the_threads() {
@@ -258,23 +277,6 @@ fn the_bits_do_not_depend_on_the_threads() {
     };
     let (x, w, y) = (shape.x_len(), shape.weight_len(), shape.y_len());
     let tail = Tail::default;
-    let matmul = |m, n, k, splits| {
-        let (a_stride, b_stride) = (m * k, k * n);
-        let (batch, transpose_a, transpose_b) = (1, false, true);
-        Kernel::Matmul(Matmul {
-            batch,
-            m,
-            n,
-            k,
-            transpose_a,
-            transpose_b,
-            a_stride,
-            b_stride,
-            splits,
-            row_sums: false,
-            tail: tail(),
-        })
-    };
     let rows = Layout::new(0, [(3, 50_000)]);
     let columns = Layout::new(0, [(50_000, 1)]);
     let sum =
@@ -331,13 +333,30 @@ fn the_bits_do_not_depend_on_the_threads() {
             lengths.iter().enumerate().map(|(i, &len)| Input::Real(values(len, i as u64))).collect();
         let results: Vec<Vec<Vec<f64>>> = [1, 2, 5, 2]
             .into_iter()
-            .map(|threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| common::run::<f32>(&kernel, &inputs))
-            })
+            .map(|threads| common::run_on(&Cpu::<f32>::new().with_threads(threads), &kernel, &inputs))
             .collect();
         for result in &results[1..] {
             assert!(*result == results[0], "{kernel}: two runs differ");
         }
     }
+}
+
+/// Threads of a pool of the user's that wait for a kernel take up nothing that waits for the same device.
+#[test]
+fn work_of_a_pool_may_share_a_device() {
+    let cpu = Cpu::<f32>::new();
+    let len = 1 << 19;
+    let source = Source::Operand(Operand { layout: Layout::contiguous(len), len: len as u32 });
+    let tail = Tail { operands: Vec::new(), steps: vec![Step::Unary(Unary::Exp)] };
+    let kernel = Kernel::Elementwise(Elementwise { len: len as u32, source, tail });
+    let inputs = [Input::Real(values(len, 1))];
+    let want = common::run_on(&cpu, &kernel, &inputs);
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
+        let run = || assert!(common::run_on(&cpu, &kernel, &inputs) == want);
+        pool.scope(|scope| (0..200).for_each(|_| scope.spawn(|_| run())));
+        done.send(()).unwrap();
+    });
+    assert!(is_done.recv_timeout(std::time::Duration::from_secs(120)).is_ok(), "it hangs, or results differ");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -106,7 +107,7 @@ pub(crate) fn run(args: &Compare, ui: &Ui) -> Result<(), Failure> {
     let report = compare(&left, &right);
     let says_nothing = report.first_departure.is_none() && report.settings.is_empty();
     if report.steps == 0 && says_nothing && report.weights == Weights::Unknown {
-        let empty = if left.lines.is_empty() { &left } else { &right };
+        let empty = if left.metrics.lines.is_empty() { &left } else { &right };
         return Err(Failure::Message(format!(
             "{}: no step is logged so far, so that there is nothing to compare",
             empty.folder.join("metrics.jsonl").display()
@@ -130,11 +131,24 @@ pub(crate) fn compared(left: &Path, right: &Path) -> Result<(bool, String), Fail
 struct Side {
     folder: PathBuf,
     /// Settings and results by name: `optimizer.learning_rate`.
-    settings: BTreeMap<String, Value>,
-    results: BTreeMap<String, Value>,
+    settings: Figures,
+    results: Figures,
     is_over: bool,
-    lines: Vec<BTreeMap<String, Value>>,
+    metrics: Metrics,
     remark: Option<String>,
+}
+
+/// Figures of a run by their names.
+type Figures = BTreeMap<String, Value>;
+
+/// `metrics.jsonl` as it is on disk: what its lines say takes many times as much, and is wanted of one at a time.
+#[derive(Default)]
+struct Metrics {
+    bytes: Vec<u8>,
+    /// Where lines lie that say something.
+    lines: Vec<Range<usize>>,
+    /// The last step of which they tell.
+    steps: u64,
 }
 
 impl Side {
@@ -156,7 +170,7 @@ impl Side {
             is_over: run["result"].is_object(),
             settings: BTreeMap::new(),
             results: BTreeMap::new(),
-            lines: Vec::new(),
+            metrics: Metrics::default(),
             remark: None,
         };
         let mut all = BTreeMap::new();
@@ -174,7 +188,7 @@ impl Side {
         side.results.retain(|name, _| !side.settings.contains_key(name));
         let path = folder.join("metrics.jsonl");
         match path.exists() {
-            true => side.lines = lines(&path)?,
+            true => side.metrics = Metrics::read(&path)?,
             false if side.is_over => return Err(about(&path, "not there, though the run is over".into())),
             false => {}
         }
@@ -195,13 +209,8 @@ impl Side {
         }))
     }
 
-    /// The last step of which the metrics tell.
-    fn steps(&self) -> u64 {
-        self.lines.iter().filter_map(|line| line.get("step")?.as_u64()).max().unwrap_or(0)
-    }
-
     fn about(&self) -> About {
-        About { run: self.folder.display().to_string(), is_over: self.is_over, steps: self.steps() }
+        About { run: self.folder.display().to_string(), is_over: self.is_over, steps: self.metrics.steps }
     }
 }
 
@@ -236,37 +245,58 @@ fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>, left: 
     }
 }
 
-/// The lines of `metrics.jsonl` without times. The last may be cut short, as by a crash.
-fn lines(path: &Path) -> Result<Vec<BTreeMap<String, Value>>, Failure> {
-    let bytes = kiln_nn::read_regular(path, MAX_METRICS, "a metrics.jsonl")?;
-    let mut lines = Vec::new();
-    let mut all = bytes.split(|&byte| byte == b'\n').enumerate().peekable();
-    while let Some((n, line)) = all.next() {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match serde_json::from_slice::<Value>(line) {
-            Ok(value) if value.is_object() => {
-                let mut fields = BTreeMap::new();
-                if !flatten("", &value, &mut fields, &mut (line.len() * MOST_OF_NAMES)) {
-                    let message = format!("{}: line {}: {TOO_MANY_NAMES}", path.display(), n + 1);
-                    return Err(Failure::Message(message));
+impl Metrics {
+    /// Reads and checks a file. The last line may be cut short, as by a crash.
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let bytes = kiln_nn::read_regular(path, MAX_METRICS, "a metrics.jsonl")?;
+        let (mut lines, mut steps, mut start) = (Vec::new(), 0, 0);
+        for (n, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            let range = start..start + line.len();
+            start = range.end + 1;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let message = match figures(line) {
+                Ok(figures) => {
+                    steps = steps.max(step_of(&figures));
+                    lines.push(range);
+                    continue;
                 }
-                fields.retain(|name, _| !TIMES.contains(&name.as_str()));
-                lines.push(fields);
-            }
-            // what follows the last line end was being written when the run stopped
-            Err(_) if all.peek().is_none() => {}
-            _ => {
-                return Err(Failure::Message(format!("{}: line {} is damaged", path.display(), n + 1)));
-            }
+                // what follows the last line end was being written when the run stopped
+                Err(None) if start > bytes.len() => continue,
+                Err(why) => why.map_or_else(|| " is damaged".into(), |why| format!(": {why}")),
+            };
+            return Err(Failure::Message(format!("{}: line {}{message}", path.display(), n + 1)));
         }
+        Ok(Self { bytes, lines, steps })
     }
-    Ok(lines)
+
+    /// A line, counted from 0; nothing behind the last.
+    fn line(&self, n: usize) -> Option<Figures> {
+        figures(&self.bytes[self.lines.get(n)?.clone()]).ok()
+    }
+}
+
+/// What a line of `metrics.jsonl` says, without times; or why it is none, where it is not simply damaged.
+fn figures(line: &[u8]) -> Result<Figures, Option<&'static str>> {
+    let value: Value = serde_json::from_slice(line).map_err(|_| None)?;
+    let mut figures = BTreeMap::new();
+    if !value.is_object() {
+        return Err(None);
+    }
+    if !flatten("", &value, &mut figures, &mut (line.len() * MOST_OF_NAMES)) {
+        return Err(Some(TOO_MANY_NAMES));
+    }
+    figures.retain(|name, _| !TIMES.contains(&name.as_str()));
+    Ok(figures)
+}
+
+fn step_of(figures: &Figures) -> u64 {
+    figures.get("step").and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// What differs, by name. Numbers differ where their text does.
-fn differences(left: &BTreeMap<String, Value>, right: &BTreeMap<String, Value>) -> Vec<Difference> {
+fn differences(left: &Figures, right: &Figures) -> Vec<Difference> {
     let mut names: Vec<&String> = left.keys().chain(right.keys()).collect();
     names.sort();
     names.dedup();
@@ -281,24 +311,24 @@ fn compare(left: &Side, right: &Side) -> Report {
     let settings = differences(&left.settings, &right.settings);
     let mut steps = 0;
     let mut first_departure = None;
-    for (a, b) in left.lines.iter().zip(&right.lines) {
-        let found = differences(a, b);
+    for (a, b) in (0..).map_while(|n| left.metrics.line(n).zip(right.metrics.line(n))) {
+        let found = differences(&a, &b);
         if !found.is_empty() {
-            first_departure = Some(departure(a, found));
+            first_departure = Some(departure(&a, found));
             break;
         }
-        steps = steps.max(a.get("step").and_then(Value::as_u64).unwrap_or(0));
+        steps = steps.max(step_of(&a));
     }
-    let (longer, shorter) = match left.lines.len() >= right.lines.len() {
-        true => (left, right),
-        false => (right, left),
-    };
+    let logged = |side: &Side| side.metrics.lines.len();
+    let (longer, shorter) = if logged(left) >= logged(right) { (left, right) } else { (right, left) };
     // a run that is not over says no more so far; one that is has ended here
-    if first_departure.is_none() && shorter.is_over && longer.lines.len() > shorter.lines.len() {
-        let line = &longer.lines[shorter.lines.len()];
-        let has = |side: &Side| Some(Value::from(side.lines.len()));
+    if first_departure.is_none()
+        && shorter.is_over
+        && let Some(line) = longer.metrics.line(logged(shorter))
+    {
+        let has = |side: &Side| Some(Value::from(logged(side)));
         let lines = Difference { name: "logged lines".into(), left: has(left), right: has(right) };
-        first_departure = Some(departure(line, vec![lines]));
+        first_departure = Some(departure(&line, vec![lines]));
     }
     let both_over = left.is_over && right.is_over;
     let hashes = (left.results.get("weights_sha256"), right.results.get("weights_sha256"));
@@ -327,7 +357,7 @@ fn compare(left: &Side, right: &Side) -> Report {
     }
 }
 
-fn departure(line: &BTreeMap<String, Value>, differences: Vec<Difference>) -> Departure {
+fn departure(line: &Figures, differences: Vec<Difference>) -> Departure {
     let number = |name: &str| line.get(name).and_then(Value::as_u64);
     Departure {
         line: line.get("type").and_then(Value::as_str).unwrap_or("line").into(),

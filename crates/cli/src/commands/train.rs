@@ -227,7 +227,7 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
             trainer(&asked, &device, &data, ui)?
         }
         Some(checkpoint) => {
-            let mut trainer = asked.recipe.trainer(&device, &data.classes, asked.seed)?;
+            let mut trainer = untrained(&asked, &device, &data)?;
             trainer.resume(&checkpoint)?;
             tell_resumed(&checkpoint, &device, &asked, ui);
             trainer
@@ -283,9 +283,14 @@ fn hash_of(path: &Path) -> Result<String, Failure> {
     Ok(hash_bytes(&kiln_nn::read_regular(path, 8 << 30, "a model file")?))
 }
 
+/// The recipe's trainer.
+fn untrained(asked: &Asked, device: &Device, data: &Dataset) -> Result<Trainer, Failure> {
+    Ok(asked.recipe.trainer(device, &data.classes, asked.seed)?.with_columns(data.columns.clone()))
+}
+
 /// The recipe's trainer, with what another model has learned if one was named.
 fn trainer(asked: &Asked, device: &Device, data: &Dataset, ui: &Ui) -> Result<Trainer, Failure> {
-    let trainer = asked.recipe.trainer(device, &data.classes, asked.seed)?.with_columns(data.columns.clone());
+    let trainer = untrained(asked, device, data)?;
     if let Some(path) = &asked.init_from {
         if Some(hash_of(path)?) != asked.init_from_sha256 {
             return Err(Failure::Message(format!("{}: is not what the run began with", path.display())));
@@ -435,7 +440,9 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
             ..Fit::default()
         },
     );
-    if begun.has_begun {
+    // a device that was lost before the first sums came back may have left a checkpoint
+    let newest = Checkpoints::newest_file(&folder.file("checkpoints")).ok().flatten();
+    if begun.has_begun || newest.is_some() {
         folder.keep();
     }
     drop(show);
@@ -444,13 +451,13 @@ fn fit(job: &mut Job, watch: bool, ui: &Ui) -> Result<(History, usize), Failure>
         // beginning again from numbers that are none leads nowhere
         Err(NnError::NotFinite(found)) => return Err(not_finite(&found, recipe, folder)),
         Err(error) => {
-            return Err(match Checkpoints::newest_file(&folder.file("checkpoints")) {
-                Ok(Some(newest)) => Failure::Message(format!(
+            return Err(match newest {
+                Some(newest) => Failure::Message(format!(
                     "{error}; {} is whole: once that is mended, go on with kiln train --resume {}",
                     newest.display(),
                     folder.path().display()
                 )),
-                _ => error.into(),
+                None => error.into(),
             });
         }
     };

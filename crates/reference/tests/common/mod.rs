@@ -56,8 +56,12 @@ pub(crate) fn arguments<T: Real>(cpu: &Cpu<T>, kernel: &Kernel, inputs: &[Input]
 
 /// Runs a kernel and returns what it wrote or updated, in binding order.
 pub(crate) fn run<T: Real>(kernel: &Kernel, inputs: &[Input]) -> Vec<Vec<f64>> {
-    let cpu = Cpu::<T>::new();
-    let arguments = arguments(&cpu, kernel, inputs);
+    run_on(&Cpu::<T>::new(), kernel, inputs)
+}
+
+/// The same, on a CPU that is there.
+pub(crate) fn run_on<T: Real>(cpu: &Cpu<T>, kernel: &Kernel, inputs: &[Input]) -> Vec<Vec<f64>> {
+    let arguments = arguments(cpu, kernel, inputs);
     let launch = Launch { kernel: kernel.clone(), arguments: arguments.clone(), label: "test".into() };
     cpu.run(&cpu.prepare(&[launch]).unwrap(), 1).unwrap();
     let bindings = kernel.bindings();

@@ -130,8 +130,17 @@ fn damaged_checkpoints_are_passed_over_and_named() {
         assert!(damaged[0].to_string().contains("step-0000000030.safetensors"), "{what}: {}", damaged[0]);
         assert!(!newest.exists() && folder.path().join("step-0000000030.safetensors.damaged").exists());
     }
-    fs::write(&newest, whole).unwrap();
+    fs::write(&newest, &whole).unwrap();
     assert_eq!(Checkpoints::newest(folder.path()).unwrap().0.unwrap().step(), 30);
+    // that every one is damaged is not forgotten once they have other names
+    for name in names().iter().filter(|name| name.ends_with(".safetensors")) {
+        fs::write(folder.path().join(name), b"hello").unwrap();
+    }
+    for _ in 0..2 {
+        let (found, damaged) = Checkpoints::newest(folder.path()).unwrap();
+        assert!(found.is_none() && !damaged.is_empty());
+    }
+    fs::write(&newest, &whole).unwrap();
     // a fit from its beginning does not go over another's checkpoints
     let mut checkpoints = Checkpoints::new(folder.path());
     let fit = Fit { checkpoints: Some(&mut checkpoints), ..Fit::default() };

@@ -18,7 +18,8 @@ mod seeds;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Once,
     time::{Duration, Instant},
 };
 
@@ -133,6 +134,14 @@ fn torment(name: &str) {
     let (_, reader) = READERS.iter().find(|(reader, _)| *reader == name).expect("a reader of this name");
     let corpus = seeds::corpus(name);
     assert!(!corpus.is_empty(), "{name} has no corpus");
+    // readers of files are given some dozen times as many where these lie in memory
+    static IN_MEMORY: Once = Once::new();
+    IN_MEMORY.call_once(|| {
+        let memory = Path::new("/dev/shm");
+        if std::env::var_os("TMPDIR").is_none() && tempfile::tempdir_in(memory).is_ok() {
+            let _ = tempfile::env::override_temp_dir(memory);
+        }
+    });
     let mut failures = Vec::new();
     let mut taken = 0;
     let mut run = |what: String, data: &[u8]| {

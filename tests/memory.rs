@@ -170,6 +170,25 @@ fn a_budget_names_tensor_holders_and_a_batch_that_fits() {
     }
 }
 
+/// However little memory there is, an evaluation visits each row once.
+#[test]
+fn evaluations_in_little_memory_give_the_same_scores() {
+    let data = Dataset::digits(1, 20, 2000).unwrap();
+    let roomy = recipe(&Device::cpu(), "digits-cnn");
+    let (want, outputs) = (roomy.evaluate(&data.test).unwrap(), roomy.predict_split(&data.test).unwrap());
+    for mebibytes in [2, 3, 4, 6, 9] {
+        let options = DeviceOptions { memory_budget: Some(mebibytes << 20), ..DeviceOptions::default() };
+        for device in [Some(Device::cpu_with(options)), devices::open(options)].into_iter().flatten() {
+            let trainer = recipe(&device, "digits-cnn");
+            let got = trainer.evaluate(&data.test).unwrap();
+            assert_eq!(got.accuracy, want.accuracy, "{device}, {mebibytes} MiB");
+            assert!((got.loss - want.loss).abs() < 1e-5, "{device}, {mebibytes} MiB: {got:?}, {want:?}");
+            let predicted = trainer.predict_split(&data.test).unwrap();
+            assert!(predicted.iter().zip(&outputs).all(|(a, b)| (a - b).abs() < 1e-4), "{device}");
+        }
+    }
+}
+
 /// Stops a fit after so many steps, as a signal would.
 struct InterruptAt<'a>(u64, &'a AtomicBool);
 

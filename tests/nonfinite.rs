@@ -100,6 +100,32 @@ fn a_nan_planted_in_each_layer_in_turn_is_found_by_name() {
     }
 }
 
+/// Rows whose variance is past all numbers: the loss is one still, what is kept for evaluation is not.
+#[test]
+fn running_statistics_that_are_no_numbers_end_a_fit_by_name() {
+    let rows: Vec<f32> = (0..64).map(|i| if i % 3 == 0 { 5e19 } else { -3e19 }).collect();
+    let labels = (0..32).map(|row| row % 2).collect();
+    let split =
+        Split::new(Features::Real(rows), Shape::new([2]), Targets::Classes { labels, classes: 2 }).unwrap();
+    for device in devices() {
+        let model =
+            Sequential::new(Shape::new([2])).add(BatchNorm::default().named("norm")).add(Dense::new(2));
+        let mut trainer = Trainer::new(device, model, Adam::new(0.01), Loss::CrossEntropy).unwrap();
+        let mut nan = TerminateOnNan;
+        let fit = Fit { epochs: 2, batch_size: 8, callbacks: vec![&mut nan], ..Fit::default() };
+        let NnError::NotFinite(found) = trainer.fit(&split, fit).unwrap_err() else {
+            panic!("another error")
+        };
+        let culprit = found.culprit.as_ref().unwrap();
+        assert_eq!(
+            (culprit.layer.as_str(), found.epoch, found.by_update),
+            ("norm", 1, true),
+            "{device}: {found}"
+        );
+        assert!(found.to_string().contains("parameter \"norm.running_var\""), "{device}: {found}");
+    }
+}
+
 /// A network whose second product overflows.
 fn overflowing(device: &Device) -> Trainer {
     let model = Sequential::new(Shape::image(1, 28, 28))

@@ -10,6 +10,7 @@ mod program;
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command},
     thread::sleep,
     time::{Duration, Instant},
@@ -242,6 +243,73 @@ fn what_cannot_be_resumed_is_said() {
     );
 }
 
+/// As if it had been killed before its end; perhaps with something changed in `run.json`.
+fn unfinished(run: &Path, change: impl Fn(&mut serde_json::Value)) {
+    let path = run.join("run.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    value.as_object_mut().unwrap().remove("result");
+    change(&mut value);
+    fs::write(&path, value.to_string()).unwrap();
+}
+
+/// The memory that it may take and the columns of its table among them; settings that were changed since are refused.
+#[test]
+fn a_resumed_run_has_all_its_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("small.toml"), RECIPE).unwrap();
+    let rows: String = (0..60).map(|i| format!("{}.5,{},{}\n", i % 7, i % 5, ["yes", "no"][i % 2])).collect();
+    fs::write(here.join("rows.csv"), format!("a,b,y\n{rows}")).unwrap();
+    let table = r#"
+        name = "table"
+        data = { name = "table", path = "rows.csv", label = "y", test_split = 0.2 }
+        epochs = 3
+        batch_size = 8
+        loss = "cross_entropy"
+        optimizer = { type = "adam", learning_rate = 0.01 }
+        layers = [{ type = "dense", units = "classes" }]
+    "#;
+    fs::write(here.join("table.toml"), table).unwrap();
+    let small = ["small.toml", "--batch-size", "256", "--memory-budget", "3MiB", "--on-oom", "split"];
+    let cases = [("small", &small[..]), ("table", &["table.toml"])];
+    for (out, arguments) in cases {
+        let more = ["--device", "cpu", "--checkpoint-steps", "4", "--out", out];
+        let (status, said) = finish(kiln(here, &[&["train"], arguments, &more].concat()).spawn().unwrap());
+        assert_eq!(status, Some(0), "{said}");
+        assert!(out != "small" || said.contains("parts of"), "{said}");
+        let run = here.join(out);
+        let want = fs::read(run.join("model.safetensors")).unwrap();
+        let resume = || finish(kiln(here, &["train", "--resume", out]).spawn().unwrap());
+
+        let changes: [(&str, &str, serde_json::Value); 2] =
+            [("seed", "/seed", 7.into()), ("learning rate", "/optimizer/learning_rate", 0.5.into())];
+        for (what, at, value) in changes {
+            let whole = fs::read(run.join("run.json")).unwrap();
+            unfinished(&run, |run| *run.pointer_mut(at).unwrap() = value.clone());
+            let (status, said) = resume();
+            assert!(status == Some(1) && said.contains("put that back") && said.contains(what), "{said}");
+            fs::write(run.join("run.json"), whole).unwrap();
+        }
+
+        // from its newest checkpoint, and from the beginning where there is none
+        for from_checkpoint in [true, false] {
+            unfinished(&run, |_| {});
+            fs::remove_file(run.join("model.safetensors")).unwrap();
+            if !from_checkpoint {
+                fs::remove_dir_all(run.join("checkpoints")).unwrap();
+            }
+            let log = run.join("metrics.jsonl");
+            let mut metrics = fs::read(&log).unwrap();
+            metrics[0] = b'x';
+            fs::write(&log, metrics).unwrap();
+            let (status, said) = resume();
+            assert_eq!(status, Some(0), "{said}");
+            assert!(said.contains("metrics.jsonl: line 1 is damaged"), "{said}");
+            assert!(fs::read(run.join("model.safetensors")).unwrap() == want, "{out}: another model; {said}");
+        }
+    }
+}
+
 /// The labels of two rows exchanged, and a bit of the newest checkpoint: each is named.
 #[test]
 fn a_swapped_label_file_and_a_flipped_bit_are_noticed_by_name() {
@@ -265,11 +333,7 @@ fn a_swapped_label_file_and_a_flipped_bit_are_noticed_by_name() {
     let more = ["--data", "data", "--out", "run", "--checkpoint-steps", "3", "--quiet"];
     let (status, said) = finish(kiln(here, &[&train[..], &more].concat()).spawn().unwrap());
     assert_eq!(status, Some(0), "{said}");
-    // as if it had been killed before its end
-    let path = here.join("run/run.json");
-    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    value.as_object_mut().unwrap().remove("result");
-    fs::write(&path, value.to_string()).unwrap();
+    unfinished(&here.join("run"), |_| {});
     let resume = || finish(kiln(here, &["train", "--resume", "run"]).spawn().unwrap());
 
     for (kind, want) in [("train", "training rows of mnist"), ("t10k", "test rows of mnist")] {

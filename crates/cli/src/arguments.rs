@@ -133,15 +133,20 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// That budget, or what the environment says.
+    pub(crate) fn budget(&self) -> Result<Option<u64>, Failure> {
+        match (self.memory_budget, std::env::var("KILN_MEMORY")) {
+            (None, Ok(text)) if !text.trim().is_empty() => match memory_size(&text) {
+                Ok(budget) => Ok(Some(budget)),
+                Err(error) => Err(Failure::Message(format!("KILN_MEMORY={text}: {error}"))),
+            },
+            (given, _) => Ok(given),
+        }
+    }
+
     /// A device, opened with that budget.
     pub(crate) fn open(&self, on: &OnDevice, options: DeviceOptions, ui: &Ui) -> Result<Device, Failure> {
-        let memory_budget = match (self.memory_budget, std::env::var("KILN_MEMORY")) {
-            (None, Ok(text)) if !text.trim().is_empty() => Some(
-                memory_size(&text)
-                    .map_err(|error| Failure::Message(format!("KILN_MEMORY={text}: {error}")))?,
-            ),
-            (given, _) => given,
-        };
+        let memory_budget = self.budget()?;
         device::open(&on.device, DeviceOptions { memory_budget, ..options }, ui)
     }
 }

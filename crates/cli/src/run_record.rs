@@ -44,6 +44,9 @@ pub(crate) struct Asked {
     /// `--on-oom`
     #[serde(default)]
     pub(crate) on_oom: OnOom,
+    /// `--memory-budget`, or what `KILN_MEMORY` said: rows of evaluations and parts of steps depend on it.
+    #[serde(default)]
+    pub(crate) memory_budget: Option<u64>,
     /// The tuned tiles that are in force, by kernel: rounding depends on them.
     #[serde(default)]
     pub(crate) tuning: Option<BTreeMap<String, String>>,

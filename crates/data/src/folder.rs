@@ -192,8 +192,8 @@ impl ImageFolder {
         data.remarks.extend(remark(
             &scan.others,
             "left out",
-            "file that is no .png, .jpg or .jpeg",
-            "files that are no .png, .jpg or .jpeg",
+            "file that is no .png, .jpg or .jpeg in the folder of a class",
+            "files that are no .png, .jpg or .jpeg in the folder of a class",
         ));
         let unreadable: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
         data.remarks.extend(remark(

@@ -173,6 +173,16 @@ impl Checkpoint {
         }
     }
 
+    /// The seed of the trainer.
+    pub fn seed(&self) -> u64 {
+        self.description.seed
+    }
+
+    /// The learning rate of its optimizer, which a schedule multiplies.
+    pub fn learning_rate(&self) -> f64 {
+        self.description.optimizer.learning_rate()
+    }
+
     /// Whether a fit ended here, so that there are no steps left.
     pub fn is_stopped(&self) -> bool {
         self.description.position.as_ref().is_some_and(|position| position.stopped.is_some())

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     NnError, TargetKind, Trainer,
-    feed::{Feed, Residency, is_no_room},
+    feed::{Feed, Residency, WINDOW_BYTES, is_no_room},
     metrics::{Accumulator, Metric, Truth},
     pass::{Pass, scores},
     state::clock_words,
-    step::{self, Form, Keep, OUTPUTS, Recorded},
+    step::{self, Form, Keep, OUTPUTS},
 };
 
 /// Rows of a batch in evaluation and prediction, unless there are fewer or that many do not fit on the device.
@@ -63,6 +63,14 @@ pub(crate) struct Evaluation<'s> {
     tally: Option<Buffer>,
     outputs: Option<Buffer>,
     pub(crate) feed: Feed<'s>,
+}
+
+/// How rows are visited: so many at a time, from where they lie, in windows of so many bytes where they are streamed.
+#[derive(Clone, Copy)]
+struct Batches {
+    rows: usize,
+    residency: Residency,
+    window: usize,
 }
 
 impl Trainer {
@@ -126,26 +134,40 @@ impl Trainer {
     /// What a prediction needs.
     fn prediction<'s>(&self, split: &'s Split) -> Result<(Feed<'s>, Vec<Pass>), NnError> {
         let backend = &**self.backend();
-        let rows = EVALUATION_ROWS.min(split.len());
-        let data = Feed::new(backend, split, None, rows, self.residency)?.apart(backend)?;
-        let passes = self.fitting_passes(&data, rows, |rows| {
-            step::record_prediction(self.model(), self.loss(), self.preprocess(), &data.form, rows)
-        })?;
-        Ok((data, passes))
+        self.with_room(
+            EVALUATION_ROWS.min(split.len()),
+            self.residency,
+            |Batches { rows, residency, window }| {
+                let data = Feed::within(window, backend, split, None, rows, residency)?.apart(backend)?;
+                let passes = self.passes(&data, rows, |rows| {
+                    step::record_prediction(self.model(), self.loss(), self.preprocess(), &data.form, rows)
+                })?;
+                Ok((data, passes))
+            },
+        )
     }
 
-    /// [`Trainer::passes`] in batches of `rows`, or of half as many, and so on, where the device has no room for more. Windows
-    /// still hold whole batches.
-    fn fitting_passes(
+    /// What `make` makes of batches of so many rows. Where there is no room for it, of rows that are streamed, then of half
+    /// as many to a batch and half as many to a window, and so on.
+    fn with_room<T>(
         &self,
-        data: &Feed<'_>,
-        mut rows: usize,
-        record: impl Fn(usize) -> Result<Recorded, GraphError>,
-    ) -> Result<Vec<Pass>, NnError> {
+        rows: usize,
+        residency: Residency,
+        make: impl Fn(Batches) -> Result<T, NnError>,
+    ) -> Result<T, NnError> {
+        let mut batches = Batches { rows, residency, window: WINDOW_BYTES };
         loop {
-            match self.passes(data, rows, &record) {
-                Err(error) if rows > 1 && is_no_room(&error) => rows = data.fewer_rows(rows),
-                result => return result,
+            match make(batches) {
+                Err(error) if is_no_room(&error) => {
+                    if batches.residency == Residency::Auto {
+                        batches.residency = Residency::Streamed;
+                    } else if batches.rows > 1 {
+                        (batches.rows, batches.window) = (batches.rows / 2, batches.window / 2);
+                    } else {
+                        return Err(error);
+                    }
+                }
+                made => return made,
             }
         }
     }
@@ -184,10 +206,20 @@ impl Trainer {
         most_rows: usize,
         residency: Residency,
     ) -> Result<Evaluation<'s>, NnError> {
-        let backend = &**self.backend();
         step::check_targets(self.model(), self.loss(), &Form::of(split))?;
-        let rows = most_rows.min(split.len());
-        let mut data = Feed::new(backend, split, None, rows, residency)?.apart(backend)?;
+        self.with_room(most_rows.min(split.len()), residency, |batches| {
+            self.evaluation_in(batches, split, metrics)
+        })
+    }
+
+    fn evaluation_in<'s>(
+        &self,
+        Batches { rows, residency, window }: Batches,
+        split: &'s Split,
+        metrics: &[Metric],
+    ) -> Result<Evaluation<'s>, NnError> {
+        let backend = &**self.backend();
+        let mut data = Feed::within(window, backend, split, None, rows, residency)?.apart(backend)?;
         let output = self.model().output_shape()?;
         let metrics = Accumulator::new(metrics, &output, &data.form.targets)?
             .with_threshold(self.main_loss().decision_threshold());
@@ -202,7 +234,7 @@ impl Trainer {
             keep.outputs = Some(split.len());
             data.buffers.insert(OUTPUTS.into(), backend.allocate(DType::F32, kept, OUTPUTS)?);
         }
-        let passes = self.fitting_passes(&data, rows, |rows| {
+        let passes = self.passes(&data, rows, |rows| {
             step::record_evaluation(self.model(), self.loss(), self.preprocess(), &data.form, keep, rows)
         })?;
         let buffer = |name: &str| data.buffers.get(name).cloned();

@@ -32,7 +32,7 @@ pub enum Residency {
 }
 
 /// Bytes of the window of a streamed data set.
-const WINDOW_BYTES: usize = 4 << 20;
+pub(crate) const WINDOW_BYTES: usize = 4 << 20;
 
 /// Windows that are packed ahead. At most two more are there: the one that is being packed, and the one that is being
 /// written to the device.
@@ -105,9 +105,9 @@ impl Words {
 }
 
 /// Rows of a window of a split in batches of `rows`.
-fn window_rows(split: &Split, rows: usize) -> usize {
+fn window_rows(split: &Split, rows: usize, window_bytes: usize) -> usize {
     let bytes = row_bytes(split) + target_bytes(split);
-    let batches = (WINDOW_BYTES / bytes.max(1) / rows).clamp(1, split.len().div_ceil(rows));
+    let batches = (window_bytes / bytes.max(1) / rows).clamp(1, split.len().div_ceil(rows));
     batches * rows
 }
 
@@ -133,12 +133,25 @@ impl<'s> Feed<'s> {
         rows: usize,
         residency: Residency,
     ) -> Result<Self, NnError> {
+        Self::within(WINDOW_BYTES, backend, split, weights, rows, residency)
+    }
+
+    /// [`Feed::new`] with windows of at most so many bytes, or of one batch.
+    pub(crate) fn within(
+        window_bytes: usize,
+        backend: &dyn Backend,
+        split: &'s Split,
+        weights: Option<Vec<f32>>,
+        rows: usize,
+        residency: Residency,
+    ) -> Result<Self, NnError> {
         let bytes = row_bytes(split).max(target_bytes(split)).saturating_mul(split.len()) as u64;
         let limits = backend.limits();
         // one argument covers no more than a binding
         let fits = split.features().len().max(bytes as usize / 4) <= MAX_ELEMENTS
             && bytes <= limits.max_binding_bytes.min(limits.max_buffer_bytes);
-        let streamed = || Self::allocate(backend, split, weights.clone(), Some(window_rows(split, rows)));
+        let window = window_rows(split, rows, window_bytes);
+        let streamed = || Self::allocate(backend, split, weights.clone(), Some(window));
         match residency {
             Residency::Streamed => streamed(),
             Residency::Auto if !fits => streamed(),
@@ -209,12 +222,6 @@ impl<'s> Feed<'s> {
 
     pub(crate) fn split(&self) -> &'s Split {
         self.split
-    }
-
-    /// Half of so many rows to a batch, or fewer, so that windows hold whole batches.
-    pub(crate) fn fewer_rows(&self, rows: usize) -> usize {
-        let divides = |&fewer: &usize| self.window.is_none_or(|window| window.is_multiple_of(fewer));
-        (1..=rows / 2).rev().find(divides).unwrap_or(1)
     }
 
     pub(crate) fn is_streamed(&self) -> bool {
@@ -297,7 +304,7 @@ pub(crate) fn upload(
 ) -> Result<(), NnError> {
     let write = |name: &str, data: HostRef<'_>| backend.write(&buffers[name].slice(0, data.len()), data);
     // windows of whole words
-    let window = window_rows(split, 4).max(4);
+    let window = window_rows(split, 4, WINDOW_BYTES).max(4);
     let rows: Vec<u32> = (0..split.len() as u32).collect();
     let mut words = Words::default();
     let mut offset = 0;

@@ -63,7 +63,8 @@ impl fmt::Display for NonFinite {
                 "; the first tensor that is none is {tensor}: element {element} of {shape} is {value}"
             )?;
         }
-        write!(f, "; try a smaller learning rate than {learning_rate:e}, or clipped gradients")
+        let rows = if *by_update { ", or rows that are scaled or normalised" } else { "" };
+        write!(f, "; try a smaller learning rate than {learning_rate:e}, or clipped gradients{rows}")
     }
 }
 

@@ -170,6 +170,11 @@ impl Trainer {
         if let (OnOom::Split, Some(resumed)) = (fit.on_oom, &self.resumed) {
             micro.rows = micro.rows.or(resumed.position.settings.micro_batch_size);
         }
+        if fit.on_oom == OnOom::Split {
+            // also for what is read later, as plans do
+            let wanted = Rehearsed { train, validation, weights: weights.as_deref(), fit: &fit, told };
+            micro = self.planned_parts(wanted, micro);
+        }
         loop {
             let rows = Rows { train, validation, weights: weights.clone(), started };
             let ended = self.fit_on(rows, &micro, &mut fit, &mut callbacks, &mut kept);

@@ -324,6 +324,20 @@ impl Trainer {
         candidates.find(|&rows| self.rehearse(wanted, wanted.fit.batch_size, Some(rows), budget).is_ok())
     }
 
+    /// In which parts a fit's steps are to be done by its plan: as they were to be, unless they do not fit the budget and others
+    /// would.
+    pub(crate) fn planned_parts(&self, wanted: Rehearsed<'_, '_>, micro: Micro) -> Micro {
+        // without a budget how much there is shows only when it is taken
+        let Some(budget) = self.budget() else { return micro };
+        match self.rehearse(wanted, wanted.fit.batch_size, micro.rows, Some(budget)) {
+            Err(error) => match self.smaller_parts(&error, wanted, micro.rows) {
+                Some(rows) => Micro { rows: Some(rows), reason: Some(MicroBatches::reason(&error)) },
+                None => micro,
+            },
+            Ok(_) => micro,
+        }
+    }
+
     /// Makes a fit ready on a device that only counts, with all that it reads.
     fn rehearse<'w>(
         &self,

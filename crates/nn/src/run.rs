@@ -115,7 +115,8 @@ impl Run<'_, '_> {
         }
         let ended = self.take_reading(trainer);
         self.end(ended, trainer)?;
-        if self.check.is_some()
+        // running statistics may be none where the loss is one still
+        if (self.check.is_some() || self.callbacks.iter().any(|callback| callback.replays()))
             && let Some(found) = finite::spoiled(trainer, self.position.epoch + 1, on.steps)?
         {
             return Err(NnError::NotFinite(Box::new(found)));

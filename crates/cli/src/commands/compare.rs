@@ -26,7 +26,7 @@ const MOST_OF_NAMES: usize = 32;
 /// What of `run.json` changes nothing that is computed: where files lie, how often they are written, what is looked at
 /// besides, by what words the device was chosen, which is named itself, and what was to be done where memory lacked, which
 /// the result says.
-const BESIDES: [&str; 10] = [
+const BESIDES: [&str; 11] = [
     "asked_device",
     "check_finite",
     "checkpoint_steps",
@@ -35,6 +35,7 @@ const BESIDES: [&str; 10] = [
     "data_dir",
     "init_from",
     "logs",
+    "memory_budget",
     "on_oom",
     "result.run",
 ];
@@ -243,6 +244,11 @@ fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>, left: 
             true
         }
     }
+}
+
+/// What keeps a `metrics.jsonl` from being read, if it is there and anything does.
+pub(super) fn damage(path: &Path) -> Option<Failure> {
+    if path.exists() { Metrics::read(path).err() } else { None }
 }
 
 impl Metrics {

@@ -16,10 +16,10 @@ use kiln_nn::{
 };
 use serde::Serialize;
 
-use super::data_fetch::on_first_use;
+use super::{compare, data_fetch::on_first_use};
 use crate::{
     Failure,
-    arguments::{BatchSize, LogFormat, OnDevice, OptimizerName, Train},
+    arguments::{BatchSize, LogFormat, Memory, OnDevice, OptimizerName, Train},
     curves, device, interrupt, memory,
     output::{
         Dashboard, Show, Spinner, Ui, count,
@@ -167,6 +167,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
         checkpoint_steps: args.checkpoint_steps,
         check_finite: args.check_finite,
         on_oom: args.on_oom.unwrap_or_default(),
+        memory_budget: args.memory.budget()?,
         tuning: None,
         recipe,
     };
@@ -196,7 +197,9 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
         "auto" => &asked.asked_device,
         other => other,
     };
-    let device = args.memory.open(&OnDevice { device: device.to_owned() }, DeviceOptions::default(), ui)?;
+    let memory = Memory { memory_budget: args.memory.memory_budget.or(asked.memory_budget) };
+    let device = memory.open(&OnDevice { device: device.to_owned() }, DeviceOptions::default(), ui)?;
+    asked.memory_budget = memory.budget()?;
     let dir = match (&args.data.data, &asked.data_dir) {
         (None, Some(recorded)) => DataDir::new(recorded),
         _ => args.data.dir(),
@@ -210,6 +213,11 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
         asked.on_oom = on_oom;
     }
     memory::require(&asked.recipe, &device, &data, (asked.check_finite, asked.on_oom), true, ui)?;
+    if let Some(damage) = compare::damage(&folder.file("metrics.jsonl")) {
+        ui.warn(&format!(
+            "{damage}; the training goes on, but kiln compare and kiln report will not read it"
+        ));
+    }
     let (newest, damaged) = Checkpoints::newest(&folder.file("checkpoints"))?;
     for error in &damaged {
         ui.warn(&format!("{error}: passed over; it is kept as .damaged"));
@@ -228,6 +236,7 @@ fn resumed(path: &Path, args: &Train, ui: &Ui) -> Result<Job, Failure> {
         }
         Some(checkpoint) => {
             let mut trainer = untrained(&asked, &device, &data)?;
+            check_like(&checkpoint, &asked, &folder)?;
             trainer.resume(&checkpoint)?;
             tell_resumed(&checkpoint, &device, &asked, ui);
             trainer
@@ -281,6 +290,24 @@ fn hash_of(path: &Path) -> Result<String, Failure> {
         )));
     }
     Ok(hash_bytes(&kiln_nn::read_regular(path, 8 << 30, "a model file")?))
+}
+
+/// Refuses a `run.json` that was changed since: the checkpoint would go on with its own settings, and the record be wrong.
+fn check_like(checkpoint: &Checkpoint, asked: &Asked, folder: &RunFolder) -> Result<(), Failure> {
+    let changed = |what: &str, is: &dyn std::fmt::Display, was: &dyn std::fmt::Display| {
+        Err(Failure::Message(format!(
+            "{}: says {what} {is}, but the run began with {was}; put that back, or begin another run",
+            folder.file("run.json").display()
+        )))
+    };
+    if checkpoint.seed() != asked.seed {
+        return changed("seed", &asked.seed, &checkpoint.seed());
+    }
+    let (is, was) = (asked.recipe.optimizer.learning_rate(), checkpoint.learning_rate());
+    if is != was {
+        return changed("a learning rate of", &is, &was);
+    }
+    Ok(())
 }
 
 /// The recipe's trainer.

@@ -6,7 +6,7 @@ use crate::{NnError, StepReport, Trainer};
 ///
 /// Costs a copy of parameters and moments at the beginning of each epoch, for which nothing waits: when a sum of losses
 /// comes back as no number, the epoch is repeated up to it, with a look at every tensor of the steps that come into
-/// question.
+/// question. Parameters and running statistics are looked at when an epoch ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TerminateOnNan;
 

@@ -63,6 +63,8 @@ impl RunFolder {
             }
         };
         let lock = lock(&path)?;
+        // the names of new folders must outlast a power cut as what is in them does
+        made.iter().try_for_each(|folder| sync_name(folder)).map_err(|error| cannot(&path, &error))?;
         Ok(Self { path, lock, is_kept: false, made })
     }
 
@@ -244,6 +246,16 @@ fn lock_once(folder: &Path) -> Result<File, Failure> {
         // a file system without locks: nothing can be said
         Err(TryLockError::Error(_)) => Ok(file),
     }
+}
+
+/// Flushes the entry of a new folder in the one around it.
+fn sync_name(folder: &Path) -> io::Result<()> {
+    let around = match folder.parent() {
+        Some(around) if !around.as_os_str().is_empty() => around,
+        _ => Path::new("."),
+    };
+    // elsewhere folders cannot be opened
+    if cfg!(unix) { File::open(around)?.sync_all() } else { Ok(()) }
 }
 
 /// Which of a folder and those around it are not there yet, innermost first.

@@ -375,6 +375,9 @@ impl Trainer {
             self.checkpoint(None, &[])?;
         }
         let snapshot = if told.replays { Some(Snapshot::take(self, (0, 0))?) } else { None };
+        if snapshot.is_none() && check.is_some() {
+            self.weights()?;
+        }
         if let Some(check) = check {
             check.look(self, on, 1, 0)?;
         }
@@ -382,6 +385,7 @@ impl Trainer {
         if fit.checkpoints.is_some() {
             self.checkpoint(None, &[])?;
         }
+        drop(snapshot);
         if let Some(evaluation) = &on.evaluation {
             self.rehearse_evaluation(evaluation)?;
         }
@@ -392,7 +396,6 @@ impl Trainer {
                 self.parameter(&segment.name)?;
             }
         }
-        drop(snapshot);
         if keeps {
             self.checkpoint(None, &[])?;
         }

@@ -64,12 +64,15 @@ impl Trainer {
         match moved {
             Ok(()) => Ok(DeviceLoss { message: lost, step, resumed_step }),
             Err(error) => {
-                let mut saved = None;
+                let (mut saved, mut error) = (None, error);
                 if let Some(checkpoints) = checkpoints {
-                    if !last.path().is_file() {
-                        checkpoints.save(last)?;
+                    let kept = if last.path().is_file() { Ok(()) } else { checkpoints.save(last) };
+                    match kept {
+                        Ok(()) => saved = Some(last.path().to_path_buf()),
+                        Err(cannot) => {
+                            error = NnError::Settings(format!("{error}; its state cannot be kept: {cannot}"));
+                        }
                     }
-                    saved = Some(last.path().to_path_buf());
                 }
                 Err(NnError::DeviceGone { lost, error: Box::new(error), step: resumed_step, saved })
             }
@@ -103,6 +106,6 @@ pub(crate) fn kept(step: u64, saved: Option<&PathBuf>) -> String {
             "the state after step {step} is in {}; go on from it when the device answers again, or on another one",
             path.display()
         ),
-        None => "nothing was written, since the fit has no checkpoints".into(),
+        None => "nothing was written: the fit has no checkpoints, or they cannot be written".into(),
     }
 }

@@ -102,6 +102,9 @@ impl Run<'_, '_> {
             // its buffers are those that the new one takes
             self.snapshot = None;
             self.snapshot = Some(Snapshot::take(trainer, place)?);
+        } else if self.searches() {
+            // the buffer that they are read through is there before the first step
+            trainer.weights()?;
         }
         self.since = Instant::now();
         self.on.feed.take_waited();
@@ -115,8 +118,10 @@ impl Run<'_, '_> {
         }
         let ended = self.take_reading(trainer);
         self.end(ended, trainer)?;
+        // what is read from here on goes through its buffers
+        self.snapshot = None;
         // running statistics may be none where the loss is one still
-        if (self.check.is_some() || self.callbacks.iter().any(|callback| callback.replays()))
+        if self.searches()
             && let Some(found) = finite::spoiled(trainer, self.position.epoch + 1, on.steps)?
         {
             return Err(NnError::NotFinite(Box::new(found)));
@@ -128,9 +133,13 @@ impl Run<'_, '_> {
         (self.position.epoch, self.position.steps, self.position.rows) = (report.epoch, 0, 0);
         trainer.steps = 0;
         let told = self.tell(|callback| callback.on_epoch_end(trainer, &report));
-        self.snapshot = None;
         self.end(told, trainer)?;
         self.save_if_due(trainer, Some(report.epoch))
+    }
+
+    /// Whether parameters are searched at the end of each epoch.
+    fn searches(&self) -> bool {
+        self.check.is_some() || self.callbacks.iter().any(|callback| callback.replays())
     }
 
     /// Traces what was no number to where it began.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use image::{
-    DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, Rgba, imageops::FilterType,
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Rgba, imageops::FilterType,
     metadata::Orientation,
 };
 
@@ -22,6 +22,12 @@ const MAX_FILE: u64 = 256 << 20;
 
 /// Largest decoded image, in bytes: 85 megapixels in RGB.
 const MAX_DECODED: u64 = 256 << 20;
+
+/// Most pixels that a byte of a JPEG can stand for: 64 in a block of one bit, in two components that are sampled at a quarter.
+const PIXELS_PER_JPEG_BYTE: u64 = 1024;
+
+/// Most pixels that a byte of a PNG can stand for: eight a byte, 1032 bytes for one that is deflated.
+const PIXELS_PER_PNG_BYTE: u64 = 8 * 1032;
 
 /// What a network expects of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +88,8 @@ impl ImageForm {
 /// is set, white; grey is 0.2126 red + 0.7152 green + 0.0722 blue; resized by a triangle filter that
 /// averages over all source pixels, the aspect ratio not kept.
 ///
-/// Files over 256 MiB, sides over 16,384 pixels and images over 256 MiB when decoded are refused before
-/// their pixels are touched, and so are forms over [`ImageForm::MAX_BYTES`]. Threads that read images at once share 1 GiB:
+/// Files over 256 MiB, sides over 16,384 pixels, images over 256 MiB when decoded and such as declare more pixels than a file of
+/// their bytes can hold are refused before their pixels are touched, and so are forms over [`ImageForm::MAX_BYTES`]. Threads that read images at once share 1 GiB:
 /// where it is full, they wait.
 ///
 /// # Errors
@@ -125,7 +131,7 @@ pub fn read_image(path: &Path, form: &ImageForm) -> Result<Vec<u8>, DataError> {
 pub(crate) fn image_size(path: &Path) -> Result<[usize; 2], DataError> {
     let file_bytes = check_file(path)?;
     let _room = ROOM.take(file_bytes);
-    let mut decoder = open(path)?;
+    let mut decoder = open(path, file_bytes)?;
     let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
     Ok(upright(decoder.dimensions(), orientation))
 }
@@ -146,7 +152,7 @@ fn upright((width, height): (u32, u32), orientation: Orientation) -> [usize; 2] 
 fn decode(path: &Path, form: &ImageForm) -> Result<(DynamicImage, Taken<'static>), DataError> {
     let file_bytes = check_file(path)?;
     let room = ROOM.take(file_bytes + USUAL);
-    let mut decoder = open(path)?;
+    let mut decoder = open(path, file_bytes)?;
     let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
     let [height, width] = upright(decoder.dimensions(), orientation);
     // a resize goes by an image of the old width and the new height, in four `f32` a pixel
@@ -170,7 +176,7 @@ fn decode(path: &Path, form: &ImageForm) -> Result<(DynamicImage, Taken<'static>
         drop(decoder);
         drop(room);
         let room = ROOM.take(file_bytes + needed);
-        decoder = open(path)?;
+        decoder = open(path, file_bytes)?;
         room
     } else {
         room
@@ -194,14 +200,18 @@ fn check_file(path: &Path) -> Result<u64, DataError> {
 }
 
 /// A decoder that has read the header, and whose image is within the limits.
-fn open(path: &Path) -> Result<Box<dyn ImageDecoder>, DataError> {
+fn open(path: &Path, file_bytes: u64) -> Result<Box<dyn ImageDecoder>, DataError> {
     let io = |source| DataError::Io { path: path.into(), source };
     let file = BufReader::new(File::open(path).map_err(io)?);
     let mut reader = ImageReader::new(file).with_guessed_format().map_err(io)?;
-    if reader.format().is_none() {
-        let message = "not an image that can be read; PNG and JPEG can".into();
-        return Err(DataError::Image { path: path.into(), message });
-    }
+    let densest = match reader.format() {
+        None => {
+            let message = "not an image that can be read; PNG and JPEG can".into();
+            return Err(DataError::Image { path: path.into(), message });
+        }
+        Some(ImageFormat::Jpeg) => PIXELS_PER_JPEG_BYTE,
+        Some(_) => PIXELS_PER_PNG_BYTE,
+    };
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -209,6 +219,16 @@ fn open(path: &Path) -> Result<Box<dyn ImageDecoder>, DataError> {
     reader.limits(limits.clone());
     let decoder = reader.into_decoder().map_err(|e| unsound(path, e))?;
     limits.reserve(decoder.total_bytes()).map_err(|e| unsound(path, e))?;
+    let (width, height) = decoder.dimensions();
+    // no overflow: files and sides are bounded
+    let most = file_bytes * densest;
+    if u64::from(width) * u64::from(height) > most {
+        let message = format!(
+            "truncated: its header declares {height} x {width} pixels (height x width), but no {file_bytes} bytes hold more \
+             than {most}"
+        );
+        return Err(DataError::Image { path: path.into(), message });
+    }
     Ok(Box::new(decoder))
 }
 
@@ -285,7 +305,7 @@ fn one_line(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage, RgbaImage};
+    use image::{GrayImage, Luma, Rgb, RgbImage, RgbaImage};
 
     use super::*;
 
@@ -339,7 +359,11 @@ mod tests {
             let crc = crc32(&png[12..29]);
             png[29..33].copy_from_slice(&crc.to_be_bytes());
         }
-        let cases: [(&str, Vec<u8>, &str); 7] = [
+        GrayImage::new(30, 30).save_with_format(&file, ImageFormat::Jpeg).unwrap();
+        let mut declared = std::fs::read(&file).unwrap();
+        let frame = declared.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+        declared[frame + 5..frame + 9].copy_from_slice(&[0x20, 0, 0x30, 0]);
+        let cases: [(&str, Vec<u8>, &str); 8] = [
             ("empty", vec![], "not an image"),
             ("text", b"a digit, honestly".to_vec(), "not an image"),
             ("gif", b"GIF89a\x01\x00\x01\x00".to_vec(), "not an image"),
@@ -347,6 +371,7 @@ mod tests {
             ("damaged", [&sound[..20], &[0xff; 60]].concat(), ""),
             ("too wide", wide, "too large"),
             ("too many pixels", large, "too large"),
+            ("more than its bytes hold", declared, "declares 8192 x 12288 pixels"),
         ];
         for (name, data, want) in cases {
             std::fs::write(&file, data).unwrap();
@@ -382,6 +407,17 @@ mod tests {
         GrayImage::new(16_000, 2).save(&file).unwrap();
         let message = refused(&form(1, 16_000, 1));
         assert!(message.contains("from 2 x 16000 to 16000 x 1 pixels"), "{message}");
+    }
+
+    #[test]
+    fn images_of_one_colour_are_read_at_their_densest() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("image");
+        for (format, side) in [(ImageFormat::Jpeg, 4_000), (ImageFormat::Png, 9_000)] {
+            GrayImage::new(side, side).save_with_format(&file, format).unwrap();
+            let bytes = read_image(&file, &form(1, 4, 4)).unwrap();
+            assert_eq!(bytes, [0; 16], "{format:?} of {} bytes", file.metadata().unwrap().len());
+        }
     }
 
     #[test]

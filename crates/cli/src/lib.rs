@@ -50,7 +50,11 @@ const WRONG_USAGE: u8 = 2;
 /// Exit status: 0 success; 1 a failure, said in one line on standard error; 2 wrong usage, likewise. A
 /// panic, which would be a defect of Kiln, is one line too, and status 1.
 pub fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|info| complain(&panic_line(info))));
+    std::panic::set_hook(Box::new(|info| {
+        if !kiln_device::panic_is_loss() {
+            complain(&panic_line(info));
+        }
+    }));
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return show_usage(&error),

@@ -27,6 +27,8 @@ pub struct Info {
     pub vendor: u32,
     /// The PCI device, 0 for none.
     pub device: u32,
+    /// Where it is plugged in, as `0000:65:00.0`, if the driver says: cards of one kind differ in nothing else.
+    pub bus: String,
 }
 
 /// One limit of a device, beside what Kiln's portable kernels need.
@@ -74,6 +76,11 @@ impl Info {
         ]
     }
 
+    /// Whether it allows all that Kiln needs.
+    pub fn is_sufficient(&self) -> bool {
+        self.limit_rows().iter().all(LimitRow::is_enough)
+    }
+
     pub(crate) fn facts(&self) -> Facts {
         Facts {
             limits: self.limits,
@@ -97,6 +104,7 @@ impl Info {
             subgroup_size: None,
             vendor: 0,
             device: 0,
+            bus: String::new(),
         }
     }
 
@@ -142,6 +150,7 @@ impl Info {
             subgroup_size,
             vendor: info.vendor,
             device: info.device,
+            bus: info.device_pci_bus_id,
         }
     }
 }
@@ -212,7 +221,7 @@ pub(crate) fn select(
 ) -> Result<usize, BackendError> {
     let selector = selector.trim();
     let contains = |info: &Info, part: &str| info.name.to_lowercase().contains(&part.to_lowercase());
-    let is_gpu = |info: &Info| info.kind < Kind::Software;
+    let is_gpu = |info: &Info| info.kind < Kind::Software && info.is_sufficient();
     let none = |what: String| {
         let known: Vec<String> = list
             .iter()
@@ -272,6 +281,8 @@ mod tests {
         ]);
         let soft = list(&[("cpu", Kind::Cpu), ("llvmpipe (LLVM 15)", Kind::Software)]);
         let bare = list(&[("cpu", Kind::Cpu)]);
+        let mut old = list(&[("Iris 5100", Kind::Integrated), ("cpu", Kind::Cpu)]);
+        old[0].limits.max_storage_buffers = 2;
         for (devices, selector, filter, wanted) in [
             (&all, "auto", None, Some(0)),
             (&all, "gpu", None, Some(0)),
@@ -288,6 +299,9 @@ mod tests {
             (&soft, "gpu", None, Some(1)),
             (&soft, "auto", Some("llvmpipe"), Some(1)),
             (&bare, "auto", None, Some(0)),
+            (&old, "auto", None, Some(1)),
+            (&old, "gpu", None, None),
+            (&old, "iris", None, Some(0)),
             (&bare, "gpu", None, None),
             (&bare, "llvmpipe", None, None),
         ] {

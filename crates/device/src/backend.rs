@@ -1,8 +1,11 @@
 //! The wgpu backend: buffers, programs, submissions and reads.
 
 use std::{
+    any::Any,
+    cell::Cell,
     collections::VecDeque,
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -27,6 +30,48 @@ pub(crate) const ELEMENT: u64 = 4;
 /// Submissions that may be under way before [`Backend::run`] waits for the oldest: enough to keep the device
 /// busy, few enough that an interrupt is heard and command buffers do not pile up.
 const IN_FLIGHT: usize = 8;
+
+/// Most submissions that a run begins in, where a device was lost again and again.
+const MOST_PIECES: usize = 1 << 10;
+
+thread_local! {
+    static ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is caught and becomes [`BackendError::DeviceLost`]: for panic hooks, which are called all the
+/// same. wgpu panics in a wait that a driver answers with the device's loss.
+pub fn panic_is_loss() -> bool {
+    ASKING.get()
+}
+
+/// Asks the device for news, and waits as `how` says.
+pub(crate) fn poll(
+    device: &wgpu::Device,
+    incidents: &Incidents,
+    how: wgpu::PollType,
+) -> Result<(), BackendError> {
+    let was_asking = ASKING.replace(true);
+    // no lock of wgpu's is held where it panics, and nothing is half done: it has noted the loss
+    let polled = catch_unwind(AssertUnwindSafe(|| device.poll(how)));
+    ASKING.set(was_asking);
+    let problem = match polled {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => format!("waiting for the device: {error}"),
+        Err(panic) => {
+            let problem = said(&*panic);
+            incidents.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem.clone());
+            problem
+        }
+    };
+    // what the driver said says more
+    Err(BackendError::DeviceLost(incidents.loss().unwrap_or(problem)))
+}
+
+/// What was said in a panic, in one line.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    said.unwrap_or("waiting for the device").split_whitespace().collect::<Vec<_>>().join(" ")
+}
 
 /// A submission of [`Backend::run`] that may be under way.
 struct Flight {
@@ -56,9 +101,13 @@ impl Incidents {
         slot.get_or_insert_with(|| translate(error, "device", 0));
     }
 
+    fn loss(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn check(&self) -> Result<(), BackendError> {
-        if let Some(message) = &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Err(BackendError::DeviceLost(message.clone()));
+        if let Some(message) = self.loss() {
+            return Err(BackendError::DeviceLost(message));
         }
         match self.uncaptured.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
@@ -80,6 +129,8 @@ pub(crate) struct WgpuBackend {
     in_flight: Mutex<VecDeque<Flight>>,
     /// A run whose submission took longer is made in more of them the next time.
     longest_submission: Duration,
+    /// Submissions that a run of a program begins in.
+    pieces: AtomicUsize,
 }
 
 /// Launches with their pipelines and bind groups.
@@ -107,15 +158,36 @@ impl WgpuBackend {
         let staging = Arc::new(Staging::new(|bytes| staging(&device, &tally, bytes))?);
         tally.ledger.fail(options.fail_allocation);
         let in_flight = Mutex::new(VecDeque::with_capacity(IN_FLIGHT + 1));
-        Ok(Self { name, device, queue, pipelines, incidents, tally, staging, in_flight, longest_submission })
+        let pieces = AtomicUsize::new(1);
+        Ok(Self {
+            name,
+            device,
+            queue,
+            pipelines,
+            incidents,
+            tally,
+            staging,
+            in_flight,
+            longest_submission,
+            pieces,
+        })
     }
 
-    /// What was said when the device was lost, if it was.
+    /// What was said when the device was lost, if it was; that it takes longer is no loss.
     pub(crate) fn lost(&self) -> Option<String> {
+        if let Some(message) = self.incidents.loss() {
+            return Some(message);
+        }
         // a loss is told of when somebody asks the device for news, and what was under way has ended
-        let timeout = Some(std::time::Duration::from_secs(2));
-        let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
-        self.incidents.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let how = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(2)) };
+        let _ = poll(&self.device, &self.incidents, how);
+        self.incidents.loss()
+    }
+
+    /// Programs that are prepared from now on begin in twice as many submissions as those of a device that was lost: it may
+    /// have been given up for one that took too long.
+    pub(crate) fn submit_less_than(&self, lost: &Self) {
+        self.pieces.store((2 * lost.pieces.load(Relaxed)).min(MOST_PIECES), Relaxed);
     }
 
     fn memory<'a>(&self, view: &'a View, label: &str) -> Result<&'a Memory, BackendError> {
@@ -402,9 +474,8 @@ impl Pending {
             // Nobody is waiting any more if the wait below has given up.
             let _ = sender.send(result);
         });
-        self.device
-            .poll(wgpu::PollType::Wait { submission_index: Some(self.index.clone()), timeout: None })
-            .map_err(|e| lost(format!("waiting for a read: {e}")))?;
+        let how = wgpu::PollType::Wait { submission_index: Some(self.index.clone()), timeout: None };
+        poll(&self.device, &self.incidents, how)?;
         self.incidents.check()?;
         // Another thread's poll may be the one that found the copy done, and be about to say so.
         match receiver.recv_timeout(CALLBACK_PATIENCE) {
@@ -502,7 +573,7 @@ impl Backend for WgpuBackend {
         let bound = launches.iter().map(|l| self.bind(l)).collect::<Result<Vec<_>, _>>()?;
         let dispatches: usize = bound.iter().map(|(_, groups)| groups.len()).sum();
         let tally = Arc::clone(&self.tally);
-        let pieces = Arc::new(AtomicUsize::new(1));
+        let pieces = Arc::new(AtomicUsize::new(self.pieces.load(Relaxed)));
         let prepared = Prepared { launches: bound, dispatches: dispatches as u64, pieces, tally };
         Ok(Program::new(Arc::new(prepared), dispatches))
     }

@@ -129,8 +129,8 @@ impl Device {
 
     /// Opens a device by what the user calls it:
     ///
-    /// - `auto`: the best real GPU, else the CPU;
-    /// - `gpu`: the best GPU; a software rasterizer only if it is all there is;
+    /// - `auto`: the best real GPU whose limits suffice, else the CPU;
+    /// - `gpu`: the best such GPU; a software rasterizer only if it is all there is;
     /// - `cpu`;
     /// - a number: the position in [`Device::list`];
     /// - anything else: the first adapter whose name contains it, in any case (`llvmpipe`, `nvidia`).
@@ -221,8 +221,9 @@ impl Device {
         Ok(Self { backend, gpu: Some(gpu), rehearsal: None, info: Arc::new(info), options })
     }
 
-    /// Opens the same device once more, for after it was lost: the adapter of the same name, interface and driver, with the
-    /// same options and the same chosen variants. What lies on the lost device is gone; other handles on it stay lost.
+    /// Opens the same device once more, for after it was lost: the adapter of the same name, interface and driver, that in the
+    /// same slot if there are several, with the same options and the same chosen variants. It may have been given up for a
+    /// submission that took too long: programs begin in twice as many as on the lost one. What lies on the lost device is gone; other handles on it stay lost.
     ///
     /// # Errors
     /// [`BackendError::NoAdapter`] where it does not answer any more.
@@ -236,13 +237,16 @@ impl Device {
                 (&info.name, &info.backend, &info.driver)
                     == (&self.info.name, &self.info.backend, &self.info.driver)
             };
-            let found = list.into_iter().find(|candidate| same(&candidate.info));
-            match found {
+            let mut alike: Vec<Candidate> =
+                list.into_iter().filter(|candidate| same(&candidate.info)).collect();
+            alike.sort_by_key(|candidate| candidate.info.bus != self.info.bus);
+            match alike.into_iter().next() {
                 Some(Candidate { info, adapter: Some(adapter) }) => {
                     // what a test made fail has failed
                     let options = DeviceOptions { fail_allocation: None, ..self.options };
                     let device = Self::open_adapter(&adapter, info, options).await?;
                     if let (Some(lost), Some(gpu)) = (&self.gpu, &device.gpu) {
+                        gpu.submit_less_than(lost);
                         for (kernel, variant) in lost.pipelines.chosen() {
                             gpu.pipelines.choose(&kernel, Some(&variant))?;
                         }

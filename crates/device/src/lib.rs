@@ -29,6 +29,7 @@ mod variants;
 
 pub use adapters::{Info, LimitRow};
 pub use assemble::Kind;
+pub use backend::panic_is_loss;
 pub use device::{Device, DeviceOptions};
 pub use memory::STAGING;
 pub use pipeline::ReplaceShader;

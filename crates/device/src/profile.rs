@@ -4,7 +4,11 @@ use std::time::Instant;
 
 use kiln_kernel::{BackendError, LaunchTime};
 
-use crate::{backend::WgpuBackend, memory::scoped, pipeline::Pipeline};
+use crate::{
+    backend::{WgpuBackend, poll},
+    memory::scoped,
+    pipeline::Pipeline,
+};
 
 /// Launches that one set of timestamps holds: two each, and WebGPU allows 4,096.
 const MOST: usize = 2048;
@@ -112,10 +116,10 @@ impl WgpuBackend {
     }
 
     pub(crate) fn wait(&self, index: wgpu::SubmissionIndex) -> Result<(), BackendError> {
-        let waiting = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
-        match self.device.poll(waiting) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(BackendError::DeviceLost(format!("waiting for the device: {e}"))),
-        }
+        poll(
+            &self.device,
+            &self.incidents,
+            wgpu::PollType::Wait { submission_index: Some(index), timeout: None },
+        )
     }
 }

@@ -101,7 +101,7 @@ pub(crate) struct Train {
     /// Run folder, without a run in it so far [default: runs/RECIPE-TIME]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Go on with the interrupted run of this folder, with all its settings
+    /// Go on with the interrupted run of this folder, with all its settings; within the memory that it had, where --memory-budget is not given
     #[arg(long, value_name = "DIR", conflicts_with_all = [
         "recipe", "epochs", "batch_size", "lr", "optimizer", "seed", "limit", "validation_split", "augment",
         "init_from", "freeze", "out", "log", "checkpoint_steps", "check_finite", "tune",

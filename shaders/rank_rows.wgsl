@@ -22,7 +22,9 @@ fn rank_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     var ahead = 0.0;
     for (var c = lane; c < CLASSES; c += LANES) {
         let score = scores[base + c];
-        largest = select(largest, score, largest < score || largest != largest);
+        // By its bits: compilers in fast-math mode may assume that everything is a number.
+        let is_number = (bitcast<u32>(largest) & 0x7fffffffu) <= 0x7f800000u;
+        largest = select(largest, score, largest < score || !is_number);
         // Not the same as score > chosen: what is no number ranks its label last.
         let behind = score < chosen || (score == chosen && c >= label);
         ahead += select(1.0, 0.0, behind || c == label);

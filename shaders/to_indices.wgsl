@@ -12,8 +12,9 @@ fn to_indices(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         let i = first + item * WORKGROUP_SIZE;
         if (i < LEN) {
             var index = 0u;
-            // Not true of what is no number.
-            if (x[i] > 0.0) { index = u32(min(round(x[i]), LARGEST)); }
+            // What is no number is told by its bits: compilers in fast-math mode may assume that there is none.
+            let is_number = (bitcast<u32>(x[i]) & 0x7fffffffu) <= 0x7f800000u;
+            if (is_number && x[i] > 0.0) { index = u32(min(round(x[i]), LARGEST)); }
             y[i] = index;
         }
     }

@@ -59,3 +59,27 @@ fn rows_are_brought_to_unit_length_before_the_first_layer() {
         assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6), "{device}: {got} {want:?}");
     }
 }
+
+/// Few factors stand in the gather's shader, many lie in buffers; a shader with 70,000 of them would not compile.
+#[test]
+fn wide_tables_are_scaled_by_column() {
+    for columns in [16, 17, 70_000] {
+        let rows: Vec<f32> = (0..4 * columns).map(|i| ((i * 37 + i / columns * 11) % 101) as f32).collect();
+        let targets = Targets::Real { values: vec![0.0; 4], shape: [1].into() };
+        let split = Split::new(Features::Real(rows), [columns], targets).unwrap();
+        let wanted = Preprocess { normalize: Some(Normalize::Standardize), ..Preprocess::default() };
+        let preprocess = wanted.measured(&split).unwrap();
+        let want = preprocess.apply(&split).unwrap();
+        for device in devices() {
+            let model = Sequential::new([columns]).add(Dense::new(1));
+            let trainer = Trainer::new(device, model, Adam::new(0.1), Loss::MeanSquaredError).unwrap();
+            let last: Vec<f32> = (0..columns).map(|c| if c == columns - 1 { 1.0 } else { 0.0 }).collect();
+            trainer.set_parameter("fc1.weight", &last).unwrap();
+            let trainer = trainer.with_preprocess(preprocess.clone());
+            for (row, got) in trainer.predict_split(&split).unwrap().into_iter().enumerate() {
+                let want = want[row * columns + columns - 1];
+                assert!((got - want).abs() < 1e-5, "{device}, {columns} columns: {got}, not {want}");
+            }
+        }
+    }
+}

@@ -21,10 +21,11 @@ fn log_backward(dy: f32, x: f32) -> f32 { return dy / x; }
 fn reciprocal(x: f32) -> f32 { return 1.0 / x; }
 fn reciprocal_backward(dy: f32, y: f32) -> f32 { return -dy * y * y; }
 
-fn relu(x: f32) -> f32 { return max(x, 0.0); }
+// Not max(x, 0.0), which makes 0 of what is no number on most GPUs.
+fn relu(x: f32) -> f32 { return select(x, 0.0, x < 0.0); }
 fn relu_backward(dy: f32, y: f32) -> f32 { return select(0.0, dy, y > 0.0); }
 
-fn relu6(x: f32) -> f32 { return min(max(x, 0.0), 6.0); }
+fn relu6(x: f32) -> f32 { return select(relu(x), 6.0, x > 6.0); }
 fn relu6_backward(dy: f32, y: f32) -> f32 { return select(0.0, dy, y > 0.0 && y < 6.0); }
 
 fn leaky_relu(x: f32, slope: f32) -> f32 { return select(slope * x, x, x > 0.0); }

@@ -124,7 +124,17 @@ pub(crate) fn require(
         bytes(planned.budget_bytes.unwrap_or_default()),
         holders.join("; ")
     ));
+    let in_parts = asked.1 == OnOom::Split;
     Err(Failure::Message(match planned.largest_power_of_two {
+        Some(_) if in_parts && is_resumed => "out of memory before the first step: it does not fit in parts of a batch either; \
+             kiln plan says what is held, --memory-budget how much there is"
+            .into(),
+        // parts keep the sums of their gradients besides
+        Some(rows) if in_parts => format!(
+            "out of memory before the first step: parts of a batch do not fit either, which take room for the sums of their \
+             gradients; batches of {} fit (--batch-size {rows}); kiln plan says what is held",
+            count(rows as u64)
+        ),
         // its batch size is part of the run
         Some(_) if is_resumed => {
             "out of memory before the first step: --on-oom split goes on in parts of a batch that fit; kiln plan says what \

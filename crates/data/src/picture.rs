@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, ErrorKind},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom},
     path::Path,
     sync::{Condvar, Mutex, PoisonError},
 };
@@ -202,7 +202,13 @@ fn check_file(path: &Path) -> Result<u64, DataError> {
 /// A decoder that has read the header, and whose image is within the limits.
 fn open(path: &Path, file_bytes: u64) -> Result<Box<dyn ImageDecoder>, DataError> {
     let io = |source| DataError::Io { path: path.into(), source };
-    let file = BufReader::new(File::open(path).map_err(io)?);
+    let mut file = BufReader::new(File::open(path).map_err(io)?);
+    if !is_whole(&mut file).map_err(io)? {
+        return Err(DataError::Image {
+            path: path.into(),
+            message: "truncated: a JPEG without an end".into(),
+        });
+    }
     let mut reader = ImageReader::new(file).with_guessed_format().map_err(io)?;
     let densest = match reader.format() {
         None => {
@@ -230,6 +236,51 @@ fn open(path: &Path, file_bytes: u64) -> Result<Box<dyn ImageDecoder>, DataError
         return Err(DataError::Image { path: path.into(), message });
     }
     Ok(Box::new(decoder))
+}
+
+/// False of a JPEG that ends before its end marker, whose missing part the decoder would paint grey. Leaves the file at its
+/// beginning.
+fn is_whole(file: &mut (impl BufRead + Seek)) -> io::Result<bool> {
+    let whole = match reaches_end(file) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
+        other => other?,
+    };
+    file.seek(SeekFrom::Start(0))?;
+    Ok(whole)
+}
+
+/// Walks the segments of a JPEG up to the end marker (ITU T.81, section B.1): what is none, or is damaged, is for the decoder to
+/// refuse.
+fn reaches_end(file: &mut (impl BufRead + Seek)) -> io::Result<bool> {
+    let byte = |file: &mut dyn BufRead| -> io::Result<u8> {
+        let mut byte = [0];
+        file.read_exact(&mut byte)?;
+        Ok(byte[0])
+    };
+    let mut start = Vec::new();
+    file.take(2).read_to_end(&mut start)?;
+    if start != [0xff, 0xd8] {
+        return Ok(true);
+    }
+    loop {
+        // up to a marker: between segments it comes at once, behind a scan's header its data come first
+        if file.skip_until(0xff)? == 0 {
+            return Ok(false);
+        }
+        let mut marker = byte(file)?;
+        while marker == 0xff {
+            marker = byte(file)?;
+        }
+        match marker {
+            0xd9 => return Ok(true),
+            // a stuffed byte of the data, or a marker without a segment
+            0x00 | 0x01 | 0xd0..=0xd8 => {}
+            _ => {
+                let len = u16::from_be_bytes([byte(file)?, byte(file)?]);
+                file.seek_relative(i64::from(len).saturating_sub(2).max(0))?;
+            }
+        }
+    }
 }
 
 fn unsound(path: &Path, error: ImageError) -> DataError {
@@ -359,8 +410,18 @@ mod tests {
             let crc = crc32(&png[12..29]);
             png[29..33].copy_from_slice(&crc.to_be_bytes());
         }
-        GrayImage::new(30, 30).save_with_format(&file, ImageFormat::Jpeg).unwrap();
+        GrayImage::from_fn(30, 30, |x, y| Luma([(x * 7 ^ y * 5) as u8]))
+            .save_with_format(&file, ImageFormat::Jpeg)
+            .unwrap();
         let mut declared = std::fs::read(&file).unwrap();
+        for cut in [2, 3, 50, 200] {
+            std::fs::write(&file, &declared[..declared.len() - cut]).unwrap();
+            let message = read_image(&file, &form(1, 28, 28)).unwrap_err().to_string();
+            assert!(message.contains("truncated"), "{cut} bytes less: {message}");
+        }
+        // what stands behind the end is none of the image
+        std::fs::write(&file, [&declared[..], b"made by a camera"].concat()).unwrap();
+        assert!(read_image(&file, &form(1, 28, 28)).is_ok());
         let frame = declared.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
         declared[frame + 5..frame + 9].copy_from_slice(&[0x20, 0, 0x30, 0]);
         let cases: [(&str, Vec<u8>, &str); 8] = [

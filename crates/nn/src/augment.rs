@@ -209,6 +209,9 @@ impl Augment {
             return Some(format!("{name} must be from 0 to {most}{unit}, is {value}"));
         }
         let [from, to] = self.zooms();
+        if from > to {
+            return Some(format!("zoom is from the smaller factor to the larger, is from {from} to {to}"));
+        }
         if !(0.5 <= from && from <= to && to <= 4.0) {
             return Some(format!("zoom must lie between factors of 0.5 and 4, is from {from} to {to}"));
         }

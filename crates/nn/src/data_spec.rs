@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kiln_data::{Csv, DataDir, Dataset, Gate, ImageFolder, ImageForm, RowKind, Task, Unreadable};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{NnError, Recipe, TargetKind};
 
@@ -45,10 +45,10 @@ pub struct DataSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_path: Option<PathBuf>,
     /// Of `table`: the column to be learned, by name or number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "column")]
     pub label: Option<String>,
     /// Of `table`: columns to leave out, by name or number.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "columns")]
     pub ignore: Vec<String>,
     /// Of `table`: whether the first line names the columns; it does if this is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +59,31 @@ pub struct DataSpec {
     /// Of `table`: what the labels are, whatever they look like. Left out: classes if they are texts, else numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TableTask>,
+}
+
+/// A column as files name it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a column's name or number")]
+enum ColumnName {
+    Number(u64),
+    Text(String),
+}
+
+impl From<ColumnName> for String {
+    fn from(name: ColumnName) -> Self {
+        match name {
+            ColumnName::Number(number) => number.to_string(),
+            ColumnName::Text(text) => text,
+        }
+    }
+}
+
+fn column<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(ColumnName::deserialize(from)?.into()))
+}
+
+fn columns<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Vec::<ColumnName>::deserialize(from)?.into_iter().map(String::from).collect())
 }
 
 fn is_false(value: &bool) -> bool {

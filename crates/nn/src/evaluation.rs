@@ -59,7 +59,7 @@ impl Scored {
 pub(crate) struct Evaluation<'s> {
     pub(crate) passes: Vec<Pass>,
     /// Empty; each run fills a copy.
-    metrics: Accumulator,
+    pub(crate) metrics: Accumulator,
     tally: Option<Buffer>,
     outputs: Option<Buffer>,
     pub(crate) feed: Feed<'s>,

@@ -349,12 +349,19 @@ pub(crate) fn write_parameters(
     write_atomically(path, &bytes)
 }
 
+/// What a run's model is called in its folder.
+const MODEL: &str = "model.safetensors";
+
 /// The bytes of a regular file of at most `most` bytes; a pipe or a device might never end.
 ///
 /// # Errors
 /// If it cannot be read, is none, or has more.
 pub fn read_regular(path: &Path, most: u64, what: &str) -> Result<Vec<u8>, NnError> {
     let about = fs::metadata(path).map_err(|e| NnError::file(path, e))?;
+    if about.is_dir() && path.join(MODEL).is_file() {
+        let message = format!("a run's folder; its model is {}", path.join(MODEL).display());
+        return Err(NnError::file(path, message));
+    }
     if !about.is_file() {
         return Err(NnError::file(path, "not a regular file"));
     }

@@ -257,6 +257,8 @@ impl Trainer {
             launches: on.passes.first().map_or(0, Pass::launches),
             seconds: started.elapsed().as_secs_f64(),
             streamed: on.feed.is_streamed(),
+            validates: on.evaluation.is_some(),
+            figures: on.figures(),
         };
         self.steps = position.steps;
         if let Some(checkpoints) = &mut fit.checkpoints

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceLoss, MicroBatches, NnError, PlateauMode, Scores, words::nearest};
+use crate::{DeviceLoss, MicroBatches, NnError, PlateauMode, Scores, metrics::Metric, words::nearest};
 
 /// What an epoch gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,17 +50,34 @@ impl EpochReport {
 
     /// The names that [`EpochReport::figure`] knows of this epoch.
     pub fn names(&self) -> Vec<String> {
-        let mut names = vec!["loss".to_string()];
-        names.extend(self.train.accuracy.map(|_| "accuracy".into()));
-        if let Some(validation) = &self.validation {
-            names.push("val_loss".into());
-            names.extend(validation.accuracy.map(|_| "val_accuracy".into()));
-        }
-        // the accuracy may have been asked for as a metric too
-        names.extend(self.metrics.keys().map(|name| format!("val_{name}")).filter(|n| n != "val_accuracy"));
-        names.push("learning_rate".into());
-        names
+        let has_accuracy = |scores: &Scores| scores.accuracy.is_some();
+        figure_names(
+            has_accuracy(&self.train),
+            self.validation.as_ref().map(has_accuracy),
+            self.metrics.keys(),
+        )
     }
+}
+
+/// The names of an epoch's figures: whether training rows have an accuracy, validation rows, if there are any, and their
+/// metrics.
+pub(crate) fn figure_names<'a>(
+    accuracy: bool,
+    validation: Option<bool>,
+    metrics: impl Iterator<Item = &'a String>,
+) -> Vec<String> {
+    let mut names = vec!["loss".to_string()];
+    names.extend(accuracy.then(|| "accuracy".into()));
+    names.extend(validation.map(|_| "val_loss".into()));
+    names.extend((validation == Some(true)).then(|| "val_accuracy".into()));
+    for name in metrics.map(|name| format!("val_{name}")) {
+        // the accuracy may have been asked for as a metric too
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.push("learning_rate".into());
+    names
 }
 
 /// Why a fit ended before its last epoch.
@@ -98,7 +115,8 @@ impl History {
 /// ```
 /// use kiln_nn::{Monitor, PlateauMode};
 /// assert_eq!(Monitor::new("val_loss").mode, PlateauMode::Min);
-/// assert_eq!(Monitor::new("val_f1_macro").mode, PlateauMode::Max);
+/// assert_eq!(Monitor::new("val_f1").mode, PlateauMode::Max);
+/// assert_eq!(Monitor::new("val_mae").figure, "val_mean_absolute_error");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {
@@ -109,8 +127,12 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Less is better of losses and errors, more of everything else: Keras' mode `auto`.
+    /// Less is better of losses and errors, more of everything else: Keras' mode `auto`. Metrics may be called by any of their
+    /// names.
     pub fn new(figure: &str) -> Self {
+        let (part, name) = figure.strip_prefix("val_").map_or(("", figure), |name| ("val_", name));
+        let known = Metric::named(name).map(|metric| format!("{part}{}", metric.name()));
+        let figure = known.as_deref().unwrap_or(figure);
         let is_error = ["loss", "error", "learning_rate"].iter().any(|word| figure.contains(word));
         let mode = if is_error { PlateauMode::Min } else { PlateauMode::Max };
         Self { figure: figure.into(), mode }
@@ -128,18 +150,25 @@ impl Monitor {
     /// If the epoch has none of that name; those that it has are named. A figure that is not defined, as an area under
     /// a curve of one class, is NaN.
     pub fn of(&self, report: &EpochReport) -> Result<f64, NnError> {
-        let names = report.names();
-        if !names.contains(&self.figure) {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let near = nearest(&self.figure, &names);
-            let hint = if near.is_empty() { names } else { near };
-            return Err(NnError::Settings(format!(
-                "the epochs have no figure \"{}\" to monitor; there are {}",
-                self.figure,
-                hint.join(", ")
-            )));
-        }
+        self.check(&report.names())?;
         Ok(report.figure(&self.figure).unwrap_or(f64::NAN))
+    }
+
+    /// Whether the epochs of a fit will have it; see [`crate::callbacks::Prepared::figures`].
+    ///
+    /// # Errors
+    /// If not; those that they have are named.
+    pub fn check(&self, figures: &[String]) -> Result<(), NnError> {
+        if figures.contains(&self.figure) {
+            return Ok(());
+        }
+        let names: Vec<&str> = figures.iter().map(String::as_str).collect();
+        let all = format!("there are {}", names.join(", "));
+        let hint = match &*nearest(&self.figure, &names) {
+            [] => all,
+            near => format!("did you mean {}? {all}", near.join(" or ")),
+        };
+        Err(NnError::Settings(format!("the epochs have no figure \"{}\" to monitor; {hint}", self.figure)))
     }
 
     /// Whether a figure is better than another by more than `min_delta`; what is no number or infinite never is.

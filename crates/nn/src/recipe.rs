@@ -129,6 +129,10 @@ const BUILTIN: &[(&str, &str)] = builtin![
 /// Largest recipe file that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// What is said where a layer has as many units as there are classes, and there are none.
+const NO_CLASSES: &str = "units = \"classes\", but the data have no classes; where a table's label is a class that is written as a \
+                          number, say task = \"classification\" in [data]";
+
 impl Recipe {
     /// Names of the data sets that recipes may ask for.
     pub const DATASETS: [&'static str; 12] = [
@@ -260,7 +264,7 @@ impl Recipe {
         for (i, mut layer) in file.layers.into_iter().enumerate() {
             if wants_classes(layer.get_mut(), classes) {
                 if classes == 0 {
-                    let message = "units = \"classes\", but the data have no classes".into();
+                    let message = NO_CLASSES.into();
                     return Err(fail(find_key(text, layer.span(), "\"classes\""), message));
                 }
                 class_layers.push(i);
@@ -372,7 +376,7 @@ impl Recipe {
         let fail = |message: String| NnError::Settings(format!("recipe {}: {message}", self.name));
         for &i in &self.class_layers {
             if form.classes() == 0 {
-                return Err(fail("units = \"classes\", but the data have no classes".into()));
+                return Err(fail(NO_CLASSES.into()));
             }
             match self.layers.get_mut(i).map(|node| &mut node.layer) {
                 Some(Layer::Dense(dense)) => dense.units = form.classes(),

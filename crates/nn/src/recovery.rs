@@ -109,3 +109,56 @@ pub(crate) fn kept(step: u64, saved: Option<&PathBuf>) -> String {
         None => "nothing was written: the fit has no checkpoints, or they cannot be written".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_data::Dataset;
+
+    use super::*;
+    use crate::{
+        Adam, Fit, Loss, Sequential,
+        callbacks::{Callback, Flow},
+        layers::{Dense, Flatten},
+    };
+
+    /// Sets the device's count of steps back once, as where a driver has dropped work.
+    struct Drop(bool);
+
+    impl Callback for Drop {
+        fn on_step_end(
+            &mut self,
+            trainer: &mut Trainer,
+            epoch: usize,
+            steps: usize,
+        ) -> Result<Flow, NnError> {
+            if !self.0 && (epoch, steps) == (2, 3) {
+                self.0 = true;
+                trainer.state.write_clock(&**trainer.backend(), trainer.seed, trainer.step, 0)?;
+            }
+            Ok(Flow::Continue)
+        }
+    }
+
+    #[test]
+    fn work_that_was_dropped_is_done_again() {
+        let data = Dataset::digits(1, 4, 2).unwrap();
+        let fit = |device: &Device, is_dropped: bool| {
+            let model = Sequential::new([1, 28, 28]).add(Flatten).add(Dense::new(10));
+            let mut trainer = Trainer::new(device, model, Adam::new(0.01), Loss::CrossEntropy).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let mut drop = Drop(!is_dropped);
+            let fit = Fit { epochs: 4, batch_size: 1, callbacks: vec![&mut drop], ..Fit::default() };
+            let mut checkpoints = Checkpoints::new(folder.path()).every_steps(4);
+            let fit = Fit { checkpoints: Some(&mut checkpoints), ..fit };
+            trainer.fit(&data.train, fit).map(|history| (history.device_losses, trainer.weights().unwrap()))
+        };
+        let message = fit(&Device::cpu(), true).map(|(losses, _)| losses).unwrap_err().to_string();
+        assert!(message.contains("it has done 1 of 4 steps and calls them done"), "{message}");
+        if let Ok(device) = Device::open("gpu") {
+            let (none, undisturbed) = fit(&device, false).unwrap();
+            let (losses, weights) = fit(&device, true).unwrap();
+            assert!(none.is_empty() && losses.len() == 1, "{losses:?}");
+            assert!(losses[0].message.contains("calls them done") && weights == undisturbed);
+        }
+    }
+}

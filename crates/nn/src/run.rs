@@ -16,7 +16,7 @@ use crate::{
     fit::Prepare,
     pass::scores,
     position::Position,
-    steps::{Around, Pace},
+    steps::{Around, Pace, Rate},
 };
 
 /// Steps between two readings of the running sums. A fixed number, so that the sums, and with them the reported
@@ -49,6 +49,9 @@ pub(crate) struct Run<'r, 'a> {
     rows_before: usize,
     steps_before: usize,
     pace: Pace,
+    rate: Rate,
+    /// When the last reading was queued, if that was in this attempt.
+    queued: Option<Instant>,
     /// Whether the first sums of this fit are still to be read.
     is_first: bool,
 }
@@ -76,6 +79,8 @@ impl<'r, 'a> Run<'r, 'a> {
             rows_before: position.rows,
             steps_before: position.steps,
             pace: Pace::default(),
+            rate: Rate::default(),
+            queued: None,
             position,
             reading: None,
             since: Instant::now(),
@@ -107,6 +112,7 @@ impl Run<'_, '_> {
             trainer.weights()?;
         }
         self.since = Instant::now();
+        self.rate.begin();
         self.on.feed.take_waited();
         let order = std::mem::take(&mut self.order);
         let on = self.on;
@@ -217,6 +223,16 @@ impl Run<'_, '_> {
             *sum = (f64::from_bits(*sum) + f64::from_bits(part)).to_bits();
         }
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
+        let queued = self.queued.take().unwrap_or_else(Instant::now);
+        let images_per_second = match steps == self.on.steps {
+            true => self.rate.end(rows.saturating_sub(self.rows_before), self.since),
+            false => self.rate.at(
+                queued,
+                steps - self.steps_before.min(steps),
+                rows,
+                (self.since, self.rows_before),
+            ),
+        };
         let step = trainer.step - (trainer.steps - steps) as u64;
         let report = StepReport {
             epoch: self.position.epoch + 1,
@@ -225,7 +241,7 @@ impl Run<'_, '_> {
             rows,
             total_rows: self.on.feed.rows(),
             scores: self.scores(rows),
-            images_per_second: rows.saturating_sub(self.rows_before) as f64 / seconds,
+            images_per_second,
             learning_rate: trainer.learning_rate_at(step.saturating_sub(1)),
         };
         // sums that an earlier attempt had asked for say nothing of this one's pace
@@ -289,6 +305,10 @@ impl Run<'_, '_> {
     fn checkpoint(&mut self, trainer: &Trainer) -> Result<Checkpoint, NnError> {
         // callbacks hear of them at their own time: when a checkpoint is written changes nothing
         self.await_reading()?;
+        // looking for what is not finite goes its own ways
+        if self.check.is_none() {
+            trainer.check_done()?;
+        }
         let states = self.callbacks.iter().map(|c| Ok((c.name(), c.state()?)));
         let states = states.collect::<Result<Vec<_>, NnError>>()?;
         self.position.data_wait_seconds += self.on.feed.take_waited();
@@ -323,6 +343,7 @@ impl Around for Run<'_, '_> {
         if steps == 1 || steps.is_multiple_of(STEPS_PER_READING) || is_last {
             self.take_reading(trainer)?;
             self.reading = Some((trainer.take_totals()?, steps, rows));
+            self.queued = Some(Instant::now());
             // something to see at once; later readings are taken when the next one is queued
             if std::mem::take(&mut self.is_first) {
                 self.take_reading(trainer)?;

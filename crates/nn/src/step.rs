@@ -54,6 +54,9 @@ pub(crate) struct Form {
     pub(crate) weighted: bool,
 }
 
+/// So many factors and summands stand in the gather's shader; those of a table of more columns lie in buffers.
+const MOST_FACTORS: usize = 16;
+
 impl Form {
     pub(crate) fn of(split: &Split) -> Self {
         Self {
@@ -92,11 +95,22 @@ impl Form {
         let (scale, shift) = preprocess.factors(self.bytes);
         g.scoped("batch", |g| {
             let item = self.item.clone();
-            let options =
+            let mut options =
                 GatherOptions { rows, items: self.items, item, dtype, reversed: false, scale, shift };
             let Some(augment) = augment.filter(|augment| !augment.is_identity()) else {
+                if options.scale.len() <= MOST_FACTORS {
+                    let gathered = g.gather(data, order, options)?;
+                    return Ok(Rows { features: preprocess.record_rest(g, gathered)?, shares: None });
+                }
+                let scale = std::mem::replace(&mut options.scale, vec![1.0]);
+                let shift = std::mem::replace(&mut options.shift, vec![0.0]);
+                let mut by_channel = vec![1; 1 + self.item.rank()];
+                by_channel[1] = scale.len();
                 let gathered = g.gather(data, order, options)?;
-                return Ok(Rows { features: preprocess.record_rest(g, gathered)?, shares: None });
+                let (scale, shift) = (g.literal(by_channel.clone(), &scale)?, g.literal(by_channel, &shift)?);
+                let scaled = g.mul(gathered, scale)?;
+                let shifted = g.add(scaled, shift)?;
+                return Ok(Rows { features: preprocess.record_rest(g, shifted)?, shares: None });
             };
             let side = |axis: usize| self.item.dims().get(axis).copied().unwrap_or(1);
             let (features, shares) =

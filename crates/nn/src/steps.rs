@@ -1,6 +1,13 @@
 //! The steps of an epoch on their way to the device.
 
-use crate::{NnError, Trainer, feed::Visit, fit::Prepare, pass::Pass, step::HYPER_ROWS};
+use std::time::Instant;
+
+use kiln_graph::CLOCK;
+use kiln_kernel::BackendError;
+
+use crate::{
+    NnError, Trainer, feed::Visit, fit::Prepare, history::figure_names, pass::Pass, step::HYPER_ROWS,
+};
 
 /// The longest that a submission of several steps should take. A display's driver gives a device up that does not answer
 /// for seconds; an interrupt waits for what is under way, which is several submissions.
@@ -39,7 +46,63 @@ impl Pace {
     }
 }
 
+/// Rows per second, as callbacks are told. A reading is taken when the next is queued, so that the time that it says something
+/// of is that at which it was queued.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rate {
+    /// When and behind how many rows of the epoch the first reading was queued that was not the first step's.
+    from: Option<(Instant, usize)>,
+    /// What was told last: in the first steps of an epoch that of the one before.
+    last: Option<f64>,
+}
+
+impl Rate {
+    /// At the beginning of an epoch.
+    pub(crate) fn begin(&mut self) {
+        self.from = None;
+    }
+
+    /// Behind so many steps and rows, where the epoch began `since` with `rows_before`. `at` is when the reading was queued.
+    pub(crate) fn at(
+        &mut self,
+        at: Instant,
+        steps: usize,
+        rows: usize,
+        (since, rows_before): (Instant, usize),
+    ) -> f64 {
+        let over = |from: Instant, rows: usize| {
+            rows as f64 / at.saturating_duration_since(from).as_secs_f64().max(1e-9)
+        };
+        let rate = match (self.from, self.last) {
+            (Some((from, behind)), _) => over(from, rows.saturating_sub(behind)),
+            // what is under way on a device would count as done
+            (None, Some(last)) => last,
+            (None, None) => over(since, rows.saturating_sub(rows_before)),
+        };
+        if steps > 1 && self.from.is_none() {
+            self.from = Some((at, rows));
+        }
+        self.last = Some(rate);
+        rate
+    }
+
+    /// At the end of an epoch of so many rows, which the device has done.
+    pub(crate) fn end(&mut self, rows: usize, since: Instant) -> f64 {
+        let rate = rows as f64 / since.elapsed().as_secs_f64().max(1e-9);
+        self.last = Some(rate);
+        rate
+    }
+}
+
 impl Prepare<'_> {
+    /// The names of the figures that an epoch will have.
+    pub(crate) fn figures(&self) -> Vec<String> {
+        let classifies = |passes: &[Pass]| passes.first().is_some_and(|pass| pass.classifies);
+        let metrics = self.evaluation.as_ref().map(|e| e.metrics.names()).unwrap_or_default();
+        let validation = self.evaluation.as_ref().map(|e| classifies(&e.passes));
+        figure_names(classifies(&self.passes), validation, metrics.iter())
+    }
+
     /// How often a step draws random numbers.
     pub(crate) fn draws(&self) -> u64 {
         self.micro_batches.as_ref().map_or(1, |micro| micro.parts as u64)
@@ -57,6 +120,22 @@ impl Prepare<'_> {
 }
 
 impl Trainer {
+    /// Whether the device has done all steps that were submitted, where that can be told: its clock counts them. Some drivers
+    /// drop work that takes too long or faults, and call it done. Waits for the device.
+    pub(crate) fn check_done(&self) -> Result<(), NnError> {
+        // the clock is written anew before the next step
+        if self.hyper_is_stale {
+            return Ok(());
+        }
+        let clock = pollster::block_on(self.backend().read(&self.state.shared[CLOCK].view()))?.into_u32();
+        let (done, wanted) = (clock[1], (self.step - self.table_step) as u32);
+        if done != wanted {
+            let message = format!("it has done {done} of {wanted} steps and calls them done");
+            return Err(BackendError::DeviceLost(message).into());
+        }
+        Ok(())
+    }
+
     /// Runs steps of an epoch from a place on, until `around` says that it is enough.
     pub(crate) fn run_steps(
         &mut self,
@@ -75,6 +154,7 @@ impl Trainer {
                 if std::mem::take(&mut self.hyper_is_stale) {
                     let cursor = cursor.unwrap_or_else(|| visit.cursor(rows));
                     self.write_hyper(on.steps - steps, cursor, on.draws())?;
+                    self.table_step = self.step;
                     table_until = steps + HYPER_ROWS;
                 }
                 let asked = around.before(self, steps)?;
@@ -99,7 +179,24 @@ impl Trainer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn rates_are_of_the_time_between_readings() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut rate = Rate::default();
+        // the first step takes long, the others a second each
+        assert_eq!(rate.at(at(10), 1, 10, (start, 0)), 1.0);
+        assert_eq!(rate.at(at(34), 25, 250, (start, 0)), 1.0);
+        assert_eq!(rate.at(at(59), 50, 500, (start, 0)), 10.0);
+        rate.begin();
+        assert_eq!(rate.at(at(60), 1, 10, (at(60), 0)), 10.0, "nothing is known of this epoch");
+        assert_eq!(rate.at(at(65), 25, 250, (at(60), 0)), 10.0);
+        assert_eq!(rate.at(at(90), 50, 500, (at(60), 0)), 10.0);
+    }
 
     #[test]
     fn submissions_are_short() {

@@ -44,6 +44,8 @@ pub struct Trainer {
     pub(crate) steps: usize,
     /// Whether the hyper-parameter table on the device is not that of the next steps.
     pub(crate) hyper_is_stale: bool,
+    /// The step at which the table of hyper-parameters and the clock were written last.
+    pub(crate) table_step: u64,
     /// What a checkpoint holds of the fit that it interrupted, for the next fit to go on with.
     pub(crate) resumed: Option<Resumed>,
     /// What [`Trainer::train_on_batch`] runs, by what batches are like.
@@ -85,6 +87,7 @@ impl Trainer {
             epoch: 0,
             steps: 0,
             hyper_is_stale: true,
+            table_step: 0,
             resumed: None,
             batches: HashMap::new(),
         };
@@ -114,6 +117,7 @@ impl Trainer {
             epoch: 0,
             steps: 0,
             hyper_is_stale: true,
+            table_step: 0,
             resumed: None,
             batches: HashMap::new(),
         })

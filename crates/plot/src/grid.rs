@@ -39,7 +39,7 @@ impl Cell {
         self.toned(text, Tone::Plain)
     }
 
-    /// Adds a line below the picture in a colour: [`Tone::Right`] blue, [`Tone::Wrong`] red.
+    /// Adds a line below the picture in a colour: [`Tone::Right`] blue, [`Tone::Wrong`] orange.
     #[must_use]
     pub fn toned(mut self, text: impl Into<String>, tone: Tone) -> Self {
         self.captions.push((text.into(), tone));

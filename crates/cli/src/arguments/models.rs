@@ -43,7 +43,7 @@ pub(crate) struct Predict {
     pub(crate) index: Option<Numbers>,
     #[command(flatten)]
     pub(crate) data: FromData,
-    /// Draw each image with the predicted class and how sure the network is of each: right ones blue, wrong ones red
+    /// Draw each image with the predicted class and how sure the network is of each: right ones blue, wrong ones orange
     /// [default: MODEL-predictions.png in this folder]
     #[arg(long, value_name = "FILE.png", num_args = 0..=1, require_equals = true, value_parser = png_file)]
     pub(crate) plot: Option<Option<PathBuf>>,

@@ -80,11 +80,12 @@ fn text(report: &TuneReport) -> String {
         ]);
     }
     format!(
-        "{} in batches of {} on {}: {} kernels tuned in {}, {} of them run faster\n\n{}",
+        "{} in batches of {} on {}: {} kernel{} tuned in {}, {} of them run faster\n\n{}",
         report.recipe,
         report.batch_size,
         report.device,
         report.kernels.len(),
+        if report.kernels.len() == 1 { "" } else { "s" },
         time(report.seconds),
         report.kernels.iter().filter(|kernel| kernel.best != kernel.default).count(),
         table.render()

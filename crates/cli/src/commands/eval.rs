@@ -13,12 +13,22 @@ use crate::{
     output::{Align, Spinner, Table, Ui, count, percent},
 };
 
-/// What `--json` prints; a regression has a loss and nothing else.
+/// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     test_loss: f64,
     #[serde(flatten)]
     scores: Option<Scores>,
+    #[serde(flatten)]
+    errors: Option<Errors>,
+}
+
+/// Of numbers that were to be met.
+#[derive(Debug, Serialize)]
+struct Errors {
+    mean_absolute_error: f64,
+    mean_squared_error: f64,
+    r2: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,7 +68,12 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
     let report = {
         let _spinner = Spinner::new(ui, "evaluating");
         let classes = matches!(data.test.targets(), Targets::Classes { .. });
-        let metrics: &[Metric] = if classes { &[Metric::Accuracy, Metric::RocAuc] } else { &[] };
+        let metrics: &[Metric] = match data.test.targets() {
+            Targets::Classes { .. } => &[Metric::Accuracy, Metric::RocAuc],
+            Targets::Real { .. } => &[Metric::MeanAbsoluteError, Metric::MeanSquaredError, Metric::R2],
+            // they would take all outputs: as much as the rows themselves
+            Targets::Input => &[],
+        };
         let scored = trainer.evaluate_with(&data.test, metrics)?;
         device::keep_pipelines(&device, ui);
         let test_loss = scored.scores.loss;
@@ -73,7 +88,15 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
             let area = scored.values().remove("roc_auc").flatten();
             Classification::of(scored.metrics.counts(), area, &data.classes).into()
         });
-        Report { test_loss, scores }
+        let values = scored.values();
+        let of = |name: &str| values.get(name).copied().flatten();
+        let errors = match (of("mean_absolute_error"), of("mean_squared_error"), of("r2")) {
+            (Some(mean_absolute_error), Some(mean_squared_error), Some(r2)) => {
+                Some(Errors { mean_absolute_error, mean_squared_error, r2 })
+            }
+            _ => None,
+        };
+        Report { test_loss, scores, errors }
     };
     show(&report, ui)?;
     ui.json(&report)
@@ -82,9 +105,17 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
 /// Totals, a row per class, and the confusion matrix.
 fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
     ui.result(&format!("loss           {:.4}", report.test_loss))?;
+    if let Some(Errors { mean_absolute_error, mean_squared_error, r2 }) = &report.errors {
+        ui.result(&format!("mean absolute error {mean_absolute_error:.4}"))?;
+        ui.result(&format!("mean squared error  {mean_squared_error:.4}"))?;
+        ui.result(&format!("R²                  {r2:.4}"))?;
+    }
     let Some(scores) = &report.scores else { return Ok(()) };
     ui.result(&format!("accuracy       {}", percent(scores.test_accuracy)))?;
-    ui.result(&format!("top 3          {}", percent(scores.top_3_accuracy)))?;
+    // of three classes the label is always among three
+    if scores.per_class.len() > 3 {
+        ui.result(&format!("top 3          {}", percent(scores.top_3_accuracy)))?;
+    }
     ui.result(&format!("macro F1       {:.4}", scores.macro_f1))?;
     if let Some(area) = scores.roc_auc {
         ui.result(&format!("area under ROC {area:.4}"))?;

@@ -23,20 +23,61 @@ struct Prediction {
     file: String,
     class: String,
     index: usize,
-    probabilities: Vec<f32>,
+    #[serde(flatten)]
+    said: Said,
+}
+
+/// What the network gave for each class. In JSON by its name: `probabilities`, or `scores`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Said {
+    Probabilities(Vec<f32>),
+    /// Of networks that were trained to give the right class the largest number, whatever the others are: as by a hinge.
+    Scores(Vec<f32>),
+}
+
+impl Said {
+    /// A row of numbers, and whether the loss makes probabilities of each.
+    fn new(row: &[f32], each: bool) -> Self {
+        let sum: f32 = row.iter().sum();
+        // as sums of thousands of classes are rounded
+        let is_one = each || (sum - 1.0).abs() < 1e-3;
+        match is_one && row.iter().all(|p| (-1e-6..=1.0 + 1e-6).contains(p)) {
+            true => Self::Probabilities(row.to_vec()),
+            false => Self::Scores(row.to_vec()),
+        }
+    }
+
+    fn values(&self) -> &[f32] {
+        match self {
+            Self::Probabilities(values) | Self::Scores(values) => values,
+        }
+    }
+
+    /// That of a class: `98.20 %`, or `1.2345`.
+    fn text(&self, class: usize) -> String {
+        match self {
+            Self::Probabilities(values) => percent(f64::from(values[class])),
+            Self::Scores(values) => score(values[class]),
+        }
+    }
+}
+
+/// Four decimals, of numbers that these suit.
+fn score(value: f32) -> String {
+    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
+        format!("{value:.4}")
+    } else {
+        format!("{value:.3e}")
+    }
 }
 
 impl Prediction {
-    /// From the probabilities of one image. Of equals the first class is meant.
-    fn new(file: &Path, probabilities: &[f32], names: &[String]) -> Self {
-        let index = (0..probabilities.len())
-            .fold(0, |best, c| if probabilities[c] > probabilities[best] { c } else { best });
-        Self {
-            file: file.display().to_string(),
-            class: name(names, index),
-            index,
-            probabilities: probabilities.to_vec(),
-        }
+    /// From what one image gave. Of equals the first class is meant.
+    fn new(file: &Path, said: Said, names: &[String]) -> Self {
+        let values = said.values();
+        let index = (0..values.len()).fold(0, |best, c| if values[c] > values[best] { c } else { best });
+        Self { file: file.display().to_string(), class: name(names, index), index, said }
     }
 }
 
@@ -105,8 +146,14 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
         .names
         .iter()
         .zip(probabilities.chunks(classes.max(1)))
-        .map(|(file, row)| Prediction::new(file, row, &asked.classes))
+        .map(|(file, row)| Prediction::new(file, Said::new(row, probability), &asked.classes))
         .collect();
+    if predictions.iter().any(|prediction| matches!(prediction.said, Said::Scores(_))) {
+        ui.note(&format!(
+            "the outputs of a network that was trained with {} are scores, no probabilities; the largest is the class",
+            trainer.main_loss().name()
+        ));
+    }
     ui.result(&table(&predictions, &asked.classes))?;
     if let Some(path) = &args.plot {
         let path = path.clone().unwrap_or_else(|| file_beside(&args.model, "predictions"));
@@ -150,8 +197,12 @@ fn test_rows(
     ui: &Ui,
 ) -> Result<Asked, Failure> {
     let data = model.dataset(&args.data, ui)?;
-    // an index beyond 32 bits is none of any row
-    let rows: Vec<u32> = rows.iter().map(|&row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
+    let number = |&row: &usize| {
+        // an index beyond 32 bits is none of any row
+        u32::try_from(row)
+            .map_err(|_| Failure::Message(format!("there is no row {row}: there are {}", data.test.len())))
+    };
+    let rows = rows.iter().map(number).collect::<Result<Vec<u32>, _>>()?;
     let split = data.test.select(&rows)?;
     let truths = match split.targets() {
         Targets::Classes { labels, .. } => labels.iter().map(|&label| Some(label as usize)).collect(),
@@ -203,12 +254,12 @@ fn truths(
 /// Most classes that are drawn as bars.
 const MOST_BARS: usize = 10;
 
-/// Each image with its predicted class and how sure the network is of the classes: blue where it is right, red where it
+/// Each image with its predicted class and how sure the network is of the classes: blue where it is right, orange where it
 /// is wrong.
 fn draw(predictions: &[Prediction], asked: &Asked, with_files: bool) -> Result<Grid, Failure> {
     let mut cells = Vec::new();
     for (row, (prediction, &truth)) in predictions.iter().zip(&asked.truths).enumerate() {
-        let sure = percent(f64::from(prediction.probabilities[prediction.index]));
+        let sure = prediction.said.text(prediction.index);
         let (said, tone) = match truth {
             None => (format!("{} {sure}", prediction.class), Tone::Plain),
             Some(truth) if truth == prediction.index => (format!("{} {sure}", prediction.class), Tone::Right),
@@ -228,17 +279,17 @@ fn draw(predictions: &[Prediction], asked: &Asked, with_files: bool) -> Result<G
     let right = predictions.iter().zip(&asked.truths).filter(|(p, truth)| Some(p.index) == **truth).count();
     let title = match known {
         0 => "predictions".to_owned(),
-        known => format!("predictions: {right} of {known} right (blue), {} wrong (red)", known - right),
+        known => format!("predictions: {right} of {known} right (blue), {} wrong (orange)", known - right),
     };
     Ok(Grid::new(title).sides(112).columns(cells.len().clamp(1, 5)).row("", cells))
 }
 
 /// A bar for each class; of many, the likeliest.
 fn bars(prediction: &Prediction, truth: Option<usize>, names: &[String]) -> Vec<Bar> {
-    let mut classes: Vec<usize> = (0..prediction.probabilities.len()).collect();
+    let values = prediction.said.values();
+    let mut classes: Vec<usize> = (0..values.len()).collect();
     if classes.len() > MOST_BARS {
-        let of = |class: usize| prediction.probabilities[class];
-        classes.sort_by(|&a, &b| of(b).total_cmp(&of(a)));
+        classes.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
         classes.truncate(MOST_BARS);
     }
     let tone = |class: usize| match truth {
@@ -247,24 +298,32 @@ fn bars(prediction: &Prediction, truth: Option<usize>, names: &[String]) -> Vec<
         None if class == prediction.index => Tone::Plain,
         _ => Tone::Muted,
     };
-    let bar =
-        |class: usize| Bar::new(name(names, class), prediction.probabilities[class].into()).tone(tone(class));
+    // scores lie anywhere: from the least to the largest
+    let part = |value: f32| match prediction.said {
+        Said::Probabilities(_) => value,
+        Said::Scores(_) => {
+            let (least, most) = values.iter().fold((f32::MAX, f32::MIN), |(a, b), &v| (a.min(v), b.max(v)));
+            (value - least) / (most - least).max(f32::MIN_POSITIVE)
+        }
+    };
+    let bar = |class: usize| Bar::new(name(names, class), part(values[class]).into()).tone(tone(class));
     classes.into_iter().map(bar).collect()
 }
 
 /// A line per image with its three likeliest classes.
 fn table(predictions: &[Prediction], names: &[String]) -> String {
+    let are_scores = predictions.iter().any(|prediction| matches!(prediction.said, Said::Scores(_)));
     let mut table = Table::new([
         ("file", Align::Left),
         ("class", Align::Left),
-        ("probability", Align::Right),
+        (if are_scores { "score" } else { "probability" }, Align::Right),
         ("then", Align::Left),
     ]);
     for prediction in predictions {
-        let of = |class: usize| percent(f64::from(prediction.probabilities[class]));
-        let mut others: Vec<usize> =
-            (0..prediction.probabilities.len()).filter(|&c| c != prediction.index).collect();
-        others.sort_by(|&a, &b| prediction.probabilities[b].total_cmp(&prediction.probabilities[a]));
+        let of = |class: usize| prediction.said.text(class);
+        let values = prediction.said.values();
+        let mut others: Vec<usize> = (0..values.len()).filter(|&c| c != prediction.index).collect();
+        others.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
         let then: Vec<String> =
             others.into_iter().take(2).map(|c| format!("{} {}", name(names, c), of(c))).collect();
         table.row([prediction.file.clone(), prediction.class.clone(), of(prediction.index), then.join(", ")]);
@@ -301,9 +360,31 @@ mod tests {
     #[test]
     fn the_likeliest_class_is_named() {
         let names = ["a", "b"].map(String::from);
-        let prediction = Prediction::new(Path::new("x.png"), &[0.1, 0.45, 0.45], &names);
+        let prediction = Prediction::new(Path::new("x.png"), Said::new(&[0.1, 0.45, 0.45], false), &names);
         assert_eq!((prediction.class.as_str(), prediction.index), ("b", 1));
         let text = table(&[prediction], &names);
         assert!(text.contains("45.00 %") && text.contains("2 45.00 %, a 10.00 %"), "{text}");
+        let json = serde_json::to_string(&Prediction::new(
+            Path::new("x.png"),
+            Said::new(&[0.5, 0.5], false),
+            &names,
+        ));
+        assert_eq!(json.unwrap(), r#"{"file":"x.png","class":"a","index":0,"probabilities":[0.5,0.5]}"#);
+    }
+
+    #[test]
+    fn numbers_that_are_no_probabilities_are_not_called_so() {
+        for row in [&[1.2, -0.2][..], &[0.2, 0.2], &[-0.5, 0.3, 1.2], &[4687.0, 0.0]] {
+            assert!(matches!(Said::new(row, false), Said::Scores(_)), "{row:?}");
+        }
+        // each a probability of its own
+        assert!(matches!(Said::new(&[0.9, 0.9], true), Said::Probabilities(_)));
+        let said = Said::new(&[-1.469, 0.223], true);
+        let prediction = Prediction::new(Path::new("x.png"), said, &[]);
+        assert_eq!(prediction.index, 1);
+        let text = table(std::slice::from_ref(&prediction), &[]);
+        assert!(text.contains("score") && text.contains("0.2230") && text.contains("0 -1.4690"), "{text}");
+        assert!(!text.contains('%'), "{text}");
+        assert!(serde_json::to_string(&prediction).unwrap().contains(r#""scores":[-1.469,0.223]"#));
     }
 }

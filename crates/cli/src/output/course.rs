@@ -133,13 +133,15 @@ fn columns<'a>(reports: &[&'a EpochReport]) -> Vec<Column<'a>> {
     if reports.windows(2).any(|pair| pair[0].learning_rate != pair[1].learning_rate) {
         columns.push(Column::new(4, "learning rate", |report| rate(report.learning_rate)));
     }
-    for name in reports.first().map(|report| report.metrics.keys()).into_iter().flatten() {
+    let metrics = reports.first().map(|report| report.metrics.keys()).into_iter().flatten();
+    let is_shown = reports.iter().any(|report| val_accuracy(report).is_some());
+    for name in metrics.filter(|name| !(is_shown && *name == "accuracy")) {
         let figure = move |report: &EpochReport| match report.metrics.get(name) {
             Some(Some(value)) => format!("{value:.4}"),
             Some(None) => "undefined".into(),
             None => String::new(),
         };
-        columns.push(Column::new(5, name, figure));
+        columns.push(Column::new(5, &format!("val {name}"), figure));
     }
     columns
 }

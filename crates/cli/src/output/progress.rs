@@ -37,7 +37,7 @@ impl Progress {
             (false, true) => {
                 let bar = ProgressBar::with_draw_target(Some(images), ProgressDrawTarget::stderr());
                 // The template is fixed, so it either always parses or never; the plain style is the fallback.
-                if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:28}] {pos}/{len}  {msg}") {
+                if let Ok(style) = ProgressStyle::with_template("{prefix} [{wide_bar}] {percent} %  {msg}") {
                     bar.set_style(style.progress_chars("=> "));
                 }
                 bar.set_prefix(title.clone());
@@ -62,6 +62,13 @@ impl Progress {
                     complain(&format!("{}: {done}/{}  {status}", self.title, self.images));
                 }
             }
+        }
+    }
+
+    /// Says on the bar what goes on besides.
+    pub(crate) fn say(&self, text: &'static str) {
+        if let Shape::Bar(bar) = &self.shape {
+            bar.set_message(text);
         }
     }
 
@@ -116,6 +123,8 @@ impl Spinner {
             return Self { bar: None, quiet: ui.quiet, said };
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        // without one it would be an empty bar
+        bar.set_style(ProgressStyle::default_spinner());
         bar.set_message(text.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
         Self { bar: Some(bar), quiet: false, said }

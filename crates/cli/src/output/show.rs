@@ -12,11 +12,16 @@ use super::{Progress, Spinner, Ui, count, duration, percent};
 /// Least time between two lines about epochs, the last one excepted.
 const EPOCH_PERIOD: Duration = Duration::from_millis(250);
 
+/// So many epochs have a line each, however short they are.
+const FEW_EPOCHS: usize = 20;
+
 /// Shows a fit's progress as a bar and lines. What is left of the bar goes when this is dropped, so that an error's
 /// message stands by itself.
 pub(crate) struct Show {
     ui: Ui,
     epochs: usize,
+    /// Whether rows are evaluated after each epoch.
+    validates: bool,
     spinner: Option<Spinner>,
     bar: Option<Progress>,
     /// When a line about an epoch was last printed.
@@ -29,7 +34,7 @@ impl Show {
     /// Begins at once: making a fit ready takes a while.
     pub(crate) fn new(ui: &Ui) -> Self {
         let spinner = Some(Spinner::new(ui, "compiling pipelines"));
-        Self { ui: *ui, epochs: 0, spinner, bar: None, said: None, unsaid: None }
+        Self { ui: *ui, epochs: 0, validates: false, spinner, bar: None, said: None, unsaid: None }
     }
 
     fn say(&mut self, report: &EpochReport) {
@@ -47,7 +52,7 @@ impl Callback for Show {
 
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.spinner = None;
-        self.epochs = prepared.epochs;
+        (self.epochs, self.validates) = (prepared.epochs, prepared.validates);
         let seconds = duration(Duration::try_from_secs_f64(prepared.seconds).unwrap_or_default());
         let streamed = if prepared.streamed { "; rows are streamed to the device" } else { "" };
         self.ui.note(&format!("ready in {seconds}, {} launches a step{streamed}", prepared.launches));
@@ -61,6 +66,9 @@ impl Callback for Show {
         });
         let scores = report.scores;
         bar.update(report.rows as u64, scores.loss, scores.accuracy, report.images_per_second);
+        if self.validates && report.rows == report.total_rows {
+            bar.say("validating");
+        }
         Ok(Flow::Continue)
     }
 
@@ -75,7 +83,7 @@ impl Callback for Show {
     fn on_epoch_end(&mut self, _: &mut Trainer, report: &EpochReport) -> Result<Flow, NnError> {
         // Hundreds of epochs of four rows need no line each; the file has them all.
         let is_due = self.said.is_none_or(|said| said.elapsed() >= EPOCH_PERIOD);
-        if is_due || report.epoch == self.epochs {
+        if is_due || self.epochs <= FEW_EPOCHS || report.epoch == self.epochs {
             self.say(report);
         } else {
             self.unsaid = Some(report.clone());
@@ -121,8 +129,9 @@ fn epoch_line(report: &EpochReport) -> String {
         parts.push(format!("val loss {:.4}", test.loss));
         parts.extend(test.accuracy.map(|a| format!("val accuracy {}", percent(a))));
     }
-    for (name, value) in &report.metrics {
-        parts.push(value.map_or(format!("{name} undefined"), |value| format!("{name} {value:.4}")));
+    let has_accuracy = report.validation.is_some_and(|scores| scores.accuracy.is_some());
+    for (name, value) in report.metrics.iter().filter(|(name, _)| !(has_accuracy && *name == "accuracy")) {
+        parts.push(value.map_or(format!("val {name} undefined"), |value| format!("val {name} {value:.4}")));
     }
     parts.push(format!("{} images/s", count(report.images_per_second as u64)));
     parts.push(duration(Duration::try_from_secs_f64(report.seconds).unwrap_or_default()));

@@ -86,6 +86,7 @@ impl Callback for EarlyStopping {
                 self.patience, self.min_delta
             )));
         }
+        self.monitor.check(&prepared.figures)?;
         // another fit is a new one, also with a callback that was used before
         if !prepared.resumed {
             (self.seen, self.weights) = (Seen::default(), Vec::new());

@@ -79,6 +79,7 @@ impl Callback for ReduceLrOnPlateau {
 
     fn on_fit_begin(&mut self, trainer: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
         self.settings.check()?;
+        Monitor::new(&self.figure).check(&prepared.figures)?;
         if self.plateau.is_none() || !prepared.resumed {
             self.base = trainer.learning_rate();
             self.plateau = self.settings.plateau(self.base);

@@ -60,6 +60,10 @@ pub struct Prepared {
     pub seconds: f64,
     /// Whether rows are streamed because they do not lie on the device; see [`crate::Residency`].
     pub streamed: bool,
+    /// Whether rows are evaluated after each epoch.
+    pub validates: bool,
+    /// The names that [`crate::EpochReport::figure`] will know of the fit's epochs.
+    pub figures: Vec<String>,
 }
 
 /// Where a fit is.
@@ -78,7 +82,7 @@ pub struct StepReport {
     pub total_rows: usize,
     /// Means over the rows of this epoch so far.
     pub scores: Scores,
-    /// Rows per second, over the epoch so far.
+    /// Rows per second, since the first steps of the epoch; during those, that of the epoch before.
     pub images_per_second: f64,
     /// That of the last step.
     pub learning_rate: f64,

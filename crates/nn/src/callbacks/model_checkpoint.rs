@@ -95,6 +95,9 @@ impl Callback for ModelCheckpoint {
     }
 
     fn on_fit_begin(&mut self, _: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
+        if let When::Best(monitor) = &self.when {
+            monitor.check(&prepared.figures)?;
+        }
         if !prepared.resumed {
             (self.seen, self.unwritten) = (Seen::default(), None);
         }

@@ -119,8 +119,15 @@ impl Loss {
                     ));
                 }
                 if output != shape && !(one && shape.elements() == 1) {
+                    let hint = match self.is_categorical() && shape.elements() == 1 {
+                        true => {
+                            "; of a table whose label is a class, say task = \"classification\" in [data]"
+                        }
+                        false => "",
+                    };
                     return fail(format!(
-                        "the network's output is {output}, the targets are {shape}; the loss {name} needs equal shapes"
+                        "the network's output is {output}, the targets are {shape}; the loss {name} needs equal \
+                         shapes{hint}"
                     ));
                 }
                 let weights = self.cross_entropy_options().map_or(0, |o| o.class_weights.len());

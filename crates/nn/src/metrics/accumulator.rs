@@ -140,6 +140,11 @@ impl Accumulator {
         Ok(())
     }
 
+    /// The names of the metrics, in the order given.
+    pub fn names(&self) -> Vec<String> {
+        self.metrics.iter().map(Metric::name).collect()
+    }
+
     /// The counts, for a confusion matrix and scores by class.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -229,6 +234,12 @@ mod tests {
             (Metric::Accuracy, 3, TargetKind::Classes(4), "output is [3], the data have 4 classes"),
             (Metric::RocAuc, 3, real(3), "needs 1, or class labels"),
             (Metric::R2, 3, real(2), "output is [3], the targets are [2]"),
+            (
+                Metric::F1 { average: Average::Binary },
+                3,
+                TargetKind::Classes(3),
+                "the data have 3 classes; binary",
+            ),
             (Metric::TopKAccuracy { k: 0 }, 3, TargetKind::Classes(3), "k must be from 1 to the"),
             (Metric::BinaryAccuracy { threshold: 0.5 }, 3, TargetKind::Classes(3), "use accuracy"),
         ] {

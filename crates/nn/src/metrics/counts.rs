@@ -168,7 +168,16 @@ impl Counts {
     fn averaged(&self, average: Average, of: impl Fn(usize) -> f64) -> f64 {
         let classes = 0..self.classes;
         match average {
-            Average::Macro => ratio(classes.map(of).sum(), self.classes as f64),
+            Average::Auto if self.classes == 2 => of(1),
+            // no score where there is no second class
+            Average::Binary => {
+                if self.classes > 1 {
+                    of(1)
+                } else {
+                    0.0
+                }
+            }
+            Average::Auto | Average::Macro => ratio(classes.map(of).sum(), self.classes as f64),
             // each row that is not called its class misses one class and is called another
             Average::Micro => self.accuracy(),
             Average::Weighted => {
@@ -213,6 +222,16 @@ mod tests {
         counts.add_binary(&[0.2, 0.7, 0.5, 0.9], &[0, 0, 1, 1], 0.5).unwrap();
         assert_eq!(counts.confusion(), [[1, 1], [1, 1]]);
         assert_eq!((counts.accuracy(), counts.rows()), (0.5, 4));
+        // what is said and what is: 1 of one, 1 of four
+        let mut counts = Counts::new(2);
+        counts.add_binary(&[0.9, 0.1, 0.1, 0.1, 0.2], &[1, 1, 1, 1, 0], 0.5).unwrap();
+        for average in [Average::Auto, Average::Binary] {
+            assert_eq!(
+                (counts.precision(average), counts.recall(average), counts.f1(average)),
+                (1.0, 0.25, 0.4)
+            );
+        }
+        assert_eq!(counts.precision(Average::Macro), (1.0 + 0.25) / 2.0);
         assert!(Counts::new(3).add_binary(&[0.5], &[0], 0.5).is_err());
         assert!(counts.add_binary(&[0.5], &[2], 0.5).is_err());
         assert!(counts.add_words(&[0; 5]).is_err());

@@ -23,8 +23,13 @@ use kiln_kernel::Shape;
 /// How the scores of several classes become one. Divisions by zero give 0, as scikit-learn's `zero_division=0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Average {
-    /// The mean over the classes of the data set, each counting alike.
+    /// [`Average::Binary`] of two classes, [`Average::Macro`] of more.
     #[default]
+    Auto,
+    /// That of the second of two classes, the positive one, alone: Keras' and scikit-learn's scores of a network that says
+    /// yes or no.
+    Binary,
+    /// The mean over the classes of the data set, each counting alike.
     Macro,
     /// Of all rows together. Where each row has one class, that is the accuracy.
     Micro,
@@ -102,6 +107,17 @@ impl Metric {
             _ => {}
         }
         let one = output.elements() == 1;
+        if let (
+            Metric::Precision { average } | Metric::Recall { average } | Metric::F1 { average },
+            TargetKind::Classes(n),
+        ) = (self, targets)
+            && *average == Average::Binary
+            && *n != 2
+        {
+            return fail(format!(
+                "the data have {n} classes; binary is of two, macro, micro and weighted are of more"
+            ));
+        }
         match targets {
             TargetKind::Classes(classes) => {
                 if self.is_regression() {

@@ -6,9 +6,11 @@ use super::{Average, Metric};
 use crate::named::{Named, unknown};
 
 impl Average {
-    /// `macro`, `micro` or `weighted`.
+    /// `auto`, `binary`, `macro`, `micro` or `weighted`.
     pub fn name(&self) -> &'static str {
         match self {
+            Average::Auto => "auto",
+            Average::Binary => "binary",
             Average::Macro => "macro",
             Average::Micro => "micro",
             Average::Weighted => "weighted",
@@ -16,7 +18,7 @@ impl Average {
     }
 
     fn named(name: &str) -> Result<Self, String> {
-        let all = [Average::Macro, Average::Micro, Average::Weighted];
+        let all = [Average::Auto, Average::Binary, Average::Macro, Average::Micro, Average::Weighted];
         let found = all.into_iter().find(|a| a.name().eq_ignore_ascii_case(name));
         found.ok_or_else(|| unknown("average", name, &all.map(|a| a.name()), &all.map(|a| a.name())))
     }

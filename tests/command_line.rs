@@ -221,6 +221,15 @@ fn training_reports_every_key() {
         assert!(!report[key].is_null(), "train lacks {key}");
     }
     let regression = json(folder.path(), &[&["train", "linear"][..], &short].concat());
+    let model = format!("{}/model.safetensors", regression["run"].as_str().unwrap());
+    let scores = json(folder.path(), &["eval", &model, "--device", "cpu", "--json"]);
+    assert!(scores["r2"].as_f64() > Some(0.5) && scores["mean_absolute_error"].is_f64(), "{scores}");
+    let predicted = json(folder.path(), &["predict", &model, "--index", "0..3", "--device", "cpu", "--json"]);
+    assert_eq!(predicted.as_array().map(Vec::len), Some(3), "{predicted}");
+    for row in predicted.as_array().unwrap() {
+        let of = |key: &str| row[key][0].as_f64().unwrap();
+        assert!((of("outputs") - of("targets")).abs() < 1.0, "{row}");
+    }
     assert!(regression["train_accuracy"].is_null() && regression["test_accuracy"].is_null());
 }
 

@@ -408,6 +408,17 @@ fn a_model_knows_the_columns_and_classes_that_it_was_trained_on() {
             &["eval", "run/model.safetensors", "--recipe", "fruit.toml", "--device", "cpu", "--data", data],
         )
     };
+    // new rows, in another order and without labels
+    std::fs::write(here.join("new.csv"), "colour,height\nred,160\ngreen,170\nred,180\n").unwrap();
+    let (status, said) = kiln(here, &["predict", "run/model.safetensors", "new.csv", "--device", "cpu"]);
+    assert_eq!(status, Some(0), "{said}");
+    for (row, class) in ["pear", "apple", "pear"].into_iter().enumerate() {
+        let line = said.lines().find(|line| line.contains(&format!("new.csv row {row} "))).unwrap_or(&said);
+        assert!(line.split_whitespace().nth(3) == Some(class), "{said}");
+    }
+    std::fs::write(here.join("new.csv"), "height\n160\n").unwrap();
+    let (status, said) = kiln(here, &["predict", "run/model.safetensors", "new.csv", "--device", "cpu"]);
+    assert!(status == Some(1) && said.contains("has no column \"colour=green\", which the network"), "{said}");
     let (status, said) = eval("a.csv");
     assert_eq!(status, Some(0), "{said}");
     for (data, want) in [

@@ -77,6 +77,11 @@ pub fn csv(data: &[u8]) -> bool {
             let Features::Real(values) = table.split.features() else { panic!("tables are real numbers") };
             assert_eq!(values.len(), table.split.len() * table.columns.len());
             assert!(values.iter().all(|value| value.is_finite()));
+            // to be predicted: the same rows, or words for why not
+            match kiln_data::parse_csv_rows(text, Path::new("fuzz.csv"), &table.columns) {
+                Ok(rows) => assert_eq!(rows.item_shape().elements(), table.columns.len()),
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
             true
         }
         Err(error) => {

@@ -13,13 +13,13 @@ use crate::{DataError, Dataset, Features, Split, Targets, array::MAX_CLASSES};
 const MAX_CATEGORIES: usize = 1_000;
 
 /// Most numbers of all rows together, after texts have become numbers: 8 GiB.
-const MAX_NUMBERS: usize = 1 << 31;
+pub(crate) const MAX_NUMBERS: usize = 1 << 31;
 
 /// Most bytes of the columns that texts become, 0 or 1 in each row: 1 GiB.
-const MAX_ONE_HOT: usize = 1 << 30;
+pub(crate) const MAX_ONE_HOT: usize = 1 << 30;
 
 /// Longest field or name of a column: a quote that is not closed takes the rest of the file for one field.
-const MAX_FIELD: usize = 1_000;
+pub(crate) const MAX_FIELD: usize = 1_000;
 
 /// Characters of a text that a message quotes.
 const QUOTED: usize = 40;
@@ -332,11 +332,7 @@ impl Csv {
             );
             return Err(self.about(None, None, message));
         }
-        let start = &data[..data.len().min(100)];
-        if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
-            return Err(self.about(None, None, "is UTF-16, or no text at all: save it as UTF-8"));
-        }
-        Ok(())
+        check_text(data).map_err(|message| self.about(None, None, message))
     }
 
     /// What the columns are called.
@@ -438,8 +434,17 @@ impl Csv {
     }
 }
 
+/// Refuses what is in another encoding, or no text at all.
+pub(crate) fn check_text(data: &[u8]) -> Result<(), &'static str> {
+    let start = &data[..data.len().min(100)];
+    if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
+        return Err("is UTF-16, or no text at all: save it as UTF-8");
+    }
+    Ok(())
+}
+
 /// The bytes of a regular file: a pipe might never end.
-fn open(path: &Path) -> Result<Vec<u8>, DataError> {
+pub(crate) fn open(path: &Path) -> Result<Vec<u8>, DataError> {
     let io = |source| DataError::Io { path: path.into(), source };
     if path.as_os_str().is_empty() {
         return Err(DataError::Shape {
@@ -454,7 +459,7 @@ fn open(path: &Path) -> Result<Vec<u8>, DataError> {
 }
 
 /// The beginning of a text as a message shows it, in one line.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     let mut start = String::new();
     for c in text.chars().take(QUOTED) {
         match c.is_control() {
@@ -465,12 +470,12 @@ fn cut(text: &str) -> String {
     start + if text.chars().nth(QUOTED).is_some() { "..." } else { "" }
 }
 
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", cut(text))
 }
 
 /// The first few names of a list.
-fn listed(names: &[String]) -> String {
+pub(crate) fn listed(names: &[String]) -> String {
     let some: Vec<String> = names.iter().take(LISTED).map(|name| cut(name)).collect();
     some.join(", ") + if names.len() > LISTED { ", ..." } else { "" }
 }

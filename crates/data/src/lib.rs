@@ -17,6 +17,7 @@
 
 mod array;
 mod cifar;
+mod csv_rows;
 mod csv_table;
 mod dataset;
 mod digits;
@@ -35,6 +36,7 @@ mod tables;
 mod transform;
 
 pub use array::{Array, Elements, Number};
+pub use csv_rows::{csv_rows, parse_csv_rows};
 pub use csv_table::{Csv, Table, Task};
 pub use dataset::{Dataset, Features, Split, Targets};
 pub use dir::{DataDir, cache_folder};

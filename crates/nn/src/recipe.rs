@@ -89,8 +89,8 @@ struct RecipeFile {
     epochs: Spanned<usize>,
     batch_size: Spanned<usize>,
     loss: Loss,
-    optimizer: Spanned<toml::Table>,
-    schedule: Option<Spanned<toml::Table>>,
+    optimizer: Spanned<NameOrTable>,
+    schedule: Option<Spanned<NameOrTable>>,
     validation_split: Option<Spanned<f64>>,
     early_stopping: Option<Spanned<EarlyStoppingSpec>>,
     #[serde(default)]
@@ -98,6 +98,25 @@ struct RecipeFile {
     layers: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     outputs: Vec<Output>,
+}
+
+/// Settings with their `type`, or that alone.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a name in quotes, or a table with `type`")]
+enum NameOrTable {
+    Name(String),
+    Table(toml::Table),
+}
+
+impl NameOrTable {
+    fn table(spanned: Spanned<Self>) -> Spanned<toml::Table> {
+        let span = spanned.span();
+        let table = match spanned.into_inner() {
+            Self::Table(table) => table,
+            Self::Name(name) => toml::Table::from_iter([("type".to_string(), toml::Value::String(name))]),
+        };
+        Spanned::new(span, table)
+    }
 }
 
 macro_rules! builtin {
@@ -220,11 +239,12 @@ impl Recipe {
             };
             return Err(fail(Some(value.span()), format!("{what} must be at {bound}")));
         }
-        let optimizer: Optimizer =
-            table(text, &file.optimizer, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
-        optimizer.check().map_err(|e| fail(Some(file.optimizer.span()), e.to_string()))?;
+        let written = NameOrTable::table(file.optimizer);
+        let optimizer: Optimizer = table(text, &written, "optimizer").map_err(|(at, m)| fail(Some(at), m))?;
+        optimizer.check().map_err(|e| fail(Some(written.span()), e.to_string()))?;
         let mut schedule: Option<Scheduled> = None;
-        if let Some(settings) = &file.schedule {
+        let settings = file.schedule.map(NameOrTable::table);
+        if let Some(settings) = &settings {
             let parsed: Scheduled = table(text, settings, "schedule").map_err(|(at, m)| fail(Some(at), m))?;
             parsed.schedule.check().map_err(|e| fail(Some(settings.span()), e.to_string()))?;
             schedule = Some(parsed);
@@ -633,6 +653,24 @@ mod tests {
             panic!("adamw is Adam")
         };
         assert!(adam.decoupled && adam.weight_decay == 0.01 && adam.learning_rate == 0.02);
+    }
+
+    #[test]
+    fn a_name_alone_is_an_optimizer_or_schedule() {
+        let text = Recipe::builtin_text("xor").unwrap();
+        let table = text.find("[optimizer]").unwrap();
+        let end = table + text[table..].find("\n\n").unwrap();
+        let (before, after) = (&text[..table], &text[end..]);
+        let first = text.find("epochs").unwrap();
+        let named = |name: &str| {
+            let top = format!("{}optimizer = \"{name}\"\n{}", &before[..first], &before[first..]);
+            Recipe::parse(&format!("{top}{after}"), "my.toml")
+        };
+        let crate::Rule::Rmsprop(_) = named("rmsprop").unwrap().optimizer.rule else {
+            panic!("another rule")
+        };
+        let message = named("adm").unwrap_err().to_string();
+        assert!(message.starts_with("my.toml, line ") && message.contains("`adm`"), "{message}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct Predict {
     /// A model file
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// PNG or JPEG files
+    /// PNG or JPEG files; for a network that was trained on a table, CSV files with the same columns
     #[arg(value_name = "IMAGE", required_unless_present = "index")]
     pub(crate) images: Vec<PathBuf>,
     /// Rows of the model's test set instead of files, counted from 0: 7, or 1,5,9, or 0..15 for the first fifteen

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_data::{DataError, Features, ImageForm, Split, Targets, read_image};
+use kiln_data::{DataError, Features, ImageForm, Split, Targets, csv_rows, read_image};
 use kiln_device::DeviceOptions;
 use kiln_nn::{Loss, NnError, Trainer};
 use kiln_plot::{Bar, Cell, Grid, Tone};
@@ -102,18 +102,23 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
     let device = device::open(&args.device.device, DeviceOptions::default(), ui)?;
     let trainer = model.trainer(&device)?;
     let input = trainer.model().input_shape();
-    let &[channels @ (1 | 3), height, width] = input.dims() else {
-        return Err(Failure::Message(format!(
-            "{}: the network takes items of shape {input}, not images [1 or 3, height, width]",
-            args.model.display()
-        )));
-    };
     let outputs = trainer.model().output_shape().map_err(NnError::from)?.elements();
     let probability =
         matches!(trainer.main_loss(), Loss::BinaryCrossEntropy | Loss::BinaryCrossEntropyWithLogits);
     let classes = trainer.classes().len();
     let one_of_two = outputs == 1 && classes == 2 && probability;
     if !(one_of_two || (outputs > 1 && (outputs == classes || trainer.main_loss().includes_softmax()))) {
+        if outputs <= MOST_NUMBERS {
+            match &args.index {
+                Some(rows) => {
+                    return numbers(&trainer, test_rows(&model, &trainer, &rows.0, args, ui)?, args, ui);
+                }
+                None if !trainer.columns().is_empty() => {
+                    return numbers(&trainer, table_files(&trainer, args)?, args, ui);
+                }
+                None => {}
+            }
+        }
         return Err(Failure::Message(format!(
             "{}: the network does not classify: it has {outputs} outputs for {classes} named classes, so there is no \
              class to predict",
@@ -122,20 +127,21 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
     }
     let asked = match &args.index {
         Some(rows) => test_rows(&model, &trainer, &rows.0, args, ui)?,
+        None if !trainer.columns().is_empty() => table_files(&trainer, args)?,
         None => {
+            let &[channels @ (1 | 3), height, width] = input.dims() else {
+                return Err(Failure::Message(format!(
+                    "{}: the network takes items of shape {input}, not images [1 or 3, height, width]; --index 0..9 predicts \
+                     rows of the data that it was tested on",
+                    args.model.display()
+                )));
+            };
             let form = ImageForm { channels, height, width, invert: args.invert };
             image_files(&trainer, &form, outputs.max(classes), args)?
         }
     };
-    let probabilities: Vec<f32> = trainer.predict_split(&asked.rows)?.into_iter().collect();
+    let probabilities = outputs_of(&trainer, &asked.rows, args)?;
     device::keep_pipelines(&device, ui);
-    if probabilities.iter().any(|p| !p.is_finite()) {
-        return Err(Failure::Message(format!(
-            "{}: the network's results are not numbers: its parameters or preprocessing are too large or no \
-             numbers themselves; train it again, with a smaller learning rate",
-            args.model.display()
-        )));
-    }
     // one output is the probability of the second of two classes
     let probabilities: Vec<f32> = match one_of_two {
         true => probabilities.iter().flat_map(|&p| [1.0 - p, p]).collect(),
@@ -163,6 +169,63 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
     ui.json(&predictions)
 }
 
+/// Most outputs that are listed as numbers.
+const MOST_NUMBERS: usize = 32;
+
+/// All outputs, row by row.
+fn outputs_of(trainer: &Trainer, rows: &Split, args: &Predict) -> Result<Vec<f32>, Failure> {
+    let outputs: Vec<f32> = trainer.predict_split(rows)?.into_iter().collect();
+    match outputs.iter().all(|output| output.is_finite()) {
+        true => Ok(outputs),
+        false => Err(Failure::Message(format!(
+            "{}: the network's results are not numbers: its parameters or preprocessing are too large or no \
+             numbers themselves; train it again, with a smaller learning rate",
+            args.model.display()
+        ))),
+    }
+}
+
+/// What a network that gives numbers says about a row, beside what is true.
+#[derive(Serialize)]
+struct Numbers {
+    file: String,
+    outputs: Vec<f32>,
+    targets: Vec<f32>,
+}
+
+/// Predicts with a network that does not classify.
+fn numbers(trainer: &Trainer, asked: Asked, args: &Predict, ui: &Ui) -> Result<(), Failure> {
+    if args.plot.is_some() {
+        return Err(Failure::Message("--plot draws classes; the network gives numbers".into()));
+    }
+    let outputs = outputs_of(trainer, &asked.rows, args)?;
+    device::keep_pipelines(trainer.device(), ui);
+    let targets: &[f32] = match asked.rows.targets() {
+        Targets::Real { values, .. } => values,
+        Targets::Classes { .. } | Targets::Input => &[],
+    };
+    let of = |values: &[f32], row: usize| {
+        let width = values.len() / asked.names.len();
+        values[row * width..(row + 1) * width].to_vec()
+    };
+    let all = asked.names.iter().enumerate().map(|(row, name)| Numbers {
+        file: name.display().to_string(),
+        outputs: of(&outputs, row),
+        targets: of(targets, row),
+    });
+    let all: Vec<Numbers> = all.collect();
+    let list = |values: &[f32]| values.iter().map(|&value| score(value)).collect::<Vec<_>>().join(" ");
+    let mut columns = vec![("row", Align::Left), ("predicted", Align::Right)];
+    columns.extend((!targets.is_empty()).then_some(("true", Align::Right)));
+    let mut table = Table::with_columns(&columns);
+    for row in &all {
+        let truth = (!row.targets.is_empty()).then(|| list(&row.targets));
+        table.row([row.file.clone(), list(&row.outputs)].into_iter().chain(truth));
+    }
+    ui.result(&table.render())?;
+    ui.json(&all)
+}
+
 /// Image files, as the network takes them.
 fn image_files(
     trainer: &Trainer,
@@ -186,6 +249,27 @@ fn image_files(
     let targets = Targets::Classes { labels: vec![0; args.images.len()], classes: 1 };
     let rows = Split::new(Features::Bytes(pixels), trainer.model().input_shape(), targets)?;
     Ok(Asked { rows, names: args.images.clone(), truths, classes })
+}
+
+/// The rows of CSV files, for a network that was trained on a table.
+fn table_files(trainer: &Trainer, args: &Predict) -> Result<Asked, Failure> {
+    if args.plot.is_some() || args.invert {
+        return Err(Failure::Message(
+            "--plot and --invert are for images; the network takes rows of a table".into(),
+        ));
+    }
+    let (mut values, mut names) = (Vec::new(), Vec::new());
+    for path in &args.images {
+        let rows = csv_rows(path, trainer.columns())?;
+        let Features::Real(of_file) = rows.features() else {
+            unreachable!("rows of tables are real numbers")
+        };
+        values.extend_from_slice(of_file);
+        names.extend((0..rows.len()).map(|row| PathBuf::from(format!("{} row {row}", path.display()))));
+    }
+    let targets = Targets::Classes { labels: vec![0; names.len()], classes: 1 };
+    let rows = Split::new(Features::Real(values), trainer.model().input_shape(), targets)?;
+    Ok(Asked { rows, truths: vec![None; names.len()], names, classes: trainer.classes().to_vec() })
 }
 
 /// Rows of the model's test set.

@@ -61,6 +61,19 @@ impl MemoryPlan {
 /// Most tensors of one buffer that the table names.
 const MOST_TENSORS: usize = 8;
 
+/// `1,199,882`
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 impl fmt::Display for MemoryPlan {
     /// Groups, their buffers, what lives in them; then the sums and the limits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,7 +93,7 @@ impl fmt::Display for MemoryPlan {
                 for tensor in holding.tensors.iter().take(MOST_TENSORS) {
                     let mut text = format!("    {}", tensor.label);
                     if !tensor.shape.is_empty() {
-                        let _ = write!(text, " {:?}: {}", tensor.shape, tensor.bytes);
+                        let _ = write!(text, " {:?}: {}", tensor.shape, grouped(tensor.bytes));
                     }
                     lines.push((text, None));
                 }
@@ -100,7 +113,14 @@ impl fmt::Display for MemoryPlan {
         let widest = lines.iter().map(width).max().unwrap_or(0);
         for (text, bytes) in &lines {
             match bytes {
-                Some(bytes) => writeln!(f, "{text:<widest$}  {bytes:>15} bytes")?,
+                Some(bytes) => {
+                    write!(f, "{text:<widest$}  {:>15} bytes", grouped(*bytes))?;
+                    // in round numbers, of groups and sums
+                    if !text.starts_with(' ') && *bytes >= 1 << 20 {
+                        write!(f, "  {:.1} MiB", *bytes as f64 / f64::from(1 << 20))?;
+                    }
+                    writeln!(f)?;
+                }
                 None => writeln!(f, "{text}")?,
             }
         }
@@ -108,7 +128,8 @@ impl fmt::Display for MemoryPlan {
             writeln!(f, "limits")?;
             for limit in &self.limits {
                 let text = format!("  {}", limit.what);
-                writeln!(f, "{text:<widest$}  {:>15} of {}: {}", limit.needed, limit.allowed, limit.by)?;
+                let (needed, allowed) = (grouped(limit.needed), grouped(limit.allowed));
+                writeln!(f, "{text:<widest$}  {needed:>15} of {allowed}: {}", limit.by)?;
             }
         }
         let rows = |n: Option<usize>| n.map_or("none".to_owned(), |n| n.to_string());

@@ -418,7 +418,10 @@ fn a_model_knows_the_columns_and_classes_that_it_was_trained_on() {
     }
     std::fs::write(here.join("new.csv"), "height\n160\n").unwrap();
     let (status, said) = kiln(here, &["predict", "run/model.safetensors", "new.csv", "--device", "cpu"]);
-    assert!(status == Some(1) && said.contains("has no column \"colour=green\", which the network"), "{said}");
+    assert!(
+        status == Some(1) && said.contains("has no column \"colour=green\", which the network"),
+        "{said}"
+    );
     let (status, said) = eval("a.csv");
     assert_eq!(status, Some(0), "{said}");
     for (data, want) in [

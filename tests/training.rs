@@ -271,7 +271,7 @@ fn metrics_gather_on_the_device() {
     let metrics = [
         Metric::Accuracy,
         Metric::TopKAccuracy { k: 3 },
-        Metric::F1 { average: Average::Macro },
+        Metric::F1 { average: Average::Auto },
         Metric::RocAuc,
     ];
     for device in devices() {

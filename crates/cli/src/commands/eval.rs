@@ -104,7 +104,8 @@ pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
 
 /// Totals, a row per class, and the confusion matrix.
 fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
-    ui.result(&format!("loss           {:.4}", report.test_loss))?;
+    let width = if report.errors.is_some() { 20 } else { 15 };
+    ui.result(&format!("{:<width$}{:.4}", "loss", report.test_loss))?;
     if let Some(Errors { mean_absolute_error, mean_squared_error, r2 }) = &report.errors {
         ui.result(&format!("mean absolute error {mean_absolute_error:.4}"))?;
         ui.result(&format!("mean squared error  {mean_squared_error:.4}"))?;

@@ -120,9 +120,15 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
             }
         }
         return Err(Failure::Message(format!(
-            "{}: the network does not classify: it has {outputs} outputs for {classes} named classes, so there is no \
-             class to predict",
-            args.model.display()
+            "{}: the network does not classify: it has {outputs} output{} for {classes} named classes, so there is no \
+             class to predict{}",
+            args.model.display(),
+            if outputs == 1 { "" } else { "s" },
+            if outputs <= MOST_NUMBERS {
+                "; --index 0..9 shows its numbers for rows that it was tested on"
+            } else {
+                ""
+            }
         )));
     }
     let asked = match &args.index {

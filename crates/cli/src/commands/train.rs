@@ -595,7 +595,7 @@ fn tell(job: &Job, history: &History, report: &Report, ui: &Ui) -> Result<(), Fa
     let accuracy = report.test_accuracy.map_or_else(String::new, |a| format!(", accuracy {}", percent(a)));
     let which = match report.best_epoch == history.epochs.len() {
         true => String::new(),
-        false => format!(" of epoch {}, the best", report.best_epoch),
+        false => format!(" of epoch {}, the best,", report.best_epoch),
     };
     ui.result(&format!(
         "test loss {:.4}{accuracy}; {} in all; model{which} in {}",

@@ -206,7 +206,7 @@ mod tests {
             ("", "is empty"),
             ("size,colour\n", "has no rows below its header"),
             ("size,kind\n1,2\n", "has no column \"colour=red\", which the network was trained on; there are"),
-            ("size,colour\n1,red\nx,red\n", "line 3, column size: \"x\" is no finite number"),
+            ("size,colour\n1,red\nx,red\n", "line 3, column \"size\": \"x\" is no finite number"),
             ("size,colour\ninf,red\n", "\"inf\" is no finite number"),
             ("size,colour\n1,green\n", "\"green\" is none of the texts that the network was trained on: red"),
             ("size,colour\n1,red\n1\n", "as many fields"),

@@ -251,9 +251,9 @@ pub(crate) mod tests {
     fn few_epochs_have_a_row_each() {
         let text = table_and_chart(&history(4), Some(3), PLAIN);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "epoch    loss  accuracy  val loss  val accuracy    time   f1_macro");
-        assert_eq!(lines[2], "    1  0.7358   66.89 %    0.6000       87.50 %  1.50 s  undefined");
-        assert_eq!(lines[4], "    3  0.0996   95.52 %    0.1000       82.50 %  1.50 s     0.5000  best");
+        assert_eq!(lines[0], "epoch    loss  accuracy  val loss  val accuracy    time  val f1_macro");
+        assert_eq!(lines[2], "    1  0.7358   66.89 %    0.6000       87.50 %  1.50 s     undefined");
+        assert_eq!(lines[4], "    3  0.0996   95.52 %    0.1000       82.50 %  1.50 s        0.5000  best");
         assert!(lines[5].starts_with("    4") && lines[6].is_empty(), "{text}");
         assert!(lines[7].contains("* loss   o val loss"), "{text}");
         assert_eq!(lines.len(), 7 + CHART_HEIGHT);

@@ -195,7 +195,7 @@ fn a_driver_that_answers_with_the_loss_ends_no_training() {
     let (_, said, undisturbed) = train("undisturbed", "");
     assert!(undisturbed.is_some(), "{said}");
     // in a wait for the first sums, in a read at an epoch's end, in a submission, and one after the other
-    let cases = [("wait:8", 1), ("wait:26", 1), ("submit:10", 1), ("wait:10,submit:40", 2)];
+    let cases = [("wait:8", 1), ("wait:12", 1), ("submit:10", 1), ("wait:8,submit:22", 2)];
     for (number, (calls, losses)) in (0..).zip(cases) {
         let (is_done, said, model) = train(&format!("run{number}"), calls);
         assert!(is_done, "{calls}: {said}");

@@ -1,21 +1,21 @@
 //! Rows of a table to be predicted: the columns that a network learned from, found by name.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use crate::{
-    DataError, Features, Split, Targets,
-    csv_table::{MAX_FIELD, MAX_NUMBERS, MAX_ONE_HOT, check_text, cut, listed, open, quoted},
+    Csv, DataError, Features, Split, Targets,
+    csv_table::{MAX_NUMBERS, MAX_ONE_HOT, check_text, cut, listed, open, quoted},
 };
 
 /// Reads the rows of a CSV file as a network takes them that was trained on a table of these columns
 /// ([`crate::Table::columns`]): `size` is the number of the column of that name, `colour=red` 1 where the column `colour` says
 /// `red`, else 0. Other columns, as that of the label, are not looked at, and the order is of no account. Fields stand between
-/// whatever the first line has most of commas, semicolons and tabs. Of tables without a header, whose columns are called by
+/// whatever the first line has most of commas, semicolons, tabs and bars. Of tables without a header, whose columns are called by
 /// their numbers, the first line is a row. The split's targets mean nothing.
 ///
 /// ```
@@ -50,7 +50,7 @@ pub fn parse_csv_rows(text: &[u8], path: &Path, columns: &[String]) -> Result<Sp
     let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let count = |delimiter: &u8| first.iter().filter(|byte| *byte == delimiter).count();
     // of equals the last: a comma
-    let delimiter = [b'\t', b';', b','].into_iter().max_by_key(count).unwrap_or(b',');
+    let delimiter = [b'|', b'\t', b';', b','].into_iter().max_by_key(count).unwrap_or(b',');
     let mut reader =
         ReaderBuilder::new().has_headers(false).delimiter(delimiter).trim(Trim::All).from_reader(text);
     let mut record = StringRecord::new();
@@ -69,31 +69,41 @@ pub fn parse_csv_rows(text: &[u8], path: &Path, columns: &[String]) -> Result<Sp
     let field = |record: &StringRecord, i: usize| -> String {
         record.get(i).unwrap_or_default().trim_start_matches('\u{feff}').to_string()
     };
-    let named: Vec<String> = (0..record.len()).map(|i| field(&record, i)).collect();
     let numbered: Vec<String> = (0..record.len()).map(|i| i.to_string()).collect();
-    let (names, sources, mut is_row) = match sources(columns, &named) {
-        Ok(sources) => {
-            let is_row = next(&mut record, &mut line)?;
-            (named, sources, is_row)
-        }
-        Err(missing) => match sources_of_numbers(columns, &numbered) {
-            Some(sources) => (numbered, sources, true),
-            None => {
-                let message = format!(
-                    "has no column {}, which the network was trained on; there are {}",
-                    quoted(&missing),
-                    listed(&named)
-                );
-                return Err(about(None, None, message));
+    // as they were named when the network was trained
+    let named = Csv::new(path, "").names(&record);
+    let by_name = named.as_ref().map_err(|_| None).and_then(|named| sources(columns, named).map_err(Some));
+    let (names, sources, has_header) = match (named, by_name, sources(columns, &numbered)) {
+        // a row of numbers names columns, too, if they are called so
+        (Ok(named), Ok(by_name), Ok(by_number)) => {
+            let is_used = |i: &usize| !matches!(by_name[*i], Source::Unused);
+            match (0..named.len()).filter(is_used).all(|i| named[i] == numbered[i]) {
+                true => (named, by_name, true),
+                false => (numbered, by_number, false),
             }
-        },
+        }
+        (Ok(named), Ok(by_name), Err(_)) => (named, by_name, true),
+        (_, Err(_), Ok(by_number)) => (numbered, by_number, false),
+        (Ok(named), Err(missing), Err(_)) => {
+            let message = format!(
+                "has no column {}, which the network was trained on; there are {}",
+                quoted(&missing.unwrap_or_default()),
+                listed(&named)
+            );
+            return Err(about(None, None, message));
+        }
+        (Err(error), ..) => return Err(error),
     };
+    let mut is_row = !has_header || next(&mut record, &mut line)?;
+    // each of a row's numbers stands in the file, but for those of texts
+    let texts_of = |source: &Source<'_>| if let Source::Texts(known) = source { known.len() } else { 0 };
+    let texts: usize = sources.iter().map(texts_of).sum();
     let mut values: Vec<f32> = Vec::new();
     let mut rows = 0usize;
     while is_row {
         let (begin, end) = (values.len(), values.len().saturating_add(columns.len()));
-        let has_texts = sources.iter().any(|source| matches!(source, Source::Texts(_)));
-        if end > MAX_NUMBERS || (has_texts && end.saturating_mul(size_of::<f32>()) > MAX_ONE_HOT) {
+        let one_hot = (rows + 1).saturating_mul(texts).saturating_mul(size_of::<f32>());
+        if end > MAX_NUMBERS || one_hot > MAX_ONE_HOT || values.try_reserve(columns.len()).is_err() {
             let message = format!("has more rows of {} numbers than are read at once", columns.len());
             return Err(about(None, None, message));
         }
@@ -141,32 +151,38 @@ enum Source<'c> {
     Texts(HashMap<&'c str, usize>),
 }
 
-/// What each column of the file is, or the first of the network's columns that is not there.
+/// What each column of the file is, or the first of the network's columns that is not there, or not for it alone.
 fn sources<'c>(columns: &'c [String], names: &[String]) -> Result<Vec<Source<'c>>, String> {
     let places: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
+    // what names are as long as: others need not be looked up
+    let lengths: HashSet<usize> = names.iter().map(String::len).collect();
     let mut sources: Vec<Source<'_>> = names.iter().map(|_| Source::Unused).collect();
     for (place, column) in columns.iter().enumerate() {
+        let missing = || Err(column.clone());
         if let Some(&at) = places.get(column.as_str()) {
+            if !matches!(sources[at], Source::Unused) {
+                return missing();
+            }
             sources[at] = Source::Number(place);
             continue;
         }
-        // names and texts may have such signs in them; longer ones are not read from tables
-        let signs = column.match_indices('=').filter(|_| column.len() <= 2 * MAX_FIELD + 1);
-        let mut found = signs.filter_map(|(sign, _)| Some((*places.get(&column[..sign])?, sign)));
-        let Some((at, sign)) = found.next() else { return Err(column.clone()) };
-        match &mut sources[at] {
-            Source::Texts(known) => {
-                known.insert(&column[sign + 1..], place);
-            }
-            source => *source = Source::Texts(HashMap::from([(&column[sign + 1..], place)])),
+        // names and texts may have such signs in them
+        let signs = column.match_indices('=').filter(|(sign, _)| lengths.contains(sign));
+        let mut found =
+            signs.filter_map(|(sign, _)| Some((*places.get(&column[..sign])?, &column[sign + 1..])));
+        let Some((at, text)) = found.find(|(at, _)| !matches!(sources[*at], Source::Number(_))) else {
+            return missing();
+        };
+        if let Source::Unused = sources[at] {
+            sources[at] = Source::Texts(HashMap::new());
+        }
+        if let Source::Texts(known) = &mut sources[at]
+            && known.insert(text, place).is_some()
+        {
+            return missing();
         }
     }
     Ok(sources)
-}
-
-/// The same of a file without a header, if the network's columns are numbers of some.
-fn sources_of_numbers<'c>(columns: &'c [String], numbered: &[String]) -> Option<Vec<Source<'c>>> {
-    sources(columns, numbered).ok()
 }
 
 #[cfg(test)]
@@ -198,6 +214,16 @@ mod tests {
             rows("red,1\nblue,2\n", &["1", "0=blue", "0=red"]),
             Ok(vec![1.0, 0.0, 1.0, 2.0, 1.0, 0.0])
         );
+    }
+
+    #[test]
+    fn a_column_of_the_file_is_one_of_the_network() {
+        for columns in [&["x", "x=1"][..], &["x=1", "x"], &["x", "x"], &["x=1", "x=1"]] {
+            let message = rows("x,y\n1,2\n", columns).unwrap_err();
+            assert!(message.contains("has no column \"x"), "{columns:?}: {message}");
+        }
+        assert_eq!(rows("x,x=1\n3,4\n", &["x", "x=1"]), Ok(vec![3.0, 4.0]));
+        assert!(rows("x,x\n3,4\n", &["x"]).unwrap_err().contains("two columns have this name"));
     }
 
     #[test]

@@ -336,7 +336,7 @@ impl Csv {
     }
 
     /// What the columns are called.
-    fn names(&self, first: &StringRecord) -> Result<Vec<String>, DataError> {
+    pub(crate) fn names(&self, first: &StringRecord) -> Result<Vec<String>, DataError> {
         if !self.header {
             return Ok((0..first.len()).map(|i| i.to_string()).collect());
         }

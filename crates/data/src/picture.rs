@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, ErrorKind, Read},
     path::Path,
     sync::{Condvar, Mutex, PoisonError},
 };
@@ -152,6 +152,12 @@ fn upright((width, height): (u32, u32), orientation: Orientation) -> [usize; 2] 
 fn decode(path: &Path, form: &ImageForm) -> Result<(DynamicImage, Taken<'static>), DataError> {
     let file_bytes = check_file(path)?;
     let room = ROOM.take(file_bytes + USUAL);
+    if !is_whole(path).map_err(|source| DataError::Io { path: path.into(), source })? {
+        return Err(DataError::Image {
+            path: path.into(),
+            message: "truncated: a JPEG without an end".into(),
+        });
+    }
     let mut decoder = open(path, file_bytes)?;
     let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
     let [height, width] = upright(decoder.dimensions(), orientation);
@@ -202,13 +208,7 @@ fn check_file(path: &Path) -> Result<u64, DataError> {
 /// A decoder that has read the header, and whose image is within the limits.
 fn open(path: &Path, file_bytes: u64) -> Result<Box<dyn ImageDecoder>, DataError> {
     let io = |source| DataError::Io { path: path.into(), source };
-    let mut file = BufReader::new(File::open(path).map_err(io)?);
-    if !is_whole(&mut file).map_err(io)? {
-        return Err(DataError::Image {
-            path: path.into(),
-            message: "truncated: a JPEG without an end".into(),
-        });
-    }
+    let file = BufReader::new(File::open(path).map_err(io)?);
     let mut reader = ImageReader::new(file).with_guessed_format().map_err(io)?;
     let densest = match reader.format() {
         None => {
@@ -238,20 +238,17 @@ fn open(path: &Path, file_bytes: u64) -> Result<Box<dyn ImageDecoder>, DataError
     Ok(Box::new(decoder))
 }
 
-/// False of a JPEG that ends before its end marker, whose missing part the decoder would paint grey. Leaves the file at its
-/// beginning.
-fn is_whole(file: &mut (impl BufRead + Seek)) -> io::Result<bool> {
-    let whole = match reaches_end(file) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
-        other => other?,
-    };
-    file.seek(SeekFrom::Start(0))?;
-    Ok(whole)
+/// False of a JPEG that ends before its end marker, whose missing part the decoder would paint grey.
+fn is_whole(path: &Path) -> io::Result<bool> {
+    match reaches_end(&mut BufReader::new(File::open(path)?)) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        other => other,
+    }
 }
 
 /// Walks the segments of a JPEG up to the end marker (ITU T.81, section B.1): what is none, or is damaged, is for the decoder to
 /// refuse.
-fn reaches_end(file: &mut (impl BufRead + Seek)) -> io::Result<bool> {
+fn reaches_end(file: &mut BufReader<File>) -> io::Result<bool> {
     let byte = |file: &mut dyn BufRead| -> io::Result<u8> {
         let mut byte = [0];
         file.read_exact(&mut byte)?;

@@ -131,6 +131,8 @@ pub(crate) struct WgpuBackend {
     longest_submission: Duration,
     /// Submissions that a run of a program begins in.
     pieces: AtomicUsize,
+    /// The most that one has come to.
+    grown: AtomicUsize,
 }
 
 /// Launches with their pipelines and bind groups.
@@ -158,7 +160,7 @@ impl WgpuBackend {
         let staging = Arc::new(Staging::new(|bytes| staging(&device, &tally, bytes))?);
         tally.ledger.fail(options.fail_allocation);
         let in_flight = Mutex::new(VecDeque::with_capacity(IN_FLIGHT + 1));
-        let pieces = AtomicUsize::new(1);
+        let (pieces, grown) = (AtomicUsize::new(1), AtomicUsize::new(1));
         Ok(Self {
             name,
             device,
@@ -170,6 +172,7 @@ impl WgpuBackend {
             in_flight,
             longest_submission,
             pieces,
+            grown,
         })
     }
 
@@ -184,10 +187,11 @@ impl WgpuBackend {
         self.incidents.loss()
     }
 
-    /// Programs that are prepared from now on begin in twice as many submissions as those of a device that was lost: it may
-    /// have been given up for one that took too long.
+    /// Programs that are prepared from now on begin in twice as many submissions as one of a device that was lost had come to:
+    /// it may have been given up for one that took too long.
     pub(crate) fn submit_less_than(&self, lost: &Self) {
-        self.pieces.store((2 * lost.pieces.load(Relaxed)).min(MOST_PIECES), Relaxed);
+        let most = lost.pieces.load(Relaxed).max(lost.grown.load(Relaxed));
+        self.pieces.store(most.saturating_mul(2).min(MOST_PIECES), Relaxed);
     }
 
     fn memory<'a>(&self, view: &'a View, label: &str) -> Result<&'a Memory, BackendError> {
@@ -398,6 +402,7 @@ impl WgpuBackend {
         if waiting.elapsed() > self.longest_submission {
             // twice as many, unless another of its submissions has seen to that already
             oldest.pieces.fetch_max(2 * oldest.was, Relaxed);
+            self.grown.fetch_max(2 * oldest.was, Relaxed);
         }
         Ok(())
     }

@@ -261,6 +261,8 @@ impl Trainer {
             figures: on.figures(),
         };
         self.steps = position.steps;
+        // whatever was there before, the first step writes the table and the clock
+        self.hyper_is_stale = true;
         if let Some(checkpoints) = &mut fit.checkpoints
             && kept.losses.is_empty()
         {

@@ -124,6 +124,7 @@ impl Run<'_, '_> {
         }
         let ended = self.take_reading(trainer);
         self.end(ended, trainer)?;
+        trainer.check_done()?;
         // what is read from here on goes through its buffers
         self.snapshot = None;
         // running statistics may be none where the loss is one still
@@ -305,8 +306,8 @@ impl Run<'_, '_> {
     fn checkpoint(&mut self, trainer: &Trainer) -> Result<Checkpoint, NnError> {
         // callbacks hear of them at their own time: when a checkpoint is written changes nothing
         self.await_reading()?;
-        // looking for what is not finite goes its own ways
-        if self.check.is_none() {
+        // at its end an epoch has been checked
+        if self.position.steps > 0 {
             trainer.check_done()?;
         }
         let states = self.callbacks.iter().map(|c| Ok((c.name(), c.state()?)));

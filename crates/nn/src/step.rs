@@ -98,7 +98,9 @@ impl Form {
             let mut options =
                 GatherOptions { rows, items: self.items, item, dtype, reversed: false, scale, shift };
             let Some(augment) = augment.filter(|augment| !augment.is_identity()) else {
-                if options.scale.len() <= MOST_FACTORS {
+                // what does not fit the rows is for the gather to refuse
+                let fits = self.item.dims().first() == Some(&options.scale.len());
+                if options.scale.len() <= MOST_FACTORS || !fits {
                     let gathered = g.gather(data, order, options)?;
                     return Ok(Rows { features: preprocess.record_rest(g, gathered)?, shares: None });
                 }

@@ -154,13 +154,18 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
         false => probabilities,
     };
     let classes = probabilities.len() / asked.rows.len();
+    // all rows alike, also those that look like probabilities by chance
+    let is_score = |row: &[f32]| matches!(Said::new(row, probability), Said::Scores(_));
+    let are_scores = probabilities.chunks(classes.max(1)).any(is_score);
+    let said =
+        |row: &[f32]| if are_scores { Said::Scores(row.to_vec()) } else { Said::new(row, probability) };
     let predictions: Vec<Prediction> = asked
         .names
         .iter()
         .zip(probabilities.chunks(classes.max(1)))
-        .map(|(file, row)| Prediction::new(file, Said::new(row, probability), &asked.classes))
+        .map(|(file, row)| Prediction::new(file, said(row), &asked.classes))
         .collect();
-    if predictions.iter().any(|prediction| matches!(prediction.said, Said::Scores(_))) {
+    if are_scores {
         ui.note(&format!(
             "the outputs of a network that was trained with {} are scores, no probabilities; the largest is the class",
             trainer.main_loss().name()
@@ -263,6 +268,13 @@ fn table_files(trainer: &Trainer, args: &Predict) -> Result<Asked, Failure> {
         return Err(Failure::Message(
             "--plot and --invert are for images; the network takes rows of a table".into(),
         ));
+    }
+    let (input, columns) = (trainer.model().input_shape().elements(), trainer.columns().len());
+    if input != columns {
+        return Err(Failure::Message(format!(
+            "{}: the network takes {input} numbers, but names {columns} columns",
+            args.model.display()
+        )));
     }
     let (mut values, mut names) = (Vec::new(), Vec::new());
     for path in &args.images {

@@ -407,7 +407,7 @@ mod tests {
             let crc = crc32(&png[12..29]);
             png[29..33].copy_from_slice(&crc.to_be_bytes());
         }
-        GrayImage::from_fn(30, 30, |x, y| Luma([(x * 7 ^ y * 5) as u8]))
+        GrayImage::from_fn(30, 30, |x, y| Luma([((x * 7) ^ (y * 5)) as u8]))
             .save_with_format(&file, ImageFormat::Jpeg)
             .unwrap();
         let mut declared = std::fs::read(&file).unwrap();

@@ -278,6 +278,7 @@ impl Trainer {
         run.checkpoints = fit.checkpoints.as_deref_mut();
         run.last = (fit.recover && is_gpu).then_some(&mut kept.last);
         run.interrupt = fit.interrupt;
+        run.epochs = fit.epochs;
         run.validation_steers = fit.validation_steers;
         run.check = check;
         run.keep(self)?;

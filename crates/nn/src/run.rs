@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use kiln_graph::TOTALS;
@@ -23,6 +23,9 @@ use crate::{
 /// losses, are rounded alike in every run.
 pub(crate) const STEPS_PER_READING: usize = 25;
 
+/// Least time between two questions at ends of epochs whether the device has done what it was given.
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
+
 /// A fit on its way.
 pub(crate) struct Run<'r, 'a> {
     pub(crate) on: &'r Prepare<'r>,
@@ -31,6 +34,8 @@ pub(crate) struct Run<'r, 'a> {
     /// Where states are kept that a lost device does not take along, if they are.
     pub(crate) last: Option<&'r mut Option<Checkpoint>>,
     pub(crate) interrupt: Option<&'a AtomicBool>,
+    /// The number of the last epoch.
+    pub(crate) epochs: usize,
     pub(crate) validation_steers: bool,
     pub(crate) is_interrupted: bool,
     pub(crate) check: Option<finite::Check>,
@@ -54,6 +59,8 @@ pub(crate) struct Run<'r, 'a> {
     queued: Option<Instant>,
     /// Whether the first sums of this fit are still to be read.
     is_first: bool,
+    /// When the device was asked last whether it has done what it was given.
+    checked: Instant,
 }
 
 impl<'r, 'a> Run<'r, 'a> {
@@ -70,6 +77,7 @@ impl<'r, 'a> Run<'r, 'a> {
             checkpoints: None,
             last: None,
             interrupt: None,
+            epochs: usize::MAX,
             validation_steers: true,
             is_interrupted: false,
             check: None,
@@ -85,6 +93,7 @@ impl<'r, 'a> Run<'r, 'a> {
             reading: None,
             since: Instant::now(),
             is_first,
+            checked: Instant::now(),
         }
     }
 }
@@ -124,7 +133,12 @@ impl Run<'_, '_> {
         }
         let ended = self.take_reading(trainer);
         self.end(ended, trainer)?;
-        trainer.check_done()?;
+        // epochs of four rows are over before the answer comes
+        let is_last = self.position.epoch + 1 == self.epochs;
+        if is_last || self.checked.elapsed() >= CHECK_PERIOD {
+            trainer.check_done()?;
+            self.checked = Instant::now();
+        }
         // what is read from here on goes through its buffers
         self.snapshot = None;
         // running statistics may be none where the loss is one still
@@ -306,10 +320,8 @@ impl Run<'_, '_> {
     fn checkpoint(&mut self, trainer: &Trainer) -> Result<Checkpoint, NnError> {
         // callbacks hear of them at their own time: when a checkpoint is written changes nothing
         self.await_reading()?;
-        // at its end an epoch has been checked
-        if self.position.steps > 0 {
-            trainer.check_done()?;
-        }
+        trainer.check_done()?;
+        self.checked = Instant::now();
         let states = self.callbacks.iter().map(|c| Ok((c.name(), c.state()?)));
         let states = states.collect::<Result<Vec<_>, NnError>>()?;
         self.position.data_wait_seconds += self.on.feed.take_waited();

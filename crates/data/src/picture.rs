@@ -89,8 +89,8 @@ impl ImageForm {
 /// averages over all source pixels, the aspect ratio not kept.
 ///
 /// Files over 256 MiB, sides over 16,384 pixels, images over 256 MiB when decoded and such as declare more pixels than a file of
-/// their bytes can hold are refused before their pixels are touched, and so are forms over [`ImageForm::MAX_BYTES`]. Threads that read images at once share 1 GiB:
-/// where it is full, they wait.
+/// their bytes can hold are refused before their pixels are touched, and so are JPEGs without an end and forms over
+/// [`ImageForm::MAX_BYTES`]. Threads that read images at once share 1 GiB: where it is full, they wait.
 ///
 /// # Errors
 /// [`DataError::Io`], [`DataError::NotAFile`], or [`DataError::Image`] with what is wrong.

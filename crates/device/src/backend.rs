@@ -1,11 +1,8 @@
 //! The wgpu backend: buffers, programs, submissions and reads.
 
 use std::{
-    any::Any,
-    cell::Cell,
     collections::VecDeque,
     ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -20,7 +17,8 @@ use kiln_kernel::{
 
 use crate::{
     device::DeviceOptions,
-    memory::{Memory, Staging, Tally, scoped, staging, translate},
+    incidents::{Incidents, poll},
+    memory::{Memory, Staging, Tally, scoped, staging},
     pipeline::{Compiled, Pipelines},
 };
 
@@ -34,45 +32,6 @@ const IN_FLIGHT: usize = 8;
 /// Most submissions that a run begins in, where a device was lost again and again.
 const MOST_PIECES: usize = 1 << 10;
 
-thread_local! {
-    static ASKING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a panic of this thread is caught and becomes [`BackendError::DeviceLost`]: for panic hooks, which are called all the
-/// same. wgpu panics in a wait that a driver answers with the device's loss.
-pub fn panic_is_loss() -> bool {
-    ASKING.get()
-}
-
-/// Asks the device for news, and waits as `how` says.
-pub(crate) fn poll(
-    device: &wgpu::Device,
-    incidents: &Incidents,
-    how: wgpu::PollType,
-) -> Result<(), BackendError> {
-    let was_asking = ASKING.replace(true);
-    // no lock of wgpu's is held where it panics, and nothing is half done: it has noted the loss
-    let polled = catch_unwind(AssertUnwindSafe(|| device.poll(how)));
-    ASKING.set(was_asking);
-    let problem = match polled {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(error)) => format!("waiting for the device: {error}"),
-        Err(panic) => {
-            let problem = said(&*panic);
-            incidents.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem.clone());
-            problem
-        }
-    };
-    // what the driver said says more
-    Err(BackendError::DeviceLost(incidents.loss().unwrap_or(problem)))
-}
-
-/// What was said in a panic, in one line.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    said.unwrap_or("waiting for the device").split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 /// A submission of [`Backend::run`] that may be under way.
 struct Flight {
     index: wgpu::SubmissionIndex,
@@ -80,40 +39,6 @@ struct Flight {
     pieces: Arc<AtomicUsize>,
     /// How many it was in.
     was: usize,
-}
-
-/// Errors that arrive outside any call: reported by the next call.
-#[derive(Debug, Default)]
-pub(crate) struct Incidents {
-    lost: Mutex<Option<String>>,
-    uncaptured: Mutex<Option<BackendError>>,
-}
-
-impl Incidents {
-    /// Notes that the device is gone.
-    pub(crate) fn lose(&self, message: String) {
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
-    }
-
-    /// Notes an error that no scope caught.
-    pub(crate) fn note(&self, error: wgpu::Error) {
-        let mut slot = self.uncaptured.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.get_or_insert_with(|| translate(error, "device", 0));
-    }
-
-    fn loss(&self) -> Option<String> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn check(&self) -> Result<(), BackendError> {
-        if let Some(message) = self.loss() {
-            return Err(BackendError::DeviceLost(message));
-        }
-        match self.uncaptured.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
 }
 
 /// An open wgpu device. Users hold a [`crate::Device`].

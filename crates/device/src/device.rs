@@ -8,7 +8,8 @@ use kiln_reference::Cpu;
 use crate::{
     adapters::{Candidate, Info, candidates, select, wanted_features},
     assemble::{Facts, Kind, variants},
-    backend::{Incidents, WgpuBackend},
+    backend::WgpuBackend,
+    incidents::Incidents,
     pipeline::{Pipelines, ReplaceShader},
     pipeline_file::PipelineFile,
     rehearsal::{Need, Rehearsal},

@@ -16,6 +16,7 @@ mod gemm;
 mod host_memory;
 #[doc(hidden)]
 pub mod hostile;
+mod incidents;
 mod memory;
 mod pair;
 mod pipeline;
@@ -29,8 +30,8 @@ mod variants;
 
 pub use adapters::{Info, LimitRow};
 pub use assemble::Kind;
-pub use backend::panic_is_loss;
 pub use device::{Device, DeviceOptions};
+pub use incidents::panic_is_loss;
 pub use memory::STAGING;
 pub use pipeline::ReplaceShader;
 pub use rehearsal::Need;

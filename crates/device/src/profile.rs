@@ -4,11 +4,7 @@ use std::time::Instant;
 
 use kiln_kernel::{BackendError, LaunchTime};
 
-use crate::{
-    backend::{WgpuBackend, poll},
-    memory::scoped,
-    pipeline::Pipeline,
-};
+use crate::{backend::WgpuBackend, incidents::poll, memory::scoped, pipeline::Pipeline};
 
 /// Launches that one set of timestamps holds: two each, and WebGPU allows 4,096.
 const MOST: usize = 2048;

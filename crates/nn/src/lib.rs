@@ -110,3 +110,5 @@ pub use trainer::Trainer;
 pub use transfer::{Skipped, Transferred};
 pub use tune::{Refused, TuneProgress, TuneReport, TunedKernel, adopt_tuning, tune_step};
 pub use verify::{Verification, verify};
+#[doc(hidden)]
+pub use words::grouped;

@@ -669,6 +669,9 @@ mod tests {
         let crate::Rule::Rmsprop(_) = named("rmsprop").unwrap().optimizer.rule else {
             panic!("another rule")
         };
+        let at = text.find("[data]").unwrap();
+        let constant = format!("{}schedule = \"constant\"\n\n{}", &text[..at], &text[at..]);
+        assert!(Recipe::parse(&constant, "my.toml").unwrap().schedule.is_some());
         let message = named("adm").unwrap_err().to_string();
         assert!(message.starts_with("my.toml, line ") && message.contains("`adm`"), "{message}");
     }

@@ -1,5 +1,18 @@
 //! Messages for people: parsers' words in plain ones, and the name that was meant.
 
+/// `1,199,882`
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A parser's message on one line, without the names of Rust's types.
 pub(crate) fn in_plain_words(message: &str) -> String {
     if message.contains("expected unit struct") {

@@ -36,18 +36,15 @@ enum Said {
     Scores(Vec<f32>),
 }
 
-impl Said {
-    /// A row of numbers, and whether the loss makes probabilities of each.
-    fn new(row: &[f32], each: bool) -> Self {
-        let sum: f32 = row.iter().sum();
-        // as sums of thousands of classes are rounded
-        let is_one = each || (sum - 1.0).abs() < 1e-3;
-        match is_one && row.iter().all(|p| (-1e-6..=1.0 + 1e-6).contains(p)) {
-            true => Self::Probabilities(row.to_vec()),
-            false => Self::Scores(row.to_vec()),
-        }
-    }
+/// Whether a row of numbers may be probabilities, where the loss makes one of each, or of all together.
+fn are_probabilities(row: &[f32], each: bool) -> bool {
+    let sum: f32 = row.iter().sum();
+    // as sums of thousands of classes are rounded
+    let is_one = each || (sum - 1.0).abs() < 1e-3;
+    is_one && row.iter().all(|p| (-1e-6..=1.0 + 1e-6).contains(p))
+}
 
+impl Said {
     fn values(&self) -> &[f32] {
         match self {
             Self::Probabilities(values) | Self::Scores(values) => values,
@@ -155,15 +152,13 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
     };
     let classes = probabilities.len() / asked.rows.len();
     // all rows alike, also those that look like probabilities by chance
-    let is_score = |row: &[f32]| matches!(Said::new(row, probability), Said::Scores(_));
-    let are_scores = probabilities.chunks(classes.max(1)).any(is_score);
-    let said =
-        |row: &[f32]| if are_scores { Said::Scores(row.to_vec()) } else { Said::new(row, probability) };
+    let are_scores = !probabilities.chunks(classes.max(1)).all(|row| are_probabilities(row, probability));
+    let said = if are_scores { Said::Scores } else { Said::Probabilities };
     let predictions: Vec<Prediction> = asked
         .names
         .iter()
         .zip(probabilities.chunks(classes.max(1)))
-        .map(|(file, row)| Prediction::new(file, said(row), &asked.classes))
+        .map(|(file, row)| Prediction::new(file, said(row.to_vec()), &asked.classes))
         .collect();
     if are_scores {
         ui.note(&format!(
@@ -462,13 +457,14 @@ mod tests {
     #[test]
     fn the_likeliest_class_is_named() {
         let names = ["a", "b"].map(String::from);
-        let prediction = Prediction::new(Path::new("x.png"), Said::new(&[0.1, 0.45, 0.45], false), &names);
+        let prediction =
+            Prediction::new(Path::new("x.png"), Said::Probabilities(vec![0.1, 0.45, 0.45]), &names);
         assert_eq!((prediction.class.as_str(), prediction.index), ("b", 1));
         let text = table(&[prediction], &names);
         assert!(text.contains("45.00 %") && text.contains("2 45.00 %, a 10.00 %"), "{text}");
         let json = serde_json::to_string(&Prediction::new(
             Path::new("x.png"),
-            Said::new(&[0.5, 0.5], false),
+            Said::Probabilities(vec![0.5, 0.5]),
             &names,
         ));
         assert_eq!(json.unwrap(), r#"{"file":"x.png","class":"a","index":0,"probabilities":[0.5,0.5]}"#);
@@ -477,11 +473,11 @@ mod tests {
     #[test]
     fn numbers_that_are_no_probabilities_are_not_called_so() {
         for row in [&[1.2, -0.2][..], &[0.2, 0.2], &[-0.5, 0.3, 1.2], &[4687.0, 0.0]] {
-            assert!(matches!(Said::new(row, false), Said::Scores(_)), "{row:?}");
+            assert!(!are_probabilities(row, false), "{row:?}");
         }
         // each a probability of its own
-        assert!(matches!(Said::new(&[0.9, 0.9], true), Said::Probabilities(_)));
-        let said = Said::new(&[-1.469, 0.223], true);
+        assert!(are_probabilities(&[0.9, 0.9], true) && are_probabilities(&[0.9, 0.1], false));
+        let said = Said::Scores(vec![-1.469, 0.223]);
         let prediction = Prediction::new(Path::new("x.png"), said, &[]);
         assert_eq!(prediction.index, 1);
         let text = table(std::slice::from_ref(&prediction), &[]);

@@ -19,19 +19,6 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
-/// `1,199,882`
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `850 ns`, `38.1 µs`, `1.52 ms`, `2.50 s`, `3 min 20 s`, `1 h 05 min`
 pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
@@ -76,6 +63,7 @@ impl std::fmt::Display for Digits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::count;
 
     #[test]
     fn numbers_read_well() {

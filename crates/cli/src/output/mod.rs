@@ -14,7 +14,8 @@ use serde::Serialize;
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use dashboard::{Dashboard, screen::give_back as give_back_screen};
-pub(crate) use format::{bytes, count, duration, percent};
+pub(crate) use format::{bytes, duration, percent};
+pub(crate) use kiln_nn::grouped as count;
 pub(crate) use progress::{Progress, Spinner};
 pub(crate) use show::Show;
 pub(crate) use table::{Align, Table};

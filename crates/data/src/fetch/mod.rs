@@ -106,8 +106,8 @@ pub struct Fetch {
     pub certificates: Option<PathBuf>,
 }
 
-/// Online unless `KILN_OFFLINE` is set to something other than `0`, `no`, `false` or `off`; mirrors from `KILN_MIRROR` if it is set, with commas
-/// between several; proxies as [`Proxies::from_env`] says; certificates from
+/// Online unless `KILN_OFFLINE` is set to something other than `0`, `no`, `false` or `off`; mirrors from `KILN_MIRROR` if it is
+/// set, with commas between several; proxies as [`Proxies::from_env`] says; certificates from
 /// the file that `SSL_CERT_FILE` names, if it is set. 15 s to connect, 30 s without a byte, four attempts 1, 2 and 4 s apart.
 impl Default for Fetch {
     fn default() -> Self {

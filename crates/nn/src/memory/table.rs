@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::memory::{Group, Holding, MemoryPlan};
+use crate::{
+    grouped,
+    memory::{Group, Holding, MemoryPlan},
+};
 
 impl Group {
     /// In words.
@@ -60,19 +63,6 @@ impl MemoryPlan {
 
 /// Most tensors of one buffer that the table names.
 const MOST_TENSORS: usize = 8;
-
-/// `1,199,882`
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
 
 impl fmt::Display for MemoryPlan {
     /// Groups, their buffers, what lives in them; then the sums and the limits.

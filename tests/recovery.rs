@@ -10,14 +10,13 @@ mod program;
 #[allow(dead_code)]
 mod training;
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use kiln::{
     kernel::random::Stream,
     nn::{Checkpoint, Checkpoints, DeviceLoss, NnError, Prepared, callbacks::JsonLines},
     prelude::*,
 };
-use program::{kiln, texts};
 use training::{model_bytes, trainer};
 
 /// Destroys the device after each of these steps, the first time that it comes by; after all from the last on, if
@@ -141,70 +140,82 @@ fn a_device_that_does_not_come_back_leaves_a_checkpoint() {
     assert_eq!(times, 0);
 }
 
-/// Builds the layer of `common/lose_device.c` in a folder; false where that cannot be done.
-fn has_layer(folder: &Path) -> bool {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/lose_device.c");
-    let mut compiler = Command::new("cc");
-    compiler.args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]);
-    match compiler.arg(folder.join("liblose_device.so")).arg(source).status() {
-        Err(error) => {
-            println!("skipped: no C compiler for the layer that loses devices: {error}");
-            false
-        }
-        Ok(status) => {
-            assert!(status.success(), "the layer does not compile");
-            let manifest = r#"{"file_format_version": "1.1.2", "layer": {"name": "VK_LAYER_KILN_lose_device",
-                "type": "GLOBAL", "library_path": "./liblose_device.so", "api_version": "1.3.0",
-                "implementation_version": "1", "description": "loses devices"}}"#;
-            fs::write(folder.join("lose_device.json"), manifest).unwrap();
-            true
-        }
-    }
-}
-
-#[test]
+/// Losses as real drivers tell of them, which a device that is destroyed does not: by a Vulkan layer.
 #[cfg(target_os = "linux")]
-fn a_driver_that_answers_with_the_loss_ends_no_training() {
-    let Some(_) = devices::adapter() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    if !has_layer(folder.path()) {
-        return;
-    }
-    let train = |out: &str, calls: &str| {
-        let line = [
-            "train",
-            "digits-cnn",
-            "--device",
-            "gpu",
-            "--limit",
-            "640",
-            "--epochs",
-            "2",
-            "--quiet",
-            "--out",
-            out,
-        ];
-        let mut command = kiln(folder.path(), &line);
-        command.env("VK_INSTANCE_LAYERS", "VK_LAYER_KILN_lose_device").env("VK_LAYER_PATH", folder.path());
-        command.env("KILN_LOSE", calls).env("WGPU_BACKEND", "vulkan");
-        let output = command.output().unwrap();
-        let (_, said) = texts(&output);
-        assert!(!said.contains("internal error"), "{calls}: {said}");
-        (output.status.success(), said, fs::read(folder.path().join(out).join("model.safetensors")).ok())
+mod told_by_the_driver {
+    use std::{fs, path::Path, process::Command};
+
+    use super::{
+        devices,
+        program::{kiln, texts},
     };
-    let (_, said, undisturbed) = train("undisturbed", "");
-    assert!(undisturbed.is_some(), "{said}");
-    // in a wait for the first sums, in a read at an epoch's end, in a submission, and one after the other
-    let cases = [("wait:8", 1), ("wait:12", 1), ("submit:10", 1), ("wait:8,submit:22", 2)];
-    for (number, (calls, losses)) in (0..).zip(cases) {
-        let (is_done, said, model) = train(&format!("run{number}"), calls);
-        assert!(is_done, "{calls}: {said}");
-        assert!(model == undisturbed, "{calls}: another model; {said}");
-        assert_eq!(said.matches("was opened anew").count(), losses, "{calls}: {said}");
+
+    /// Builds the layer of `common/lose_device.c` in a folder; false where that cannot be done.
+    fn has_layer(folder: &Path) -> bool {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/lose_device.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]);
+        match compiler.arg(folder.join("liblose_device.so")).arg(source).status() {
+            Err(error) => {
+                println!("skipped: no C compiler for the layer that loses devices: {error}");
+                false
+            }
+            Ok(status) => {
+                assert!(status.success(), "the layer does not compile");
+                let manifest = r#"{"file_format_version": "1.1.2", "layer": {"name": "VK_LAYER_KILN_lose_device",
+                    "type": "GLOBAL", "library_path": "./liblose_device.so", "api_version": "1.3.0",
+                    "implementation_version": "1", "description": "loses devices"}}"#;
+                fs::write(folder.join("lose_device.json"), manifest).unwrap();
+                true
+            }
+        }
     }
-    // before anything was kept
-    for calls in ["wait:1", "submit:1"] {
-        let (is_done, said, _) = train("early", calls);
-        assert!(!is_done && said.contains("device lost: Device is lost"), "{calls}: {said}");
+
+    #[test]
+    fn a_driver_that_answers_with_the_loss_ends_no_training() {
+        let Some(_) = devices::adapter() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        if !has_layer(folder.path()) {
+            return;
+        }
+        let train = |out: &str, calls: &str| {
+            let line = [
+                "train",
+                "digits-cnn",
+                "--device",
+                "gpu",
+                "--limit",
+                "640",
+                "--epochs",
+                "2",
+                "--quiet",
+                "--out",
+                out,
+            ];
+            let mut command = kiln(folder.path(), &line);
+            command
+                .env("VK_INSTANCE_LAYERS", "VK_LAYER_KILN_lose_device")
+                .env("VK_LAYER_PATH", folder.path());
+            command.env("KILN_LOSE", calls).env("WGPU_BACKEND", "vulkan");
+            let output = command.output().unwrap();
+            let (_, said) = texts(&output);
+            assert!(!said.contains("internal error"), "{calls}: {said}");
+            (output.status.success(), said, fs::read(folder.path().join(out).join("model.safetensors")).ok())
+        };
+        let (_, said, undisturbed) = train("undisturbed", "");
+        assert!(undisturbed.is_some(), "{said}");
+        // in a wait for the first sums and in a later one, in a submission, and one after the other
+        let cases = [("wait:8", 1), ("wait:12", 1), ("submit:10", 1), ("wait:8,submit:22", 2)];
+        for (number, (calls, losses)) in (0..).zip(cases) {
+            let (is_done, said, model) = train(&format!("run{number}"), calls);
+            assert!(is_done, "{calls}: {said}");
+            assert!(model == undisturbed, "{calls}: another model; {said}");
+            assert_eq!(said.matches("was opened anew").count(), losses, "{calls}: {said}");
+        }
+        // before anything was kept
+        for calls in ["wait:1", "submit:1"] {
+            let (is_done, said, _) = train("early", calls);
+            assert!(!is_done && said.contains("device lost: Device is lost"), "{calls}: {said}");
+        }
     }
 }

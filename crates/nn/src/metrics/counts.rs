@@ -168,15 +168,9 @@ impl Counts {
     fn averaged(&self, average: Average, of: impl Fn(usize) -> f64) -> f64 {
         let classes = 0..self.classes;
         match average {
-            Average::Auto if self.classes == 2 => of(1),
-            // no score where there is no second class
-            Average::Binary => {
-                if self.classes > 1 {
-                    of(1)
-                } else {
-                    0.0
-                }
-            }
+            Average::Auto | Average::Binary if self.classes == 2 => of(1),
+            // refused before; nothing is positive where there are not two
+            Average::Binary => 0.0,
             Average::Auto | Average::Macro => ratio(classes.map(of).sum(), self.classes as f64),
             // each row that is not called its class misses one class and is called another
             Average::Micro => self.accuracy(),

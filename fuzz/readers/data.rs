@@ -1,6 +1,6 @@
 //! Readers of data sets: they need kiln-data alone, so that their fuzz targets are quick to build.
 
-use std::{fs, io::Write, path::Path};
+use std::{fs, io::Write, panic, path::Path, sync::Once};
 
 use flate2::{Compression, write::GzEncoder};
 use kiln_data::{Csv, Dataset, Elements, Features, ImageForm, Npz, Split, Task};
@@ -91,8 +91,18 @@ pub fn csv(data: &[u8]) -> bool {
     }
 }
 
-/// Pictures, in the form that a network expects.
+/// Pictures, in the form that a network expects. What a decoder panics of becomes an error, of which libFuzzer's hook, which
+/// aborts, is not to hear.
 pub fn image(data: &[u8]) -> bool {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !kiln_kernel::panics::is_contained() {
+                others(info);
+            }
+        }));
+    });
     with_file("fuzz.png", data, |path| {
         let mut is_read = false;
         for form in [(1, 8, 8), (3, 5, 9)] {

@@ -143,6 +143,8 @@ fn images() -> Corpus {
         picture.write_to(&mut data, format).unwrap();
         all.push((name.to_string(), data.into_inner()));
     }
+    // fuzzing found it: one colour at more places than the brightness, of which the decoder panics
+    all.push(("oversampled.jpg".into(), include_bytes!("found/oversampled.jpg").into()));
     all
 }
 

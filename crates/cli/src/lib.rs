@@ -51,7 +51,7 @@ const WRONG_USAGE: u8 = 2;
 /// panic, which would be a defect of Kiln, is one line too, and status 1.
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
-        if !kiln_device::panic_is_loss() {
+        if !kiln_kernel::panics::is_contained() {
             complain(&panic_line(info));
         }
     }));

@@ -11,6 +11,7 @@ use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Rgba, imageops::FilterType,
     metadata::Orientation,
 };
+use kiln_kernel::panics;
 
 use crate::DataError;
 
@@ -92,6 +93,9 @@ impl ImageForm {
 /// their bytes can hold are refused before their pixels are touched, and so are JPEGs without an end and forms over
 /// [`ImageForm::MAX_BYTES`]. Threads that read images at once share 1 GiB: where it is full, they wait.
 ///
+/// Some damaged JPEGs make their decoder panic. That is an error here, but the process's panic hook is called all the same:
+/// one that is to be silent then asks [`kiln_kernel::panics::is_contained`].
+///
 /// # Errors
 /// [`DataError::Io`], [`DataError::NotAFile`], or [`DataError::Image`] with what is wrong.
 pub fn read_image(path: &Path, form: &ImageForm) -> Result<Vec<u8>, DataError> {
@@ -99,7 +103,7 @@ pub fn read_image(path: &Path, form: &ImageForm) -> Result<Vec<u8>, DataError> {
     form.bytes().map_err(fail)?;
     let (width, height) = (form.width as u32, form.height as u32);
     // the room is held until all copies but the one that is returned are gone
-    let (image, _room) = decode(path, form)?;
+    let (image, _room) = contained(path, || decode(path, form))?;
     let background = if form.invert { 255 } else { 0 };
     let image = over_background(image, background);
     let mut bytes = if form.channels == 1 {
@@ -129,11 +133,23 @@ pub fn read_image(path: &Path, form: &ImageForm) -> Result<Vec<u8>, DataError> {
 
 /// Height and width of an image file, upright. Reads no pixels.
 pub(crate) fn image_size(path: &Path) -> Result<[usize; 2], DataError> {
-    let file_bytes = check_file(path)?;
-    let _room = ROOM.take(file_bytes);
-    let mut decoder = open(path, file_bytes)?;
-    let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
-    Ok(upright(decoder.dimensions(), orientation))
+    contained(path, || {
+        let file_bytes = check_file(path)?;
+        let _room = ROOM.take(file_bytes);
+        let mut decoder = open(path, file_bytes)?;
+        let orientation = decoder.orientation().map_err(|e| unsound(path, e))?;
+        Ok(upright(decoder.dimensions(), orientation))
+    })
+}
+
+/// What `read` gives; a panic of the image decoder in it is an error of the file.
+fn contained<T>(path: &Path, read: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
+    panics::contain(read).unwrap_or_else(|said| {
+        let message = format!(
+            "damaged, or of a rare kind: its decoder gave up ({said}); save the image anew with another program"
+        );
+        Err(DataError::Image { path: path.into(), message })
+    })
 }
 
 /// Height and width once an image is turned.
@@ -442,6 +458,13 @@ mod tests {
             assert!(matches!(read_image(&file, &form), Err(DataError::Image { .. })), "{form:?}");
         }
         assert!(matches!(read_image(dir.path(), &form(1, 2, 2)), Err(DataError::NotAFile { .. })));
+    }
+
+    #[test]
+    fn what_the_decoder_panics_of_is_refused() {
+        let read = || panic!("of this");
+        let message = contained::<()>(Path::new("image.jpg"), read).unwrap_err().to_string();
+        assert!(message.contains("image.jpg") && message.contains("gave up (of this)"), "{message}");
     }
 
     #[test]

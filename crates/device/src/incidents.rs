@@ -1,13 +1,8 @@
 //! What a device says outside any call: that it is gone, or that something was wrong.
 
-use std::{
-    any::Any,
-    cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
-use kiln_kernel::BackendError;
+use kiln_kernel::{BackendError, panics::contain};
 
 use crate::memory::translate;
 
@@ -50,41 +45,21 @@ impl Incidents {
     }
 }
 
-thread_local! {
-    static ASKING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a panic of this thread is caught and becomes [`BackendError::DeviceLost`]: for panic hooks, which are called all the
-/// same. wgpu panics in a wait that a driver answers with the device's loss.
-pub fn panic_is_loss() -> bool {
-    ASKING.get()
-}
-
-/// Asks the device for news, and waits as `how` says.
+/// Asks the device for news, and waits as `how` says. wgpu panics in a wait that a driver answers with the device's loss.
 pub(crate) fn poll(
     device: &wgpu::Device,
     incidents: &Incidents,
     how: wgpu::PollType,
 ) -> Result<(), BackendError> {
-    let was_asking = ASKING.replace(true);
     // no lock of wgpu's is held where it panics, and nothing is half done: it has noted the loss
-    let polled = catch_unwind(AssertUnwindSafe(|| device.poll(how)));
-    ASKING.set(was_asking);
-    let problem = match polled {
+    let problem = match contain(|| device.poll(how)) {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(error)) => format!("waiting for the device: {error}"),
-        Err(panic) => {
-            let problem = said(&*panic);
+        Err(problem) => {
             incidents.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem.clone());
             problem
         }
     };
     // what the driver said says more
     Err(BackendError::DeviceLost(incidents.loss().unwrap_or(problem)))
-}
-
-/// What was said in a panic, in one line.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    said.unwrap_or("waiting for the device").split_whitespace().collect::<Vec<_>>().join(" ")
 }

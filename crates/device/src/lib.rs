@@ -31,7 +31,6 @@ mod variants;
 pub use adapters::{Info, LimitRow};
 pub use assemble::Kind;
 pub use device::{Device, DeviceOptions};
-pub use incidents::panic_is_loss;
 pub use memory::STAGING;
 pub use pipeline::ReplaceShader;
 pub use rehearsal::Need;

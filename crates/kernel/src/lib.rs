@@ -16,6 +16,7 @@ mod error;
 mod kernel;
 mod kernels;
 mod ledger;
+pub mod panics;
 pub mod random;
 mod shape;
 

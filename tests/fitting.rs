@@ -425,6 +425,25 @@ fn learning_rates_by_function_and_their_limits() {
     let rates: Vec<f64> = own.fit(&data.train, fit).unwrap().epochs.iter().map(|e| e.learning_rate).collect();
     assert_eq!(rates, [0.008, 0.004, 0.002]);
 
+    // each epoch is asked about once, the one after the last never; a rate of 0 is one
+    let table = [0.01, 0.005, 0.0];
+    for stopped in [false, true] {
+        let mut asked = Vec::new();
+        let mut by_table = LearningRateScheduler(|epoch, _| {
+            asked.push(epoch);
+            table[epoch]
+        });
+        let flag = AtomicBool::new(false);
+        let mut interrupt = InterruptAt(15, &flag);
+        let mut callbacks: Vec<&mut dyn Callback> = vec![&mut by_table];
+        if stopped {
+            callbacks.push(&mut interrupt);
+        }
+        let fit = Fit { epochs: 3, batch_size: 64, callbacks, interrupt: Some(&flag), ..Fit::default() };
+        trainer(&Device::cpu()).fit(&data.train, fit).unwrap();
+        assert_eq!(asked, if stopped { vec![0, 1] } else { vec![0, 1, 2] });
+    }
+
     // and where a fit goes on, between epochs and within one
     for at in [10, 13] {
         let folder = tempfile::tempdir().unwrap();

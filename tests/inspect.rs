@@ -1,4 +1,5 @@
-//! Looking inside: filters, activations and the inputs that excite a filter, through the library and the program.
+//! Looking inside: filters, activations, where a class is seen, and the inputs that excite a filter, through the library and the
+//! program.
 
 #[path = "common/devices.rs"]
 #[allow(dead_code)]
@@ -213,6 +214,98 @@ fn a_step_goes_along_the_interpreters_gradient() {
     }
 }
 
+/// Heat and logit by the interpreter, of the layers without the activation at their end.
+fn heat(
+    trainer: &Trainer,
+    layers: &[(String, kiln::nn::Layer)],
+    maps: &str,
+    output: usize,
+    x: &[f32],
+) -> (Vec<f64>, f64) {
+    let mut dims = vec![1];
+    dims.extend(trainer.model().input_shape().dims());
+    let mut g = Graph::new();
+    let mut y = g.input("x", dims.clone()).unwrap();
+    let mut of = None;
+    let mut to = Recording::new(&mut g, Mode::Eval);
+    for (name, layer) in layers {
+        y = to.layer(name, layer, &[y]).unwrap();
+        of = of.or((name == maps).then_some(y));
+    }
+    let of = of.unwrap();
+    let score = g.slice(y, 1, output, output + 1).unwrap();
+    let gradient = g.gradients(score, &[of]).unwrap()[0];
+    let mut interpreter = Interpreter::new(&g);
+    feed(&mut interpreter, trainer);
+    let x = x.iter().map(|&v| f64::from(v)).collect();
+    interpreter.feed("x", ArrayD::from_shape_vec(IxDyn(&dims), x).unwrap());
+    let (maps, gradient) =
+        (interpreter.value(of).unwrap().clone(), interpreter.value(gradient).unwrap().clone());
+    let score = interpreter.value(score).unwrap().sum();
+    let (channels, places) = (maps.shape()[1], maps.len() / maps.shape()[1]);
+    let (maps, gradient): (Vec<f64>, Vec<f64>) =
+        (maps.iter().copied().collect(), gradient.iter().copied().collect());
+    let weight = |k: usize| gradient[k * places..(k + 1) * places].iter().sum::<f64>() / places as f64;
+    let at = |p: usize| (0..channels).map(|k| weight(k) * maps[k * places + p]).sum::<f64>();
+    ((0..places).map(at).collect(), score)
+}
+
+#[test]
+fn heat_is_the_interpreters_gradient_times_its_maps() {
+    let layers_of = |trainer: &Trainer| -> Vec<(String, kiln::nn::Layer)> {
+        let mut layers: Vec<(String, kiln::nn::Layer)> =
+            trainer.model().named_layers().into_iter().map(|(name, layer)| (name, layer.clone())).collect();
+        let Some((_, kiln::nn::Layer::Dense(dense))) = layers.last_mut() else {
+            panic!("it ends in classes")
+        };
+        dense.activation = Activation::Linear;
+        layers
+    };
+    // two classes by one probability
+    let two = || {
+        Sequential::new([1, 5, 6])
+            .add(Conv2d::new(3, 2).activation(Activation::Elu))
+            .add(Flatten)
+            .add(Dense::new(1).activation(Activation::Sigmoid))
+    };
+    for device in devices() {
+        let many = trainer(device, small());
+        let item = pixels(84);
+        for layer in ["conv1", "pool1", "tanh"] {
+            let mut some = 0;
+            for class in 0..5 {
+                let found =
+                    inspect::grad_cam(&many, Features::Real(item.clone()), Some(layer), Some(class)).unwrap();
+                let (want, score) = heat(&many, &layers_of(&many), layer, class, &item);
+                let want: Vec<f64> = want.iter().map(|h| h.max(0.0)).collect();
+                some += want.iter().filter(|&&h| h > 0.0).count();
+                let got: Vec<f32> = found.heat.iter().copied().collect();
+                close(&got, &want, 1e-5, &format!("{layer} {class} on {device}"));
+                close(&[found.score], &[score], 1e-5, "score");
+            }
+            assert!(some > 0, "{layer} has heat");
+        }
+        // nothing said: the last convolution and the predicted class
+        let found = inspect::grad_cam(&many, Features::Real(item.clone()), None, None).unwrap();
+        let predicted: Vec<f32> =
+            many.predict(Features::Real(item.clone())).unwrap().iter().copied().collect();
+        assert_eq!(found.layer, "tanh");
+        assert!(predicted.iter().all(|&p| p <= predicted[found.class]), "{predicted:?}, {}", found.class);
+
+        let one = Trainer::new(device, two(), Adam::default(), Loss::BinaryCrossEntropy).unwrap();
+        let item = pixels(30);
+        let (want, score) = heat(&one, &layers_of(&one), "conv1", 0, &item);
+        for (class, sign) in [(1, 1.0), (0, -1.0)] {
+            let found = inspect::grad_cam(&one, Features::Real(item.clone()), None, Some(class)).unwrap();
+            let want: Vec<f64> = want.iter().map(|h| (sign * h).max(0.0)).collect();
+            close(&found.heat.iter().copied().collect::<Vec<_>>(), &want, 1e-5, "one output");
+            close(&[found.score], &[sign * score], 1e-5, "its score");
+        }
+        let found = inspect::grad_cam(&one, Features::Real(item), None, None).unwrap();
+        assert_eq!(found.class, usize::from(score > 0.0));
+    }
+}
+
 #[test]
 fn filters_are_excited_and_the_seed_says_how() {
     let data = Dataset::digits(1, 1, 1).unwrap();
@@ -300,6 +393,14 @@ fn wrong_questions_are_told_what_there_is() {
     says(maximize(Some("conv1"), &[4], &steps), "no filter 4: there are 4, numbered from 0 to 3");
     says(maximize(Some("conv1"), &[], &steps), "no filters of layer \"conv1\"");
     says(maximize(Some("cnv1"), &[0], &steps), "did you mean conv1");
+    let heat = |trainer, layer, class| {
+        let item = Features::Real(vec![0.5; 84]);
+        inspect::grad_cam(trainer, item, layer, class).map(|_| ())
+    };
+    says(heat(&convolutions, Some("cnv1"), None), "did you mean conv1");
+    says(heat(&convolutions, Some("fc1"), None), "layer \"fc1\" gives [5], no maps");
+    says(heat(&convolutions, None, Some(5)), "no class 5: there are 5, numbered from 0 to 4");
+    says(heat(&dense, None, None), "no convolution");
     let fast = Maximize { learning_rate: f32::NAN, ..Maximize::default() };
     says(maximize(None, &[0], &fast), "learning rate");
     says(maximize(None, &[0], &Maximize { decay: -1.0, ..steps }), "decay");
@@ -459,6 +560,27 @@ mod program {
     }
 
     #[test]
+    fn a_heatmap_lies_over_the_image() {
+        let here = tempfile::tempdir().unwrap();
+        let here = here.path();
+        let of_file = json(here, "inspect heatmap FOLDER/digits.safetensors FOLDER/digit.png --class 7");
+        assert_eq!((&of_file["layer"], &of_file["class"]), (&"conv3".into(), &"7".into()));
+        let rows = of_file["heat"].as_array().unwrap();
+        assert!(rows.len() == 3 && rows[0].as_array().unwrap().len() == 3, "{of_file}");
+        let drawn = picture(here.join("digits-heatmap-7.png"));
+        holds(&drawn, 2, 1, 224);
+        let hot = rows.iter().flat_map(|row| row.as_array().unwrap()).any(|h| h.as_f64() > Some(0.0));
+        let (_, red) = blue_and_red(&drawn);
+        assert_eq!(red > 100, hot, "{red} red pixels of {rows:?}");
+        // the digit is the first row of the test set; its predicted class is what `predict` says
+        let of_row = json(here, "inspect heatmap FOLDER/digits.safetensors --layer pool2 --out a.png");
+        assert_eq!((&of_row["layer"], &of_row["file"]), (&"pool2".into(), &"a.png".into()));
+        let predicted = json(here, "predict FOLDER/digits.safetensors FOLDER/digit.png");
+        assert_eq!(of_row["class"], predicted[0]["class"]);
+        assert!(here.join("a.png").is_file());
+    }
+
+    #[test]
     fn data_show_draws_labelled_samples_and_counts_classes() {
         let here = tempfile::tempdir().unwrap();
         let here = here.path();
@@ -534,6 +656,10 @@ mod program {
             (1, &format!("inspect activations {digits} --layer fc3"), "did you mean fc"),
             (1, "inspect activations FOLDER/xor.safetensors FOLDER/digit.png", "not images"),
             (1, "inspect maximize FOLDER/xor.safetensors", "not images"),
+            (1, "inspect heatmap FOLDER/xor.safetensors", "not images"),
+            (1, &format!("inspect heatmap {digits} --class ten"), "no class \"ten\"; there are 0, 1"),
+            (1, &format!("inspect heatmap {digits} --class 10"), "no class 10: there are 10"),
+            (1, &format!("inspect heatmap {digits} --layer flatten1"), "no maps"),
             (1, &format!("inspect maximize {digits} --layer fc2 --filters 10"), "0 to 9"),
             (2, &format!("inspect maximize {digits} --filters two"), "no whole number"),
             (2, &format!("predict {digits} --index 0..3000"), "more than 2500"),

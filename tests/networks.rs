@@ -57,6 +57,65 @@ fn a_residual_network_is_the_same_in_toml_and_in_code() {
     }
 }
 
+#[test]
+fn rows_meet_only_their_own_where_branches_differ_in_rank() {
+    let branches = |join: &str| {
+        Recipe::parse(
+            &format!(
+                r#"
+                name = "gate"
+                data = {{ name = "xor" }}
+                epochs = 1
+                batch_size = 4
+                loss = "mse"
+                optimizer = "adam"
+                [[layers]]
+                type = "dense"
+                units = 4
+                name = "wide"
+                [[layers]]
+                type = "reshape"
+                shape = [2, 2]
+                name = "square"
+                [[layers]]
+                type = "dense"
+                units = 2
+                inputs = ["wide"]
+                name = "line"
+                [[layers]]
+                type = "{join}"
+                inputs = ["square", "line"]
+                [[layers]]
+                type = "flatten"
+                [[layers]]
+                type = "dense"
+                units = 1
+                "#
+            ),
+            "gate.toml",
+        )
+        .unwrap()
+    };
+    for join in ["add", "multiply", "maximum", "subtract", "average"] {
+        for device in devices() {
+            let trainer = branches(join).trainer(device, &[], 3).unwrap();
+            let rows: Vec<f32> = (0..6).map(|i| (i * i) as f32 / 10.0 - 1.0).collect();
+            // as many rows as the square has: one of them could be taken for the other
+            for count in [2, 3] {
+                let together = trainer.predict(Features::Real(rows[..2 * count].to_vec())).unwrap();
+                for (row, one) in rows[..2 * count].chunks(2).enumerate() {
+                    let alone = trainer.predict(Features::Real(one.to_vec())).unwrap();
+                    let (got, want) = (together[[row, 0]], alone[[0, 0]]);
+                    assert!(
+                        (got - want).abs() < 1e-5,
+                        "{join} on {device}, row {row} of {count}: {got}, not {want}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// The bar of the catalogue: three epochs on 10,000 pictures of clothes.
 #[test]
 fn the_residual_network_learns_clothes() {

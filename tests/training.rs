@@ -11,11 +11,11 @@ use std::{fs, path::Path};
 use devices::{data_dir, devices};
 
 use kiln::{
-    data::Dataset,
+    data::{Dataset, Features, Split, Targets},
     device::Device,
     nn::{
-        Callback, Fit, Flow, ModelFile, NnError, Recipe, StepReport, Trainer, bench_step,
-        callbacks::TerminateOnNan, evaluation_plan,
+        Adam, Callback, CrossEntropyOptions, Dense, Fit, Flow, Loss, ModelFile, NnError, Recipe, Sequential,
+        StepReport, Trainer, bench_step, callbacks::TerminateOnNan, evaluation_plan,
     },
 };
 
@@ -41,6 +41,36 @@ fn one_seed_gives_one_file() {
         let first = train(device, 7, &folder.path().join("a"));
         assert_eq!(first, train(device, 7, &folder.path().join("b")), "{device}");
         assert_ne!(first, train(device, 8, &folder.path().join("c")), "{device}");
+    }
+}
+
+#[test]
+fn an_evaluation_divides_by_the_weights_of_all_rows() {
+    let weights = [0.0, 3.0, 0.5];
+    // rows in the order of their classes, nine in ten of the first: batches of 256 rows hold one class or two
+    let labels: Vec<u32> = (0..600).map(|i| if i < 540 { 0 } else { 1 + i % 2 }).collect();
+    let values: Vec<f32> = (0..600 * 4).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+    let options = |label_smoothing| CrossEntropyOptions { label_smoothing, class_weights: weights.to_vec() };
+    for device in devices() {
+        for smoothing in [0.0, 0.1] {
+            let model = Sequential::new([4]).add(Dense::new(3));
+            let loss = Loss::CrossEntropyWith(options(smoothing));
+            let trainer = Trainer::new(device, model, Adam::default(), loss).unwrap();
+            let targets = Targets::Classes { labels: labels.clone(), classes: 3 };
+            let split = Split::new(Features::Real(values.clone()), [4], targets).unwrap();
+            let probabilities = trainer.predict_split(&split).unwrap();
+            let (mut sum, mut weight) = (0.0, 0.0);
+            for (&label, p) in labels.iter().zip(probabilities.outer_iter()) {
+                for (class, &w) in weights.iter().enumerate() {
+                    let hot = f64::from(u8::from(class == label as usize));
+                    let target = hot * f64::from(1.0 - smoothing) + f64::from(smoothing) / 3.0;
+                    sum -= f64::from(w) * target * f64::from(p[class]).ln();
+                }
+                weight += f64::from(weights[label as usize]);
+            }
+            let (got, want) = (trainer.evaluate(&split).unwrap().loss, sum / weight);
+            assert!((got - want).abs() < 1e-5 * want, "{device}, smoothing {smoothing}: {got}, not {want}");
+        }
     }
 }
 

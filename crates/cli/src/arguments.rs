@@ -17,8 +17,8 @@ mod values;
 
 pub(crate) use bench::{Bench, BenchConv, BenchMatmul, BenchStep, BenchTune, BenchWhat};
 pub(crate) use inspect::{
-    Data, DataFetch, DataShow, DataWhat, Inspect, InspectActivations, InspectFilters, InspectMaximize,
-    InspectWhat, Inspected, SplitName,
+    Data, DataFetch, DataShow, DataWhat, Inspect, InspectActivations, InspectFilters, InspectHeatmap,
+    InspectMaximize, InspectWhat, Inspected, OneItem, SplitName,
 };
 pub(crate) use models::{Compare, Devices, Doctor, Eval, Predict, Recipes, Report, Summary, Verify};
 pub(crate) use train::{LogFormat, OptimizerName, Plan, Train};

@@ -100,6 +100,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
         Command::Inspect(inspect) => match &inspect.what {
             InspectWhat::Filters(args) => commands::inspect::filters(args, ui),
             InspectWhat::Activations(args) => commands::inspect::activations(args, ui),
+            InspectWhat::Heatmap(args) => commands::inspect::heatmap(args, ui),
             InspectWhat::Maximize(args) => commands::inspect::maximize(args, ui),
         },
         Command::Data(data) => match &data.what {

@@ -72,9 +72,9 @@ pub(crate) fn file_beside(model: &Path, what: &str) -> PathBuf {
     format!("{stem}-{}.png", file_name(what)).into()
 }
 
-/// A layer's name as part of a file's: it may have slashes.
+/// A layer's or class's name as part of a file's: it may have slashes and spaces.
 pub(crate) fn file_name(name: &str) -> String {
-    name.replace('/', "-")
+    name.replace(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | ':'), "-")
 }
 
 /// Writes a grid as a PNG file, whole or not at all.
@@ -105,5 +105,6 @@ mod tests {
     fn file_names_hold_no_folders() {
         let path = file_beside(Path::new("runs/first/model.safetensors"), "filters-block/conv1");
         assert_eq!(path, Path::new("model-filters-block-conv1.png"));
+        assert_eq!(file_name("ankle boot"), "ankle-boot");
     }
 }

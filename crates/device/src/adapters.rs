@@ -1,6 +1,7 @@
 //! Which adapters there are, in which order Kiln prefers them, and what they say of themselves.
 
 use kiln_kernel::{BackendError, Limits};
+use sysinfo::System;
 
 use crate::assemble::{Facts, Kind};
 
@@ -15,7 +16,7 @@ pub struct Info {
     pub backend: String,
     /// What kind of machine it is.
     pub kind: Kind,
-    /// The driver's name and version, as it gives them.
+    /// The driver's name and version, as it gives them; the system's where the driver is a part of it and names none (Metal).
     pub driver: String,
     /// What Kiln makes use of beyond plain compute: `subgroup`, `timestamp-query`, `shader-f16`, ...
     pub features: Vec<String>,
@@ -136,7 +137,7 @@ impl Info {
                 other => format!("{other:?}"),
             },
             kind,
-            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            driver: driver(&info),
             features: features.iter().filter(|f| wanted.contains(f.0)).map(|f| f.1.to_owned()).collect(),
             limits: Limits {
                 max_buffer_bytes: limits.max_buffer_size,
@@ -152,6 +153,14 @@ impl Info {
             device: info.device,
             bus: info.device_pci_bus_id,
         }
+    }
+}
+
+/// The driver and its version; that of the system, to which it belongs, where wgpu names none, as on Metal.
+fn driver(info: &wgpu::AdapterInfo) -> String {
+    match format!("{} {}", info.driver, info.driver_info).trim() {
+        "" => System::long_os_version().unwrap_or_default(),
+        named => named.to_owned(),
     }
 }
 

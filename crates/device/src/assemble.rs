@@ -61,7 +61,7 @@ pub struct Facts {
     pub subgroup_size: Option<u32>,
     /// What kind of machine it is.
     pub kind: Kind,
-    /// The PCI vendor: 0x10de NVIDIA, 0x1002 AMD, 0x8086 Intel, 0x106b Apple, 0x10005 Mesa; 0 unknown.
+    /// The PCI vendor: 0x10de NVIDIA, 0x1002 AMD, 0x8086 Intel, 0x10005 Mesa; 0 unknown, as on Metal.
     pub vendor: u32,
 }
 

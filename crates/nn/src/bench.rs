@@ -72,7 +72,7 @@ pub fn training_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError
 pub fn evaluation_plan(recipe: &Recipe, batch_size: usize) -> Result<Plan, NnError> {
     plan(recipe, batch_size, |model, form, preprocess| {
         let keep = Keep { tally: false, outputs: None };
-        step::record_evaluation(model, &recipe.loss, preprocess, form, keep, batch_size)
+        step::record_evaluation(model, (&recipe.loss, None), preprocess, form, keep, batch_size)
     })
 }
 

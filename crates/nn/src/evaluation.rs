@@ -234,8 +234,10 @@ impl Trainer {
             keep.outputs = Some(split.len());
             data.buffers.insert(OUTPUTS.into(), backend.allocate(DType::F32, kept, OUTPUTS)?);
         }
+        let counts = label_counts(split);
+        let loss = (self.loss(), counts.as_deref());
         let passes = self.passes(&data, rows, |rows| {
-            step::record_evaluation(self.model(), self.loss(), self.preprocess(), &data.form, keep, rows)
+            step::record_evaluation(self.model(), loss, self.preprocess(), &data.form, keep, rows)
         })?;
         let buffer = |name: &str| data.buffers.get(name).cloned();
         Ok(Evaluation { passes, metrics, tally: buffer(TALLY), outputs: buffer(OUTPUTS), feed: data })
@@ -300,4 +302,12 @@ impl Trainer {
         }
         Ok(Scored { scores, metrics })
     }
+}
+
+/// How many rows have each label, where the targets are labels.
+fn label_counts(split: &Split) -> Option<Vec<u64>> {
+    let Targets::Classes { labels, classes } = split.targets() else { return None };
+    let mut counts = vec![0; *classes];
+    labels.iter().for_each(|&label| counts[label as usize] += 1);
+    Some(counts)
 }

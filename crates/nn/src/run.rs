@@ -101,6 +101,11 @@ impl<'r, 'a> Run<'r, 'a> {
 impl Run<'_, '_> {
     /// One epoch, or what is left of it: steps, validation, callbacks, checkpoint.
     pub(crate) fn epoch(&mut self, trainer: &mut Trainer) -> Result<(), NnError> {
+        if self.position.steps == 0 {
+            for callback in self.callbacks.iter_mut() {
+                callback.on_epoch_begin(trainer, self.position.epoch + 1)?;
+            }
+        }
         let items = self.on.feed.rows();
         self.order = kiln_data::order(trainer.seed, trainer.epoch, items, self.position.settings.shuffle);
         if self.position.steps == 0 {

@@ -222,10 +222,12 @@ impl Schedule {
             Self::Constant {} | Self::ReduceOnPlateau { .. } => base,
             Self::Step { step_size, gamma } => base * gamma.powf((step / step_size.max(1)) as f64),
             Self::Exponential { gamma } => base * gamma.powf(s),
+            // of a fit that has not begun nobody knows the end
+            Self::Cosine { total: 0, .. } => base,
             Self::Cosine { total, minimum } => {
                 // whole turns taken off first, so that the cosine's argument stays small
-                let s = step % total.max(1).saturating_mul(2);
-                half_cosine(base, minimum, s as f64 / total.max(1) as f64)
+                let s = step % total.saturating_mul(2);
+                half_cosine(base, minimum, s as f64 / total as f64)
             }
             Self::OneCycle { total, max_lr, pct_start, div_factor, final_div_factor } => {
                 let largest = max_lr.unwrap_or(base);

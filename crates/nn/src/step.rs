@@ -6,7 +6,7 @@ use kiln_kernel::{Advance, GatherType, Shape};
 
 use crate::{
     Augment, Loss, Mode, Network, NnError, Optimizer, Preprocess, Recording, TargetKind,
-    loss::record::RecordedLoss,
+    loss::record::{LabelCounts, RecordedLoss},
 };
 
 /// Rows of the hyper-parameter table: steps that run before it is written again.
@@ -253,7 +253,7 @@ fn record_loss(
     g: &mut Graph,
     mode: Mode,
     form: &Form,
-    (x, wanted): (Tensor, &[Wanted]),
+    (x, wanted, counts): (Tensor, &[Wanted], LabelCounts<'_>),
 ) -> Result<RecordedNetwork, GraphError> {
     let rows = g.shape(x)?[0];
     let own = wanted[0];
@@ -263,7 +263,7 @@ fn record_loss(
     let (specs, penalties) = (to.parameters().to_vec(), to.penalties().to_vec());
     let weight_of = |i: usize| model.outputs().get(i).map_or(1.0, |output| output.weight);
     let classifies = loss_of(0).is_classification(&form.targets);
-    let mut recorded = loss_of(0).record(g, outputs[0], own.target, own.weights, classifies)?;
+    let mut recorded = loss_of(0).record(g, (outputs[0], own.target), own.weights, counts, classifies)?;
     let main = recorded.mean;
     g.scoped("loss", |g| {
         let mut mean = g.scale(main, weight_of(0))?;
@@ -272,7 +272,7 @@ fn record_loss(
         let mut summands = penalties;
         for (i, &output) in outputs.iter().enumerate() {
             for part in wanted.iter().skip(usize::from(i == 0)) {
-                let other = loss_of(i).record_mean(g, output, part.target, part.weights)?;
+                let other = loss_of(i).record_part(g, output, part.target, part.weights, counts)?;
                 summands.push(g.scale(other, weight_of(i))?);
             }
         }
@@ -311,7 +311,7 @@ pub(crate) fn record_training(
     let batch = form.record_batch(&mut g, rows, preparation)?;
     let wanted = form.record_wanted(&mut g, rows, &batch)?;
     let RecordedNetwork { loss, trained, .. } =
-        record_loss(model, loss, &mut g, Mode::Train, form, (batch.features, &wanted))?;
+        record_loss(model, loss, &mut g, Mode::Train, form, (batch.features, &wanted, None))?;
     let tensors: Vec<Tensor> = trained.iter().map(|(_, tensor)| *tensor).collect();
     let gradients = g.gradients(loss.mean, &tensors)?;
     // as the trainer lays them out
@@ -338,10 +338,10 @@ pub(crate) struct Keep {
     pub(crate) outputs: Option<usize>,
 }
 
-/// The loss of `rows` rows, summed into the totals, and what else is kept.
+/// The loss of `rows` rows of a split whose labels are counted, summed into the totals, and what else is kept.
 pub(crate) fn record_evaluation(
     model: &Network,
-    loss: &Loss,
+    (loss, counts): (&Loss, LabelCounts<'_>),
     preprocess: &Preprocess,
     form: &Form,
     keep: Keep,
@@ -352,7 +352,7 @@ pub(crate) fn record_evaluation(
     let target = form.record_targets(&mut g, rows, x, false)?;
     let weights = form.record_weights(&mut g, rows, false)?;
     let wanted = [Wanted { target, weights }];
-    let recorded = record_loss(model, loss, &mut g, Mode::Eval, form, (x, &wanted))?;
+    let recorded = record_loss(model, loss, &mut g, Mode::Eval, form, (x, &wanted, counts))?;
     let mut request = Request {
         totals: recorded.loss.totals,
         advance: Some(Advance::rows(rows as u32)),

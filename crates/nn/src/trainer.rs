@@ -169,15 +169,15 @@ impl Trainer {
     /// Sets the learning rate from the next step on.
     ///
     /// # Errors
-    /// If it is no finite number above 0, or a schedule sets it.
+    /// If it is no finite number of at least 0, or a schedule sets it.
     pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), NnError> {
         let schedule = self.schedule.as_ref().map(|scheduled| &scheduled.schedule);
         if schedule.is_some_and(|schedule| *schedule != Schedule::Constant {}) {
             let message = "the trainer's schedule sets the learning rate; leave one of the two out";
             return Err(NnError::Settings(message.into()));
         }
-        if !((rate as f32).is_finite() && rate > 0.0) {
-            let message = format!("the learning rate must be a finite number above 0, is {rate}");
+        if !((rate as f32).is_finite() && rate >= 0.0) {
+            let message = format!("the learning rate must be a finite number of at least 0, is {rate}");
             return Err(NnError::Settings(message));
         }
         self.optimizer = self.optimizer.clone().with_learning_rate(rate);

@@ -8,6 +8,9 @@ const MOST_SIDE: usize = 16_384;
 /// The colour of what is no number: Okabe and Ito's purple.
 const NOT_A_NUMBER: [u8; 3] = [0xcc, 0x79, 0xa7];
 
+/// How much of a picture heat covers at the most.
+const MOST_COVER: f32 = 0.75;
+
 /// Which numbers are black and which are white.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Range {
@@ -57,6 +60,30 @@ impl Picture {
     pub fn real(shape: [usize; 3], values: impl Into<Vec<f32>>) -> Result<Self, PlotError> {
         let values = values.into();
         Self::new(shape, values.len(), Values::Real(values))
+    }
+
+    /// The picture with heat over it, a number for each pixel, row by row: at 0 it stays as it is, towards 1 red, then yellow,
+    /// covers it more and more. Real numbers become bytes, from the least, black, to the largest, white.
+    ///
+    /// # Errors
+    /// [`PlotError::Values`].
+    pub fn heated(&self, heat: &[f32]) -> Result<Self, PlotError> {
+        let shape @ [_, height, width] = [3, self.height, self.width];
+        let area = height * width;
+        if heat.len() != area {
+            return Err(PlotError::Values { shape: [1, height, width], want: area, got: heat.len() });
+        }
+        let rgb = self.rgb(&Shades::new(Range::Each, self.extent(), None));
+        let mut planes = vec![0; 3 * area];
+        for (pixel, (&heat, rgb)) in heat.iter().zip(rgb.chunks_exact(3)).enumerate() {
+            let heat = if heat.is_nan() { 0.0 } else { heat.clamp(0.0, 1.0) };
+            let cover = MOST_COVER * heat.sqrt();
+            for (channel, over) in [255.0, 230.0 * heat, 0.0].into_iter().enumerate() {
+                let under = f32::from(rgb[channel]);
+                planes[channel * area + pixel] = (under + (over - under) * cover).round() as u8;
+            }
+        }
+        Self::bytes(shape, planes)
     }
 
     fn new(shape: [usize; 3], got: usize, values: Values) -> Result<Self, PlotError> {
@@ -224,6 +251,15 @@ mod tests {
         }
         let wide = Picture::real([1, 1, 2], [f32::MIN, f32::MAX]).unwrap();
         assert_eq!(wide.rgb(&Shades::new(Range::Each, wide.extent(), None)), [0, 0, 0, 255, 255, 255]);
+    }
+
+    #[test]
+    fn heat_lies_over_a_picture() {
+        let picture = Picture::bytes([1, 1, 3], [0, 100, 200]).unwrap();
+        let heated = picture.heated(&[f32::NAN, 0.0, 1.0]).unwrap();
+        let rgb = heated.rgb(&Shades::new(Range::Each, None, None));
+        assert_eq!(rgb, [0, 0, 0, 100, 100, 100, 241, 223, 50]);
+        assert!(matches!(picture.heated(&[0.0; 2]), Err(PlotError::Values { want: 3, got: 2, .. })));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) enum InspectWhat {
     Filters(InspectFilters),
     /// Draw what every layer makes of an image
     Activations(InspectActivations),
+    /// Draw where in an image the network sees a class (Grad-CAM)
+    Heatmap(InspectHeatmap),
     /// Draw the images that most excite the filters of a layer, or the classes of the last one
     Maximize(InspectMaximize),
 }
@@ -31,6 +33,7 @@ impl InspectWhat {
         match self {
             Self::Filters(args) => &args.of,
             Self::Activations(args) => &args.of,
+            Self::Heatmap(args) => &args.of,
             Self::Maximize(args) => &args.of,
         }
     }
@@ -49,6 +52,22 @@ pub(crate) struct Inspected {
     pub(crate) device: OnDevice,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// An image, or a row of the test set.
+#[derive(Debug, Args)]
+pub(crate) struct OneItem {
+    /// A PNG or JPEG file [default: a row of the model's test set]
+    #[arg(value_name = "IMAGE", conflicts_with = "index")]
+    pub(crate) image: Option<PathBuf>,
+    /// Which row of the model's test set, counted from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) index: u32,
+    /// Exchange black and white of IMAGE first: for dark digits on light paper
+    #[arg(long, requires = "image")]
+    pub(crate) invert: bool,
+    #[command(flatten)]
+    pub(crate) data: FromData,
 }
 
 #[derive(Debug, Args)]
@@ -71,22 +90,33 @@ pub(crate) struct InspectFilters {
 pub(crate) struct InspectActivations {
     #[command(flatten)]
     pub(crate) of: Inspected,
-    /// A PNG or JPEG file [default: a row of the model's test set]
-    #[arg(value_name = "IMAGE", conflicts_with = "index")]
-    pub(crate) image: Option<PathBuf>,
-    /// Which row of the model's test set, counted from 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) index: u32,
+    #[command(flatten)]
+    pub(crate) item: OneItem,
     /// One layer, by its name in `kiln summary MODEL` [default: all]
     #[arg(long, value_name = "NAME")]
     pub(crate) layer: Option<String>,
-    /// Exchange black and white of IMAGE first: for dark digits on light paper
-    #[arg(long, requires = "image")]
-    pub(crate) invert: bool,
-    #[command(flatten)]
-    pub(crate) data: FromData,
     /// The picture to write, or a folder for a picture of each layer [default: MODEL-activations.png in this folder]
     #[arg(long, value_name = "FILE.png | DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  kiln inspect heatmap runs/first/model.safetensors seven.png\n  kiln inspect heatmap runs/first/model.safetensors --index 3 --class 9"
+)]
+pub(crate) struct InspectHeatmap {
+    #[command(flatten)]
+    pub(crate) of: Inspected,
+    #[command(flatten)]
+    pub(crate) item: OneItem,
+    /// The class that is looked for, by name or, counted from 0, by number [default: the predicted one]
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) class: Option<String>,
+    /// The layer whose maps are weighed, by its name in `kiln summary MODEL` [default: the last convolution]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layer: Option<String>,
+    /// The picture to write [default: MODEL-heatmap-CLASS.png in this folder]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
     pub(crate) out: Option<PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! `kiln inspect filters|activations|maximize MODEL`
+//! `kiln inspect filters|activations|heatmap|maximize MODEL`
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::model::Model;
 use crate::{
     Failure,
-    arguments::{InspectActivations, InspectFilters, InspectMaximize, Inspected},
+    arguments::{InspectActivations, InspectFilters, InspectHeatmap, InspectMaximize, Inspected, OneItem},
     output::{Align, Spinner, Table, Ui, count},
     pictures::{file_beside, file_name, is_image, row_picture, strip, write},
 };
@@ -43,6 +43,19 @@ struct Report {
     model: String,
     files: Vec<String>,
     layers: Vec<Drawn>,
+}
+
+/// What `kiln inspect heatmap --json` prints.
+#[derive(Debug, Serialize)]
+struct Heat {
+    model: String,
+    file: String,
+    layer: String,
+    class: String,
+    /// The class's logit.
+    score: f32,
+    /// How much each place of the layer's maps speaks for the class, row by row.
+    heat: Vec<Vec<f32>>,
 }
 
 /// A layer in a picture.
@@ -169,13 +182,7 @@ fn columns(cells: usize) -> usize {
 
 pub(crate) fn activations(args: &InspectActivations, ui: &Ui) -> Result<(), Failure> {
     let (model, trainer) = args.of.open()?;
-    let (item, what) = match &args.image {
-        Some(image) => {
-            let name = image.file_name().unwrap_or_default().to_string_lossy();
-            (file_item(&trainer, args, image)?, name.into_owned())
-        }
-        None => test_item(&model, args, ui)?,
-    };
+    let (item, what) = args.item.read(&model, &trainer, &args.of, ui)?;
     let mut layers =
         inspect::activations(&trainer, item.features().clone()).map_err(of_file(&args.of.model))?;
     let kinds: Vec<&str> = trainer.model().layers().iter().map(|node| node.layer.type_name()).collect();
@@ -226,31 +233,46 @@ pub(crate) fn activations(args: &InspectActivations, ui: &Ui) -> Result<(), Fail
     ui.json(&Report::new(&args.of.model, &files, drawn))
 }
 
-/// An image file as the network takes it.
-fn file_item(trainer: &Trainer, args: &InspectActivations, image: &Path) -> Result<Split, Failure> {
-    let input = trainer.model().input_shape();
-    let &[channels @ (1 | 3), height, width] = input.dims() else {
-        return Err(Failure::Message(format!(
-            "{}: the network takes items of shape {input}, not images [1 or 3, height, width]",
-            args.of.model.display()
-        )));
-    };
-    let pixels = read_image(image, &ImageForm { channels, height, width, invert: args.invert })?;
-    let nothing = Targets::Classes { labels: vec![0], classes: 1 };
-    Ok(Split::new(Features::Bytes(pixels), input, nothing)?)
+impl OneItem {
+    /// The item as the network takes it, and what it is called.
+    fn read(
+        &self,
+        model: &Model,
+        trainer: &Trainer,
+        of: &Inspected,
+        ui: &Ui,
+    ) -> Result<(Split, String), Failure> {
+        let Some(image) = &self.image else { return self.test_row(model, ui) };
+        let [channels, height, width] = image_shape(trainer, of)?;
+        let pixels = read_image(image, &ImageForm { channels, height, width, invert: self.invert })?;
+        let nothing = Targets::Classes { labels: vec![0], classes: 1 };
+        let item = Split::new(Features::Bytes(pixels), [channels, height, width], nothing)?;
+        Ok((item, image.file_name().unwrap_or_default().to_string_lossy().into_owned()))
+    }
+
+    fn test_row(&self, model: &Model, ui: &Ui) -> Result<(Split, String), Failure> {
+        let data = model.dataset(&self.data, ui)?;
+        let item = data.test.select(&[self.index])?;
+        let what = match item.targets() {
+            Targets::Classes { labels, .. } => {
+                format!("test row {}, {}", self.index, data.classes[labels[0] as usize])
+            }
+            Targets::Real { .. } | Targets::Input => format!("test row {}", self.index),
+        };
+        Ok((item, what))
+    }
 }
 
-/// A row of the model's test set, and what it is called.
-fn test_item(model: &Model, args: &InspectActivations, ui: &Ui) -> Result<(Split, String), Failure> {
-    let data = model.dataset(&args.data, ui)?;
-    let item = data.test.select(&[args.index])?;
-    let what = match item.targets() {
-        Targets::Classes { labels, .. } => {
-            format!("test row {}, {}", args.index, data.classes[labels[0] as usize])
-        }
-        Targets::Real { .. } | Targets::Input => format!("test row {}", args.index),
-    };
-    Ok((item, what))
+/// Channels, height and width of the images that the network takes.
+fn image_shape(trainer: &Trainer, of: &Inspected) -> Result<[usize; 3], Failure> {
+    let input = trainer.model().input_shape();
+    match *input.dims() {
+        [channels @ (1 | 3), height, width] => Ok([channels, height, width]),
+        _ => Err(Failure::Message(format!(
+            "{}: the network takes items of shape {input}, not images [1 or 3, height, width]",
+            of.model.display()
+        ))),
+    }
 }
 
 /// The maps of a layer's result, or its numbers as one strip, and what they are; what is too many is left out.
@@ -301,15 +323,66 @@ fn show_layers(layers: &[Drawn], kinds: &[String], files: &[PathBuf], ui: &Ui) -
     ui.result(&format!("\ndrawn in {place}"))
 }
 
+pub(crate) fn heatmap(args: &InspectHeatmap, ui: &Ui) -> Result<(), Failure> {
+    let (model, trainer) = args.of.open()?;
+    let [_, height, width] = image_shape(&trainer, &args.of)?;
+    let (item, what) = args.item.read(&model, &trainer, &args.of, ui)?;
+    let classes = trainer.classes();
+    let class = args.class.as_deref().map(|text| class_of(text, classes)).transpose()?;
+    let found = inspect::grad_cam(&trainer, item.features().clone(), args.layer.as_deref(), class);
+    let found = found.map_err(of_file(&args.of.model))?;
+    let Some(heat) = found.over(height, width) else {
+        return Err(Failure::Message(format!(
+            "{}: layer \"{}\" gives no maps of rows and columns",
+            args.of.model.display(),
+            found.layer
+        )));
+    };
+    let class = classes.get(found.class).cloned().unwrap_or_else(|| found.class.to_string());
+    let path = args.out.clone().unwrap_or_else(|| file_beside(&args.of.model, &format!("heatmap-{class}")));
+    let seen = row_picture(&item, 0)?;
+    let cells = [
+        Cell::new(seen.heated(&heat.into_raw_vec_and_offset().0)?)
+            .caption(format!("{class}: {:.2}", found.score)),
+        Cell::new(seen).toned(what, Tone::Muted),
+    ];
+    let title = format!("where {} sees \"{class}\"", found.layer);
+    write(
+        &Grid::new(title).sides(224).columns(2).row("from red to yellow, the hottest place", cells),
+        &path,
+    )?;
+
+    let shape = found.heat.shape();
+    let place = match found.heat.iter().any(|&h| h > 0.0) {
+        true => format!("where {} {shape:?} sees \"{class}\"", found.layer),
+        false => format!("no place of {} {shape:?} speaks for \"{class}\"", found.layer),
+    };
+    ui.result(&format!("{place}, whose score is {:.3}; drawn in {}", found.score, path.display()))?;
+    ui.json(&Heat {
+        model: args.of.model.display().to_string(),
+        file: path.display().to_string(),
+        layer: found.layer.clone(),
+        class,
+        score: found.score,
+        heat: found.heat.outer_iter().map(|row| row.iter().copied().collect()).collect(),
+    })
+}
+
+/// The class of this name, or where none is called so, of this number.
+fn class_of(text: &str, classes: &[String]) -> Result<usize, Failure> {
+    let named = classes.iter().position(|class| class.eq_ignore_ascii_case(text.trim()));
+    named.or_else(|| text.trim().parse().ok()).ok_or_else(|| {
+        let known = match classes {
+            [] => "they are numbered from 0".to_owned(),
+            classes => format!("there are {}", classes.join(", ")),
+        };
+        Failure::Message(format!("--class: the network has no class \"{text}\"; {known}"))
+    })
+}
+
 pub(crate) fn maximize(args: &InspectMaximize, ui: &Ui) -> Result<(), Failure> {
     let (_, trainer) = args.of.open()?;
-    let input = trainer.model().input_shape();
-    if !is_image(&input) {
-        return Err(Failure::Message(format!(
-            "{}: the network takes items of shape {input}, not images [1 or 3, height, width] that could be drawn",
-            args.of.model.display()
-        )));
-    }
+    image_shape(&trainer, &args.of)?;
     let fail = of_file(&args.of.model);
     let (layer, all) = inspect::maximizable(&trainer, args.layer.as_deref()).map_err(&fail)?;
     let filters = match &args.filters {

@@ -106,9 +106,14 @@ impl Callback for EarlyStopping {
             if self.restore_best_weights {
                 self.weights = trainer.weights()?;
             }
-            if self.baseline.is_none_or(|baseline| self.monitor.is_better(value, Some(baseline), 0.0)) {
+            if self
+                .baseline
+                .is_none_or(|baseline| self.monitor.is_better(value, Some(baseline), self.min_delta))
+            {
                 self.seen.waited = 0;
             }
+            // Keras: what gets better goes on, though it be worse than the baseline
+            return Ok(Flow::Continue);
         }
         Ok(if self.seen.waited >= self.patience { Flow::Stop } else { Flow::Continue })
     }
@@ -132,5 +137,34 @@ impl Callback for EarlyStopping {
         self.seen = values(&self.name(), &state)?;
         self.weights = state.tensors.into_iter().next().map(|(_, weights)| weights).unwrap_or_default();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_device::Device;
+
+    use super::{super::made_up, *};
+    use crate::{Adam, Dense, Loss, Sequential};
+
+    #[test]
+    fn what_gets_better_goes_on_below_its_baseline() {
+        let mut trainer = Trainer::new(
+            &Device::cpu(),
+            Sequential::new([1]).add(Dense::new(2)),
+            Adam::default(),
+            Loss::CrossEntropy,
+        )
+        .unwrap();
+        let mut stop =
+            EarlyStopping { baseline: Some(0.5), ..EarlyStopping::new("val_accuracy").patience(2) };
+        let mut flows = Vec::new();
+        for (at, accuracy) in [0.1, 0.2, 0.3, 0.25].into_iter().enumerate() {
+            let mut report = made_up::epoch(at + 1);
+            report.validation.as_mut().unwrap().accuracy = Some(accuracy);
+            flows.push(stop.on_epoch_end(&mut trainer, &report).unwrap());
+        }
+        // three epochs short of the baseline, but each better than the one before
+        assert_eq!(flows, [Flow::Continue, Flow::Continue, Flow::Continue, Flow::Stop]);
     }
 }

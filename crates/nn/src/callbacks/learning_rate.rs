@@ -16,13 +16,6 @@ pub struct LearningRateScheduler<F: FnMut(usize, f64) -> f64>(
     pub F,
 );
 
-impl<F: FnMut(usize, f64) -> f64> LearningRateScheduler<F> {
-    fn set(&mut self, trainer: &mut Trainer, epoch: usize) -> Result<(), NnError> {
-        let rate = (self.0)(epoch, trainer.learning_rate());
-        trainer.set_learning_rate(rate)
-    }
-}
-
 impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
     fn each_step(&self) -> bool {
         false
@@ -32,17 +25,9 @@ impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
         "LearningRateScheduler".into()
     }
 
-    fn on_fit_begin(&mut self, trainer: &mut Trainer, prepared: &Prepared) -> Result<(), NnError> {
-        match prepared.resumed {
-            // the rate lies in the checkpoint
-            true => Ok(()),
-            false => self.set(trainer, prepared.epochs_done),
-        }
-    }
-
-    fn on_epoch_end(&mut self, trainer: &mut Trainer, report: &EpochReport) -> Result<Flow, NnError> {
-        self.set(trainer, report.epoch)?;
-        Ok(Flow::Continue)
+    fn on_epoch_begin(&mut self, trainer: &mut Trainer, epoch: usize) -> Result<(), NnError> {
+        let rate = (self.0)(epoch - 1, trainer.learning_rate());
+        trainer.set_learning_rate(rate)
     }
 }
 

@@ -132,6 +132,15 @@ pub trait Callback {
         Ok(())
     }
 
+    /// Before an epoch's first step; not where a fit goes on within one. Epochs are counted from 1.
+    ///
+    /// # Errors
+    /// Whatever ends the fit.
+    fn on_epoch_begin(&mut self, trainer: &mut Trainer, epoch: usize) -> Result<(), NnError> {
+        let _ = (trainer, epoch);
+        Ok(())
+    }
+
     /// After a step was submitted, or several together (see [`Callback::each_step`]): the device may not have done it yet.
     /// `steps` are those of the epoch, counted from 1.
     ///

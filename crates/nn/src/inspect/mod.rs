@@ -1,5 +1,5 @@
-//! Looking inside a network: the weights of its filters, what its layers make of an item, and the input that most
-//! excites a filter.
+//! Looking inside a network: the weights of its filters, what its layers make of an item, where in it a class is seen, and the
+//! input that most excites a filter.
 //!
 //! ```
 //! use kiln_data::Dataset;
@@ -19,6 +19,7 @@
 //!
 //! Source: Chollet, "Deep Learning with Python" (2nd edition, chapter 9), on what convolutional networks learn.
 
+mod grad_cam;
 mod maximize;
 
 use kiln_data::{Features, Split, Targets};
@@ -27,6 +28,7 @@ use ndarray::{ArrayD, Axis, IxDyn};
 
 use crate::{Layer, Mode, Network, NnError, Recording, Residency, Trainer, feed::Feed, words::nearest};
 
+pub use grad_cam::{GradCam, grad_cam};
 pub use maximize::{Maximize, Maximized, maximizable, maximize};
 
 /// The weights of a convolution, with its name: [filters, channels / groups, rows, columns], PyTorch's OIHW. Without a
@@ -88,22 +90,11 @@ pub fn position(model: &Network, name: &str) -> Result<usize, NnError> {
 /// # Errors
 /// If the features are not one item of the network's input, or the device fails.
 pub fn activations(trainer: &Trainer, item: Features) -> Result<Vec<(String, ArrayD<f32>)>, NnError> {
-    let model = trainer.model();
-    let (want, got) = (model.input_shape(), item.len());
-    if got != want.elements() {
-        let elements = want.elements();
-        return Err(NnError::Settings(format!(
-            "one item of the network's input is {want}, {elements} numbers; got {got}"
-        )));
-    }
-    // nothing looks at the target
-    let target = Targets::Classes { labels: vec![0], classes: 1 };
-    let (split, backend) = (Split::new(item, want, target)?, &**trainer.backend());
-    let data = Feed::new(backend, &split, None, 1, Residency::Resident)?.apart(backend)?;
-
+    let item = one_item(trainer.model(), item)?;
+    let data = on_device(trainer, &item)?;
     let mut g = Graph::new();
     let x = data.form.record_features(&mut g, 1, trainer.preprocess())?;
-    let layers = model.record_all(&mut Recording::new(&mut g, Mode::Eval), x)?;
+    let layers = trainer.model().record_all(&mut Recording::new(&mut g, Mode::Eval), x)?;
     let fetch = layers.iter().map(|layer| (layer.name.clone(), layer.result)).collect();
     let plan = Plan::new(&g, trainer.store().segments(), &Request { fetch, ..Request::default() })?;
     let session = trainer.session(&plan, &data)?;
@@ -115,6 +106,26 @@ pub fn activations(trainer: &Trainer, item: Features) -> Result<Vec<(String, Arr
         results.push((layer.name, array(&g.shape(layer.result)?.dims()[1..], values)?));
     }
     Ok(results)
+}
+
+/// One item of the network's input.
+fn one_item(model: &Network, item: Features) -> Result<Split, NnError> {
+    let (want, got) = (model.input_shape(), item.len());
+    if got != want.elements() {
+        let elements = want.elements();
+        return Err(NnError::Settings(format!(
+            "one item of the network's input is {want}, {elements} numbers; got {got}"
+        )));
+    }
+    // nothing looks at the target
+    let target = Targets::Classes { labels: vec![0], classes: 1 };
+    Ok(Split::new(item, want, target)?)
+}
+
+/// Its rows on the device, with a clock of their own.
+fn on_device<'s>(trainer: &Trainer, item: &'s Split) -> Result<Feed<'s>, NnError> {
+    let backend = &**trainer.backend();
+    Feed::new(backend, item, None, 1, Residency::Resident)?.apart(backend)
 }
 
 /// The position of the layer of this name.

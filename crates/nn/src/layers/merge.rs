@@ -19,14 +19,33 @@ fn fold(
     if rest.is_empty() {
         return Err(to.fail(op, "takes two inputs or more, got one; name them in `inputs`".into()));
     }
-    rest.iter().try_fold(*first, |y, &x| f(to.graph(), y, x))
+    let rank = highest_rank(to, inputs)?;
+    let first = of_rank(to, *first, rank)?;
+    rest.iter().try_fold(first, |y, &x| {
+        let x = of_rank(to, x, rank)?;
+        f(to.graph(), y, x)
+    })
+}
+
+fn highest_rank(to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<usize, GraphError> {
+    inputs.iter().try_fold(0, |most, &x| Ok(most.max(to.shape(x)?.rank())))
+}
+
+/// Axes of one behind the batch until there are so many, as Keras has it: rows meet only their own, whatever broadcasts.
+fn of_rank(to: &mut Recording<'_>, x: Tensor, rank: usize) -> Result<Tensor, GraphError> {
+    let mut dims = to.shape(x)?.dims().to_vec();
+    if dims.len() >= rank || dims.is_empty() {
+        return Ok(x);
+    }
+    dims.splice(1..1, vec![1; rank - dims.len()]);
+    to.graph().reshape(x, dims)
 }
 
 macro_rules! merging {
     ($($(#[$doc:meta])* $layer:ident $name:literal => $f:expr;)*) => {$(
         $(#[$doc])*
         ///
-        /// Takes two inputs or more whose shapes broadcast.
+        /// Takes two inputs or more whose shapes broadcast; those of fewer axes get axes of one behind the batch.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct $layer;
 
@@ -56,7 +75,11 @@ pub struct Subtract;
 impl Module for Subtract {
     fn record(&self, to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<Tensor, GraphError> {
         match inputs {
-            [a, b] => to.graph().sub(*a, *b),
+            [a, b] => {
+                let rank = highest_rank(to, inputs)?;
+                let (a, b) = (of_rank(to, *a, rank)?, of_rank(to, *b, rank)?);
+                to.graph().sub(a, b)
+            }
             _ => Err(to.fail("subtract", format!("takes two inputs, got {}", inputs.len()))),
         }
     }
@@ -128,6 +151,8 @@ impl Module for Matmul {
             let message = format!("needs two stacks of matrices [batch, rows, columns], got {shapes}");
             return Err(to.fail("matmul", message));
         }
-        to.graph().matmul(*a, *b, false, self.transpose)
+        let rank = ranks.0.max(ranks.1);
+        let (a, b) = (of_rank(to, *a, rank)?, of_rank(to, *b, rank)?);
+        to.graph().matmul(a, b, false, self.transpose)
     }
 }

@@ -162,7 +162,7 @@ impl Layer {
     }
 
     /// The activation at the layer's end.
-    fn activation_mut(&mut self) -> Option<&mut Activation> {
+    pub(crate) fn activation_mut(&mut self) -> Option<&mut Activation> {
         match self {
             Layer::Conv1d(l) => Some(&mut l.activation),
             Layer::Conv2d(l) => Some(&mut l.activation),

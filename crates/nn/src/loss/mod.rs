@@ -74,6 +74,9 @@ pub enum Loss {
     /// `p - t log(p + 1e-7)` of a rate. Keras.
     Poisson,
     /// `-Σ_c p_c t_c / (|p| |t|)`, the squared lengths at least 1e-12. Keras, with Keras' sign.
+    ///
+    /// Here, in [`Loss::CategoricalHinge`] and in [`Loss::KlDivergence`] c counts along an output's last axis; where it has
+    /// others, the loss of a row is the mean over them.
     CosineSimilarity,
 }
 
@@ -83,7 +86,8 @@ pub struct CrossEntropyOptions {
     /// s in [0, 1): targets become `(1 - s) t + s / C`.
     pub label_smoothing: f32,
     /// A factor of each class' term, at least 0; empty for none. Of class labels the mean is `Σ loss / Σ weight`
-    /// with each row's weight that of its label, of probabilities `Σ loss / rows`: PyTorch's `weight`.
+    /// with each row's weight that of its label, of probabilities `Σ loss / rows`: PyTorch's `weight`. An evaluation sums
+    /// over all rows, a step over those of its batch; an epoch's training loss is the mean of its batches' by their rows.
     pub class_weights: Vec<f32>,
 }
 

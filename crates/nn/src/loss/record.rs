@@ -19,6 +19,10 @@ pub(crate) struct RecordedLoss {
     pub(crate) totals: Vec<(Tensor, f32)>,
 }
 
+/// How many rows of a split have each label: what a mean over all of them divides by, in whatever batches they come. None where
+/// a batch stands for itself, as a step's does.
+pub(crate) type LabelCounts<'a> = Option<&'a [u64]>;
+
 /// Losses before the mean.
 struct Terms {
     /// \[rows\], or of the output's shape where the loss of a row is the mean of its elements'.
@@ -44,7 +48,7 @@ impl Loss {
     /// # Errors
     /// If the shapes or a setting do not fit the loss.
     pub fn record_rows(&self, g: &mut Graph, output: Tensor, target: Tensor) -> Result<Tensor, GraphError> {
-        let terms = self.terms(g, output, target)?;
+        let terms = self.terms(g, output, target, None)?;
         mean_by_row(g, terms.losses)
     }
 
@@ -62,7 +66,20 @@ impl Loss {
         target: Tensor,
         sample_weights: Option<Tensor>,
     ) -> Result<Tensor, GraphError> {
-        let terms = self.terms(g, output, target)?;
+        self.record_part(g, output, target, sample_weights, None)
+    }
+
+    /// [`Loss::record_mean`] of a batch of a split whose labels are counted: the batches' means, each times its rows, add up to
+    /// that of all rows times their number.
+    pub(crate) fn record_part(
+        &self,
+        g: &mut Graph,
+        output: Tensor,
+        target: Tensor,
+        sample_weights: Option<Tensor>,
+        counts: LabelCounts<'_>,
+    ) -> Result<Tensor, GraphError> {
+        let terms = self.terms(g, output, target, counts)?;
         reduce(g, terms, sample_weights)
     }
 
@@ -70,7 +87,7 @@ impl Loss {
     /// the part that is right.
     ///
     /// Of class labels a row is right where the first largest output is at the label; of probabilities where an
-    /// output and a target are largest in one place; of yes-or-no outputs where both lie on one side of the
+    /// output and a target are largest in one place, of several such lists the part of them that is right; of yes-or-no outputs where both lie on one side of the
     /// threshold, 1/2 for probabilities, 0 for logits and hinges.
     ///
     /// # Errors
@@ -83,13 +100,14 @@ impl Loss {
         }
         let target = self.matching(g, output, target)?;
         if self.is_categorical() && !labels {
-            let (y, t) = (g.flatten(output)?, g.flatten(target)?);
-            let best = g.max(y, &[1], true)?;
-            let here = g.equal(y, best)?;
-            let wanted = g.max(t, &[1], true)?;
-            let there = g.equal(t, wanted)?;
+            let classes = [shape.rank().saturating_sub(1)];
+            let best = g.max(output, &classes, true)?;
+            let here = g.equal(output, best)?;
+            let wanted = g.max(target, &classes, true)?;
+            let there = g.equal(target, wanted)?;
             let both = g.mul(here, there)?;
-            return g.max(both, &[1], false);
+            let right = g.max(both, &classes, false)?;
+            return mean_by_row(g, right);
         }
         let sides = matches!(self, Loss::Hinge | Loss::SquaredHinge);
         let threshold = if sides || matches!(self, Loss::BinaryCrossEntropyWithLogits) { 0.0 } else { 0.5 };
@@ -115,18 +133,18 @@ impl Loss {
         }
     }
 
-    /// Records the loss of a batch, its rows weighted or not, with hits if it `classifies`.
+    /// Records the loss of a batch as [`Loss::record_part`] does, its rows weighted or not, with hits if it `classifies`.
     pub(crate) fn record(
         &self,
         g: &mut Graph,
-        output: Tensor,
-        target: Tensor,
+        (output, target): (Tensor, Tensor),
         sample_weights: Option<Tensor>,
+        counts: LabelCounts<'_>,
         classifies: bool,
     ) -> Result<RecordedLoss, GraphError> {
         g.scoped("loss", |g| {
             let rows = g.shape(output)?.dims().first().copied().unwrap_or(1);
-            let terms = self.terms(g, output, target)?;
+            let terms = self.terms(g, output, target, counts)?;
             let (losses, hits) = (terms.losses, terms.hits);
             // where each row counts alike, its loss is summed as it is: one launch with the hits
             let alike = terms.divisor.is_none() && sample_weights.is_none();
@@ -144,12 +162,18 @@ impl Loss {
         })
     }
 
-    fn terms(&self, g: &mut Graph, output: Tensor, target: Tensor) -> Result<Terms, GraphError> {
+    fn terms(
+        &self,
+        g: &mut Graph,
+        output: Tensor,
+        target: Tensor,
+        counts: LabelCounts<'_>,
+    ) -> Result<Terms, GraphError> {
         if let Some(message) = self.wrong_setting() {
             return Err(self.error(message));
         }
         if let Some(options) = self.cross_entropy_options() {
-            return self.cross_entropy(g, output, target, &options);
+            return self.cross_entropy(g, output, target, &options, counts);
         }
         if *self == Loss::NllLoss {
             let (output_shape, info) = (g.shape(output)?.clone(), g.info(target)?.clone());
@@ -166,42 +190,41 @@ impl Loss {
             return Ok(g.neg(chosen)?.into());
         }
         let target = self.matching(g, output, target)?;
-        let flat = |g: &mut Graph| Ok::<_, GraphError>((g.flatten(output)?, g.flatten(target)?));
+        let (p, t) = (output, target);
+        // as in Keras the classes lie along the last axis; along others the losses of a row are averaged
+        let classes = [g.shape(output)?.rank().saturating_sub(1)];
         Ok(match self {
             Loss::CategoricalHinge => {
-                let (p, t) = flat(g)?;
                 let product = g.mul(t, p)?;
-                let positive = g.sum(product, &[1], false)?;
+                let positive = g.sum(product, &classes, false)?;
                 let others = one_minus(g, t)?;
                 let others = g.mul(others, p)?;
-                let negative = g.max(others, &[1], false)?;
+                let negative = g.max(others, &classes, false)?;
                 let margin = g.sub(negative, positive)?;
                 let margin = g.add_constant(margin, 1.0)?;
                 g.relu(margin)?.into()
             }
             Loss::KlDivergence => {
-                let (p, t) = flat(g)?;
                 let (p, t) = (at_least(g, p, EPSILON)?, at_least(g, t, EPSILON)?);
                 let ratio = g.div(t, p)?;
                 let log = g.log(ratio)?;
                 let product = g.mul(t, log)?;
-                g.sum(product, &[1], false)?.into()
+                g.sum(product, &classes, false)?.into()
             }
             Loss::CosineSimilarity => {
-                let (p, t) = flat(g)?;
                 let mut length = |x: Tensor| {
                     let square = g.square(x)?;
-                    let sum = g.sum(square, &[1], true)?;
+                    let sum = g.sum(square, &classes, true)?;
                     let sum = at_least(g, sum, 1e-12)?;
                     g.sqrt(sum)
                 };
                 let (of_p, of_t) = (length(p)?, length(t)?);
                 let (p, t) = (g.div(p, of_p)?, g.div(t, of_t)?);
                 let product = g.mul(p, t)?;
-                let cosine = g.sum(product, &[1], false)?;
+                let cosine = g.sum(product, &classes, false)?;
                 g.neg(cosine)?.into()
             }
-            _ => self.elementwise(g, output, target)?.into(),
+            _ => self.elementwise(g, p, t)?.into(),
         })
     }
 
@@ -285,6 +308,7 @@ impl Loss {
         output: Tensor,
         target: Tensor,
         options: &CrossEntropyOptions,
+        counts: LabelCounts<'_>,
     ) -> Result<Terms, GraphError> {
         let (shape, labels) = (g.shape(output)?.clone(), g.info(target)?.dtype == DType::U32);
         if shape.rank() != 2 {
@@ -299,20 +323,33 @@ impl Loss {
                 return Err(self.error(format!("{count} class_weights for {classes} classes")));
             }
         };
+        let divided = |g: &mut Graph, labels: Tensor, weights: Tensor| {
+            let weights = weight_by_row(g, labels, weights, classes)?;
+            let divisor = match counts {
+                None => g.sum(weights, &[0], false)?,
+                Some(counts) => {
+                    // what the batch's rows would weigh, were its labels those of all
+                    let weighed: f64 = counts
+                        .iter()
+                        .zip(&options.class_weights)
+                        .map(|(&n, &w)| n as f64 * f64::from(w))
+                        .sum();
+                    let rows = counts.iter().sum::<u64>().max(1);
+                    g.fill([], (weighed * shape[0] as f64 / rows as f64) as f32)?
+                }
+            };
+            Ok::<_, GraphError>((weights, Some(divisor)))
+        };
         if labels && (weights.is_none() || smoothing == 0.0) {
             let (losses, hits) = g.cross_entropy(output, target, smoothing)?;
             let Some(weights) = weights else {
                 return Ok(Terms { losses, divisor: None, hits: Some(hits) });
             };
-            let weights = weight_by_row(g, target, weights, classes)?;
-            let divisor = Some(g.sum(weights, &[0], false)?);
+            let (weights, divisor) = divided(g, target, weights)?;
             return Ok(Terms { losses: g.mul(losses, weights)?, divisor, hits: Some(hits) });
         }
         let divisor = match weights {
-            Some(weights) if labels => {
-                let weights = weight_by_row(g, target, weights, classes)?;
-                Some(g.sum(weights, &[0], false)?)
-            }
+            Some(weights) if labels => divided(g, target, weights)?.1,
             _ => None,
         };
         let mut q = self.matching(g, output, target)?;
@@ -391,4 +428,42 @@ fn log_probability(g: &mut Graph, p: Tensor) -> Result<Tensor, GraphError> {
     let below = g.greater(least, p)?;
     let rest = g.scale(below, 100.0 + LEAST_PROBABILITY.ln())?;
     g.sub(log, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_graph::Interpreter;
+    use ndarray::ArrayD;
+
+    use super::*;
+
+    /// Losses and hits of each row.
+    fn of(loss: &Loss, dims: &[usize], output: &[f64], target: &[f64]) -> [Vec<f64>; 2] {
+        let mut g = Graph::new();
+        let (p, t) = (g.input("p", dims).unwrap(), g.input("t", dims).unwrap());
+        let (losses, hits) =
+            (loss.record_rows(&mut g, p, t).unwrap(), loss.record_hits(&mut g, p, t).unwrap());
+        let mut interpreter = Interpreter::new(&g);
+        for (name, values) in [("p", output), ("t", target)] {
+            interpreter.feed(name, ArrayD::from_shape_vec(dims, values.to_vec()).unwrap());
+        }
+        [losses, hits].map(|tensor| interpreter.value(tensor).unwrap().iter().copied().collect())
+    }
+
+    #[test]
+    fn classes_lie_along_the_last_axis() {
+        let output = [0.2, 0.5, 0.3, 0.1, 0.1, 0.8, 0.6, 0.3, 0.1, 0.4, 0.4, 0.2];
+        let target = [0.0, 1.0, 0.0, 0.3, 0.6, 0.1, 0.7, 0.2, 0.1, 0.1, 0.1, 0.8];
+        for loss in [Loss::CategoricalHinge, Loss::KlDivergence, Loss::CosineSimilarity] {
+            let (lines, rows) =
+                (of(&loss, &[4, 3], &output, &target), of(&loss, &[2, 2, 3], &output, &target));
+            for (lines, rows) in lines.iter().zip(&rows) {
+                let want: Vec<f64> = lines.chunks(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+                assert!(
+                    rows.iter().zip(&want).all(|(got, want)| (got - want).abs() < 1e-12),
+                    "{loss:?}: {rows:?}"
+                );
+            }
+        }
+    }
 }

@@ -105,6 +105,8 @@ impl Loss {
             )),
             TargetKind::Real(shape) | TargetKind::Input(shape) => {
                 let several = self.is_categorical() || *self == Loss::CosineSimilarity;
+                // one number along the axis that is compared
+                let one = one || (several && output.dims().last() == Some(&1));
                 if several && (one || (self.includes_softmax() && output.rank() != 1)) {
                     return fail(format!(
                         "the targets are real numbers of shape {shape}, the network's output is {output}, but the loss \

@@ -154,7 +154,7 @@ rule! {
 
 rule! {
     /// Adam with Nesterov's momentum; see [`kiln_kernel::Nadam`] for the formula.
-    Nadam(1e-3), "Learning rate 0.001, betas 0.9 and 0.999, eps 1e-7: Keras' defaults; momentum decay 0.004, as both have it." {
+    Nadam(1e-3), "Learning rate 0.001, betas 0.9 and 0.999, eps 1e-7: Keras' defaults; momentum decay 0.004, PyTorch's (Keras' is 1)." {
         /// Decay of the first moment.
         #[serde(alias = "beta_1")]
         beta1: f32 = 0.9,

@@ -440,7 +440,9 @@ fn learning_rates_by_function_and_their_limits() {
             callbacks.push(&mut interrupt);
         }
         let fit = Fit { epochs: 3, batch_size: 64, callbacks, interrupt: Some(&flag), ..Fit::default() };
-        trainer(&Device::cpu()).fit(&data.train, fit).unwrap();
+        let model = own.model().clone();
+        let mut fresh = Trainer::new(&Device::cpu(), model, Adam::new(0.008), Loss::CrossEntropy).unwrap();
+        fresh.fit(&data.train, fit).unwrap();
         assert_eq!(asked, if stopped { vec![0, 1] } else { vec![0, 1, 2] });
     }
 
@@ -472,7 +474,7 @@ fn learning_rates_by_function_and_their_limits() {
         let history = again.fit(&data.train, fit).unwrap();
         assert_eq!(history.figures("learning_rate"), [0.008, 0.004, 0.002].map(Some));
     }
-    assert!(own.set_learning_rate(f64::NAN).is_err() && own.set_learning_rate(0.0).is_err());
+    assert!(own.set_learning_rate(f64::NAN).is_err() && own.set_learning_rate(-0.1).is_err());
     let error = trainer(&Device::cpu()).set_learning_rate(0.1).unwrap_err().to_string();
     assert!(error.contains("schedule"), "{error}");
 }

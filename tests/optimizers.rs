@@ -323,6 +323,7 @@ fn schedules_stay_finite_at_their_edges() {
     assert_eq!(rates, [0.0, 0.25, 0.5, 0.75, 1.0, 0.5, 0.25]);
     assert_eq!(Schedule::Exponential { gamma: 0.9 }.learning_rate(1.0, u64::MAX), 0.0);
     assert!((Schedule::Cosine { total: 10, minimum: 0.0 }.learning_rate(1.0, 30)).abs() < 1e-12);
+    assert_eq!(Schedule::cosine().learning_rate(1.0, 7), 1.0, "of no fit, which has no end");
 }
 
 fn xor_recipe(optimizer: &str) -> Result<Recipe, String> {

@@ -639,6 +639,27 @@ mod program {
     }
 
     #[test]
+    fn of_several_images_those_that_can_be_read_are_predicted() {
+        let here = tempfile::tempdir().unwrap();
+        let here = here.path();
+        fs::write(here.join("cut.jpg"), b"\xff\xd8\xff").unwrap();
+        let some =
+            "predict FOLDER/digits.safetensors FOLDER/digit.png none.png FOLDER/digit.png cut.jpg --json";
+        let output = kiln(here, some);
+        let err = String::from_utf8_lossy(&output.stderr);
+        let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), rows.as_array().unwrap().len()), (Some(1), 2), "{err}");
+        assert_eq!(rows[0]["class"], rows[1]["class"]);
+        let said: Vec<&str> = err.lines().filter(|line| line.starts_with("kiln: ")).collect();
+        assert_eq!(said.len(), 3, "{err}");
+        assert!(said[0].contains("none.png") && said[1].contains("cut.jpg"), "{err}");
+        assert!(said[2].contains("2 of 4 images could not be read"), "{err}");
+        let none = kiln(here, "predict FOLDER/digits.safetensors none.png cut.jpg");
+        let err = String::from_utf8_lossy(&none.stderr);
+        assert!(none.stdout.is_empty() && err.contains("none of the 2 images could be read"), "{err}");
+    }
+
+    #[test]
     fn wrong_questions_are_one_clear_line_and_draw_nothing() {
         let here = tempfile::tempdir().unwrap();
         let here = here.path();

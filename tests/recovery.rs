@@ -171,6 +171,39 @@ mod told_by_the_driver {
         }
     }
 
+    /// The program below the layer of its folder.
+    fn below_layer(folder: &Path, line: &[&str]) -> Command {
+        let mut command = kiln(folder, line);
+        command.env("VK_INSTANCE_LAYERS", "VK_LAYER_KILN_lose_device").env("VK_LAYER_PATH", folder);
+        command.env("WGPU_BACKEND", "vulkan");
+        command
+    }
+
+    /// A card by its own account, whose driver opens no device.
+    #[test]
+    fn where_nobody_asked_for_a_gpu_one_that_refuses_is_passed_over() {
+        let Some(adapter) = devices::adapter() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        if !has_layer(folder.path()) {
+            return;
+        }
+        let trained = |out: &str, device: &str, variable: &str| {
+            let line = ["train", "xor", "--epochs", "1", "--device", device, "--out", out];
+            let mut command = below_layer(folder.path(), &line);
+            command.env_remove("WGPU_ADAPTER_NAME").env("KILN_DRESS", "1").env(variable, "1");
+            let output = command.output().unwrap();
+            let record = fs::read(folder.path().join(out).join("run.json")).unwrap_or_default();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+            (output.status.success(), texts(&output).1, record["device"].clone())
+        };
+        let (_, said, device) = trained("dressed", "auto", "KILN_DRESS");
+        assert_eq!(device, adapter.info().name.as_str(), "it is taken by itself: {said}");
+        let (done, said, device) = trained("refused", "auto", "KILN_REFUSE");
+        assert!(done && device == "cpu" && said.contains("going on with the cpu"), "{device}: {said}");
+        let (done, said, _) = trained("wanted", "gpu", "KILN_REFUSE");
+        assert!(!done && !said.contains("going on with the cpu"), "a GPU was asked for: {said}");
+    }
+
     #[test]
     fn a_driver_that_answers_with_the_loss_ends_no_training() {
         let Some(_) = devices::adapter() else { return };
@@ -192,12 +225,7 @@ mod told_by_the_driver {
                 "--out",
                 out,
             ];
-            let mut command = kiln(folder.path(), &line);
-            command
-                .env("VK_INSTANCE_LAYERS", "VK_LAYER_KILN_lose_device")
-                .env("VK_LAYER_PATH", folder.path());
-            command.env("KILN_LOSE", calls).env("WGPU_BACKEND", "vulkan");
-            let output = command.output().unwrap();
+            let output = below_layer(folder.path(), &line).env("KILN_LOSE", calls).output().unwrap();
             let (_, said) = texts(&output);
             assert!(!said.contains("internal error"), "{calls}: {said}");
             (output.status.success(), said, fs::read(folder.path().join(out).join("model.safetensors")).ok())

@@ -2,7 +2,8 @@
 // ones on that device, until it is destroyed. A device that is opened afterwards is well.
 //
 // KILN_LOSE says which calls, counted over the process from 1: "wait:40,submit:90". Where the n-th waits, the device is let come to
-// rest first. The types are those of vulkan_core.h and vk_layer.h, as far as they are needed here.
+// rest first. With KILN_DRESS adapters call themselves cards of their own, so that Kiln takes them by itself; with KILN_REFUSE none
+// can be opened. The types are those of vulkan_core.h and vk_layer.h, as far as they are needed here.
 
 #include <pthread.h>
 #include <stdint.h>
@@ -14,7 +15,7 @@ typedef int32_t Result;
 typedef void (*Function)(void);
 typedef Function (*GetProcAddr)(void *, const char *);
 enum { SUCCESS = 0, ERROR_INITIALIZATION_FAILED = -3, ERROR_DEVICE_LOST = -4 };
-enum { LOADER_INSTANCE_CREATE_INFO = 47, LOADER_DEVICE_CREATE_INFO = 48, LAYER_LINK_INFO = 0 };
+enum { LOADER_INSTANCE_CREATE_INFO = 47, LOADER_DEVICE_CREATE_INFO = 48, LAYER_LINK_INFO = 0, DISCRETE_GPU = 2 };
 
 typedef struct Chain {
     int32_t type;
@@ -48,6 +49,7 @@ static Result (*next_wait)(void *, const void *, uint64_t), (*next_count)(void *
 static Result (*next_submit)(void *, uint32_t, const void *, uint64_t), (*next_rest)(void *), (*next_queue_rest)(void *);
 static void (*next_destroy)(void *, const void *);
 static uint64_t waits, submissions;
+static void (*next_properties)(void *, uint32_t *), (*next_properties2)(void *, void *);
 static void *lost[64];
 
 // A device and its queues begin with the same pointer, by which the loader finds their functions.
@@ -131,12 +133,33 @@ static Result create_instance(const void *info, const void *allocator, void **in
     next_instance_proc = loader->link->instance_proc;
     loader->link = loader->link->next;
     Result (*create)(const void *, const void *, void **) = (void *)next_instance_proc(NULL, "vkCreateInstance");
-    return create(info, allocator, instance);
+    Result result = create(info, allocator, instance);
+    if (result != SUCCESS) return result;
+    next_properties = (void *)next_instance_proc(*instance, "vkGetPhysicalDeviceProperties");
+    next_properties2 = (void *)next_instance_proc(*instance, "vkGetPhysicalDeviceProperties2");
+    if (!next_properties2) next_properties2 = (void *)next_instance_proc(*instance, "vkGetPhysicalDeviceProperties2KHR");
+    return SUCCESS;
+}
+
+// VkPhysicalDeviceProperties begins with five numbers, of which the last is the kind of device.
+static void dress(uint32_t *properties) {
+    if (getenv("KILN_DRESS")) properties[4] = DISCRETE_GPU;
+}
+
+static void properties(void *physical, uint32_t *found) {
+    next_properties(physical, found);
+    dress(found);
+}
+
+// VkPhysicalDeviceProperties2 holds them behind a type and a pointer.
+static void properties2(void *physical, void *found) {
+    next_properties2(physical, found);
+    dress((uint32_t *)((char *)found + sizeof(Chain)));
 }
 
 static Result create_device(void *physical, const void *info, const void *allocator, void **device) {
     LoaderInfo *loader = link_of(info, LOADER_DEVICE_CREATE_INFO);
-    if (!loader) return ERROR_INITIALIZATION_FAILED;
+    if (!loader || getenv("KILN_REFUSE")) return ERROR_INITIALIZATION_FAILED;
     Link *link = loader->link;
     loader->link = link->next;
     Result (*create)(void *, const void *, const void *, void **) = (void *)link->instance_proc(NULL, "vkCreateDevice");
@@ -165,6 +188,9 @@ static Function own(const char *name) {
         {"vkGetInstanceProcAddr", (Function)instance_proc},
         {"vkGetDeviceProcAddr", (Function)device_proc},
         {"vkCreateInstance", (Function)create_instance},
+        {"vkGetPhysicalDeviceProperties", (Function)properties},
+        {"vkGetPhysicalDeviceProperties2", (Function)properties2},
+        {"vkGetPhysicalDeviceProperties2KHR", (Function)properties2},
         {"vkCreateDevice", (Function)create_device},
         {"vkDestroyDevice", (Function)destroy_device},
         {"vkWaitSemaphores", (Function)wait_semaphores},

@@ -6,7 +6,7 @@ use std::{
 };
 
 use kiln_data::{Features, ImageForm, Split, Targets, read_image};
-use kiln_device::Device;
+use kiln_device::DeviceOptions;
 use kiln_nn::{NnError, Trainer, inspect};
 use kiln_plot::{Cell, Grid, Picture, Range, Tone};
 use ndarray::{ArrayD, Axis};
@@ -16,6 +16,7 @@ use super::model::Model;
 use crate::{
     Failure,
     arguments::{InspectActivations, InspectFilters, InspectHeatmap, InspectMaximize, Inspected, OneItem},
+    device,
     output::{Align, Spinner, Table, Ui, count},
     pictures::{file_beside, file_name, is_image, row_picture, strip, write},
 };
@@ -86,9 +87,9 @@ impl Report {
 }
 
 impl Inspected {
-    fn open(&self) -> Result<(Model, Trainer), Failure> {
+    fn open(&self, ui: &Ui) -> Result<(Model, Trainer), Failure> {
         let model = Model::open(&self.model, self.recipe.as_deref())?;
-        let trainer = model.trainer(&Device::open(&self.device.device)?)?;
+        let trainer = model.trainer(&device::open(&self.device.device, DeviceOptions::default(), ui)?)?;
         Ok((model, trainer))
     }
 }
@@ -99,7 +100,7 @@ fn of_file(path: &Path) -> impl Fn(NnError) -> Failure {
 }
 
 pub(crate) fn filters(args: &InspectFilters, ui: &Ui) -> Result<(), Failure> {
-    let (_, trainer) = args.of.open()?;
+    let (_, trainer) = args.of.open(ui)?;
     let found = inspect::filters(&trainer, args.layer.as_deref());
     let (layer, weights) = found.map_err(of_file(&args.of.model))?;
     let path = args.out.clone().unwrap_or_else(|| file_beside(&args.of.model, &format!("filters-{layer}")));
@@ -181,7 +182,7 @@ fn columns(cells: usize) -> usize {
 }
 
 pub(crate) fn activations(args: &InspectActivations, ui: &Ui) -> Result<(), Failure> {
-    let (model, trainer) = args.of.open()?;
+    let (model, trainer) = args.of.open(ui)?;
     let (item, what) = args.item.read(&model, &trainer, &args.of, ui)?;
     let mut layers =
         inspect::activations(&trainer, item.features().clone()).map_err(of_file(&args.of.model))?;
@@ -324,7 +325,7 @@ fn show_layers(layers: &[Drawn], kinds: &[String], files: &[PathBuf], ui: &Ui) -
 }
 
 pub(crate) fn heatmap(args: &InspectHeatmap, ui: &Ui) -> Result<(), Failure> {
-    let (model, trainer) = args.of.open()?;
+    let (model, trainer) = args.of.open(ui)?;
     let [_, height, width] = image_shape(&trainer, &args.of)?;
     let (item, what) = args.item.read(&model, &trainer, &args.of, ui)?;
     let classes = trainer.classes();
@@ -381,7 +382,7 @@ fn class_of(text: &str, classes: &[String]) -> Result<usize, Failure> {
 }
 
 pub(crate) fn maximize(args: &InspectMaximize, ui: &Ui) -> Result<(), Failure> {
-    let (_, trainer) = args.of.open()?;
+    let (_, trainer) = args.of.open(ui)?;
     image_shape(&trainer, &args.of)?;
     let fail = of_file(&args.of.model);
     let (layer, all) = inspect::maximizable(&trainer, args.layer.as_deref()).map_err(&fail)?;

@@ -92,6 +92,8 @@ struct Asked {
     truths: Vec<Option<usize>>,
     /// What classes are called.
     classes: Vec<String>,
+    /// Files that could not be read, of which it has been said why.
+    unread: usize,
 }
 
 pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
@@ -140,7 +142,7 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
                 )));
             };
             let form = ImageForm { channels, height, width, invert: args.invert };
-            image_files(&trainer, &form, outputs.max(classes), args)?
+            image_files(&trainer, &form, outputs.max(classes), args, ui)?
         }
     };
     let probabilities = outputs_of(&trainer, &asked.rows, args)?;
@@ -172,7 +174,11 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
         write(&draw(&predictions, &asked, args.index.is_none())?, &path)?;
         ui.note(&format!("drawn in {}", path.display()));
     }
-    ui.json(&predictions)
+    ui.json(&predictions)?;
+    match asked.unread {
+        0 => Ok(()),
+        n => Err(Failure::Message(format!("{n} of {} images could not be read", n + asked.names.len()))),
+    }
 }
 
 /// Most outputs that are listed as numbers.
@@ -232,29 +238,42 @@ fn numbers(trainer: &Trainer, asked: Asked, args: &Predict, ui: &Ui) -> Result<(
     ui.json(&all)
 }
 
-/// Image files, as the network takes them.
+/// Image files, as the network takes them; of several those that can be read.
 fn image_files(
     trainer: &Trainer,
     form: &ImageForm,
     outputs: usize,
     args: &Predict,
+    ui: &Ui,
 ) -> Result<Asked, Failure> {
     let classes = trainer.classes().to_vec();
-    let truths = truths(&args.images, &args.labels, &classes, outputs)?;
-    let mut pixels = Vec::new();
-    for image in &args.images {
-        // `--plot a.png` is another image and a picture of its own name, which is easily meant otherwise
-        pixels.extend(read_image(image, form).map_err(|error| match error {
-            DataError::Io { .. } if matches!(args.plot, Some(None)) => Failure::Message(format!(
-                "{error}; where the picture is to be written is said with an equals sign: --plot=FILE.png"
-            )),
-            error => error.into(),
-        })?);
+    let of_all = truths(&args.images, &args.labels, &classes, outputs)?;
+    let (mut pixels, mut names, mut truths) = (Vec::new(), Vec::new(), Vec::new());
+    for (image, truth) in args.images.iter().zip(of_all) {
+        match read_image(image, form) {
+            Ok(read) => {
+                pixels.extend(read);
+                names.push(image.clone());
+                truths.push(truth);
+            }
+            // `--plot a.png` is another image and a picture of its own name, which is easily meant otherwise
+            Err(error @ DataError::Io { .. }) if matches!(args.plot, Some(None)) => {
+                return Err(Failure::Message(format!(
+                    "{error}; where the picture is to be written is said with an equals sign: --plot=FILE.png"
+                )));
+            }
+            Err(error) if args.images.len() == 1 => return Err(error.into()),
+            Err(error) => ui.warn(&Failure::from(error).line()),
+        }
+    }
+    let unread = args.images.len() - names.len();
+    if names.is_empty() {
+        return Err(Failure::Message(format!("none of the {unread} images could be read")));
     }
     // nothing looks at the targets
-    let targets = Targets::Classes { labels: vec![0; args.images.len()], classes: 1 };
+    let targets = Targets::Classes { labels: vec![0; names.len()], classes: 1 };
     let rows = Split::new(Features::Bytes(pixels), trainer.model().input_shape(), targets)?;
-    Ok(Asked { rows, names: args.images.clone(), truths, classes })
+    Ok(Asked { rows, names, truths, classes, unread })
 }
 
 /// The rows of CSV files, for a network that was trained on a table.
@@ -282,7 +301,8 @@ fn table_files(trainer: &Trainer, args: &Predict) -> Result<Asked, Failure> {
     }
     let targets = Targets::Classes { labels: vec![0; names.len()], classes: 1 };
     let rows = Split::new(Features::Real(values), trainer.model().input_shape(), targets)?;
-    Ok(Asked { rows, truths: vec![None; names.len()], names, classes: trainer.classes().to_vec() })
+    let (truths, classes) = (vec![None; names.len()], trainer.classes().to_vec());
+    Ok(Asked { rows, names, truths, classes, unread: 0 })
 }
 
 /// Rows of the model's test set.
@@ -307,7 +327,7 @@ fn test_rows(
     };
     let classes = if trainer.classes().is_empty() { data.classes } else { trainer.classes().to_vec() };
     let names = rows.iter().map(|row| format!("test row {row}").into()).collect();
-    Ok(Asked { rows: split, names, truths, classes })
+    Ok(Asked { rows: split, names, truths, classes, unread: 0 })
 }
 
 /// The true class of each image: of `labels`, or of the folder that it lies in where that is called as a class is.

@@ -9,7 +9,7 @@ mod settings;
 use std::{path::PathBuf, time::Duration};
 
 use kiln_data::{DataDir, Dataset};
-use kiln_device::Device;
+use kiln_device::DeviceOptions;
 use kiln_nn::write_atomically;
 use kiln_plot::{Chart, Series};
 use serde::Serialize;
@@ -22,7 +22,7 @@ use super::{data_fetch::on_first_use, model::Model};
 use crate::{
     Failure,
     arguments::Report as Arguments,
-    curves,
+    curves, device,
     output::{Spinner, Ui, bytes, count, duration, percent},
     run_folder::hash,
     run_record::Asked,
@@ -268,7 +268,7 @@ fn look_inside(
         return Ok(None);
     }
     let model = Model::open(&path, args.recipe.as_deref())?;
-    let device = Device::open(&args.device.device)?;
+    let device = device::open(&args.device.device, DeviceOptions::default(), ui)?;
     let trainer = model.trainer(&device)?;
     let layers = settings::layers(trainer.model())?;
     let data = match dataset(record, args, &model, ui) {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use kiln_data::{Features, Split, Targets};
+use kiln_nn::sync_folder_of;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -64,7 +65,7 @@ impl RunFolder {
         };
         let lock = lock(&path)?;
         // the names of new folders must outlast a power cut as what is in them does
-        made.iter().try_for_each(|folder| sync_name(folder)).map_err(|error| cannot(&path, &error))?;
+        made.iter().try_for_each(|folder| sync_folder_of(folder)).map_err(|error| cannot(&path, &error))?;
         Ok(Self { path, lock, is_kept: false, made })
     }
 
@@ -246,16 +247,6 @@ fn lock_once(folder: &Path) -> Result<File, Failure> {
         // a file system without locks: nothing can be said
         Err(TryLockError::Error(_)) => Ok(file),
     }
-}
-
-/// Flushes the entry of a new folder in the one around it.
-fn sync_name(folder: &Path) -> io::Result<()> {
-    let around = match folder.parent() {
-        Some(around) if !around.as_os_str().is_empty() => around,
-        _ => Path::new("."),
-    };
-    // elsewhere folders cannot be opened
-    if cfg!(unix) { File::open(around)?.sync_all() } else { Ok(()) }
 }
 
 /// Which of a folder and those around it are not there yet, innermost first.

@@ -389,9 +389,12 @@ pub(crate) fn write_checked(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
     })
 }
 
-/// Flushes the folder that a file lies in: a new name must outlast a loss of power too. Systems that cannot open a folder
-/// flush it themselves.
-pub(crate) fn sync_folder_of(path: &Path) -> Result<(), std::io::Error> {
+/// Flushes the folder that a file or folder lies in: a new name must outlast a loss of power too. Systems that cannot open a
+/// folder flush it themselves.
+///
+/// # Errors
+/// If the folder cannot be opened or flushed.
+pub fn sync_folder_of(path: &Path) -> Result<(), std::io::Error> {
     match path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder }) {
         Some(folder) if cfg!(unix) => fs::File::open(folder)?.sync_all(),
         _ => Ok(()),

@@ -58,6 +58,44 @@ fn a_residual_network_is_the_same_in_toml_and_in_code() {
 }
 
 #[test]
+fn numbers_without_an_entry_are_refused() {
+    let items = |values: &[f32]| {
+        let targets = Targets::Classes { labels: vec![0; values.len() / 2], classes: 2 };
+        Split::new(Features::Real(values.to_vec()), [2], targets).unwrap()
+    };
+    let (sound, past) = (items(&[0.0, 4.0, 4.4, 1.0]), items(&[0.0, 4.0, 4.6, 1.0]));
+    let by_line = Network::new([2]).add(Embedding::new(5, 3)).add(Flatten).add(Dense::new(2));
+    let by_name = Network::new([2])
+        .add(Dense::new(2))
+        .add(Embedding::new(5, 3).named("words").inputs(["input"]))
+        .add(Flatten)
+        .add(Dense::new(2));
+    for device in devices() {
+        for (model, name) in [(&by_line, "embedding1"), (&by_name, "words")] {
+            let mut trainer =
+                Trainer::new(device, model.clone(), Adam::default(), Loss::CrossEntropy).unwrap();
+            trainer.fit(&sound, Fit::default()).unwrap();
+            trainer.evaluate(&sound).unwrap();
+            let want =
+                format!("row 1: 4.6 is no entry of layer \"{name}\", which has 5, numbered from 0 to 4");
+            for error in [
+                trainer.fit(&past, Fit::default()).unwrap_err(),
+                trainer.fit(&sound, Fit { validation: Some(&past), ..Fit::default() }).unwrap_err(),
+                trainer.train_on_batch(&past).unwrap_err(),
+                trainer.evaluate(&past).unwrap_err(),
+                trainer.predict_split(&past).unwrap_err(),
+            ] {
+                assert!(error.to_string().contains(&want), "{error}, not {want}");
+            }
+            for wrong in [-1.0, f32::NAN, f32::INFINITY] {
+                let error = trainer.evaluate(&items(&[wrong, 0.0])).unwrap_err().to_string();
+                assert!(error.contains("row 0: ") && error.contains("no entry"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_meet_only_their_own_where_branches_differ_in_rank() {
     let branches = |join: &str| {
         Recipe::parse(

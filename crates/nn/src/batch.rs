@@ -49,6 +49,7 @@ impl Trainer {
     /// # Errors
     /// If the rows do not fit the network or the loss, or the device fails.
     pub fn train_on_batch(&mut self, batch: &Split) -> Result<Scores, NnError> {
+        step::check_entries(self.model(), self.preprocess(), batch)?;
         let form = Form::of(batch);
         if !self.batches.contains_key(&form) {
             if self.batches.len() >= KEPT {

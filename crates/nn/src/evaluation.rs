@@ -113,6 +113,7 @@ impl Trainer {
                 "the network takes items of shape {want}, the data have {got}"
             )));
         }
+        step::check_entries(self.model(), self.preprocess(), split)?;
         let (data, passes) = self.prediction(split)?;
         let mut outputs = Vec::new();
         // one batch is read while the next is computed
@@ -207,6 +208,7 @@ impl Trainer {
         residency: Residency,
     ) -> Result<Evaluation<'s>, NnError> {
         step::check_targets(self.model(), self.loss(), &Form::of(split))?;
+        step::check_entries(self.model(), self.preprocess(), split)?;
         self.with_room(most_rows.min(split.len()), residency, |batches| {
             self.evaluation_in(batches, split, metrics)
         })

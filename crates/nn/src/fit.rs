@@ -163,6 +163,7 @@ impl Trainer {
             None => (train, fit.validation),
         };
         self.measure(train)?;
+        step::check_entries(self.model(), self.preprocess(), train)?;
         let mut callbacks = std::mem::take(&mut fit.callbacks);
         let told = Told::to(&callbacks);
         let mut kept = Kept::default();

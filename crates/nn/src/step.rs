@@ -1,12 +1,13 @@
 //! The graphs of a training step and of an evaluation, over a data set that lies on the device.
 
-use kiln_data::{RowKind, Split};
+use kiln_data::{Features, RowKind, Split};
 use kiln_graph::{Collect, GatherOptions, Graph, GraphError, Request, Segments, Tensor};
 use kiln_kernel::{Advance, GatherType, Shape};
 
 use crate::{
-    Augment, Loss, Mode, Network, NnError, Optimizer, Preprocess, Recording, TargetKind,
+    Augment, Layer, Loss, Mode, Network, NnError, Optimizer, Preprocess, Recording, TargetKind,
     loss::record::{LabelCounts, RecordedLoss},
+    network::INPUT,
 };
 
 /// Rows of the hyper-parameter table: steps that run before it is written again.
@@ -234,6 +235,40 @@ pub(crate) fn check_targets(model: &Network, loss: &Loss, form: &Form) -> Result
         })?;
     }
     Ok(())
+}
+
+/// Refuses numbers that an embedding has no entry for, where it looks up the items themselves as they are. What other layers
+/// make of items is known on the device alone, where it is held to the table.
+pub(crate) fn check_entries(model: &Network, preprocess: &Preprocess, split: &Split) -> Result<(), NnError> {
+    let bytes = split.kind() == RowKind::Bytes;
+    let as_they_are = preprocess.factors(bytes) == (vec![1.0], vec![0.0]) && !preprocess.unit_length;
+    let least = model.layers().iter().enumerate().filter_map(|(i, node)| match (&node.layer, &node.inputs) {
+        (Layer::Embedding(table), None) if i == 0 => Some((i, table.entries)),
+        (Layer::Embedding(table), Some(inputs)) if inputs == &[INPUT] => Some((i, table.entries)),
+        _ => None,
+    });
+    let Some((at, entries)) = least.min_by_key(|&(_, entries)| entries).filter(|_| as_they_are) else {
+        return Ok(());
+    };
+    // to even, as the device rounds
+    let has = |value: f32| value.round_ties_even() >= 0.0 && value.round_ties_even() < entries as f32;
+    let wrong = match split.features() {
+        Features::Bytes(values) => {
+            values.iter().position(|&v| !has(v.into())).map(|i| (i, f32::from(values[i])))
+        }
+        Features::Real(values) => values.iter().position(|&v| !has(v)).map(|i| (i, values[i])),
+        // they are read when they are needed
+        Features::OnDemand(_) => None,
+    };
+    match wrong {
+        None => Ok(()),
+        Some((i, value)) => Err(NnError::Settings(format!(
+            "row {}: {value} is no entry of layer \"{}\", which has {entries}, numbered from 0 to {}",
+            i / split.item_shape().elements().max(1),
+            model.named_layers()[at].0,
+            entries - 1
+        ))),
+    }
 }
 
 /// A network recorded with its loss.

@@ -86,8 +86,9 @@ impl Module for Dense {
 
 /// A table of vectors, looked up by number: [...] of whole numbers to [..., features].
 ///
-/// Parameter: `weight` [entries, features]. Numbers that came as real ones are rounded; a number past the table
-/// takes its last row.
+/// Parameter: `weight` [entries, features]. Numbers that came as real ones are rounded. Where items themselves are looked up,
+/// as they are, a number that the table has no row for is refused, by its row, unless the items are read on demand; what other
+/// layers make of them is held to the table on the device: 0 below it, its last row past it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Embedding {

@@ -594,7 +594,7 @@ mod program {
         assert_ne!(report["shown"], other["shown"]);
         let table = kiln(here, "data show xor");
         let text = String::from_utf8_lossy(&table.stdout);
-        assert!(text.contains("x2") && text.contains("target"), "{text}");
+        assert!(text.contains(" b ") && text.contains("target"), "{text}");
         assert_eq!(fs::read_dir(here).unwrap().count(), 2, "tables are not drawn");
     }
 

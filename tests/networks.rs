@@ -87,7 +87,7 @@ fn numbers_without_an_entry_are_refused() {
             ] {
                 assert!(error.to_string().contains(&want), "{error}, not {want}");
             }
-            for wrong in [-1.0, f32::NAN, f32::INFINITY] {
+            for wrong in [-1.0, 1e9] {
                 let error = trainer.evaluate(&items(&[wrong, 0.0])).unwrap_err().to_string();
                 assert!(error.contains("row 0: ") && error.contains("no entry"), "{error}");
             }

@@ -110,7 +110,7 @@ fn dispatch(command: &Command, ui: &Ui) -> Result<(), Failure> {
         Command::Summary(args) => commands::summary::run(args, ui),
         Command::Compare(args) => commands::compare::run(args, ui),
         Command::Report(args) => commands::report::run(args, ui),
-        Command::Recipes(_) => commands::recipes::run(ui),
+        Command::Recipes(args) => commands::recipes::run(args, ui),
         Command::Verify(args) => commands::verify::run(args, ui),
     }
 }

@@ -66,10 +66,12 @@ fn strip_columns(len: usize) -> usize {
     }
 }
 
-/// A file of this kind beside the current folder's: the model's name, then `what`.
+/// A file of this kind in the current folder: the model's name, or its run's where it is called as all of those are, then `what`.
 pub(crate) fn file_beside(model: &Path, what: &str) -> PathBuf {
-    let stem = model.file_stem().unwrap_or_default().to_string_lossy();
-    format!("{stem}-{}.png", file_name(what)).into()
+    let stem = model.file_stem().filter(|stem| *stem != "model").map(ToOwned::to_owned);
+    let run = || std::path::absolute(model).ok()?.parent()?.file_name().map(ToOwned::to_owned);
+    let name = stem.or_else(run).unwrap_or_else(|| "model".into());
+    format!("{}-{}.png", file_name(&name.to_string_lossy()), file_name(what)).into()
 }
 
 /// A layer's or class's name as part of a file's: it may have slashes and spaces.
@@ -104,7 +106,8 @@ mod tests {
     #[test]
     fn file_names_hold_no_folders() {
         let path = file_beside(Path::new("runs/first/model.safetensors"), "filters-block/conv1");
-        assert_eq!(path, Path::new("model-filters-block-conv1.png"));
+        assert_eq!(path, Path::new("first-filters-block-conv1.png"));
+        assert_eq!(file_beside(Path::new("a/digits.safetensors"), "x"), Path::new("digits-x.png"));
         assert_eq!(file_name("ankle boot"), "ankle-boot");
     }
 }

@@ -364,7 +364,16 @@ impl Csv {
         let by_name = places.get(wanted).copied();
         let by_number = || wanted.parse::<usize>().ok().filter(|&i| i < names.len());
         by_name.or_else(by_number).ok_or_else(|| {
-            self.about(None, None, format!("has no column {}; there are {}", quoted(wanted), listed(names)))
+            let hint = match names {
+                // one column that looks like several
+                [all] => match [';', '\t', '|'].into_iter().find(|&mark| all.contains(mark)) {
+                    Some(mark) => format!("; is the separator {mark:?}? (delimiter)"),
+                    None => String::new(),
+                },
+                _ => String::new(),
+            };
+            let message = format!("has no column {}; there are {}{hint}", quoted(wanted), listed(names));
+            self.about(None, None, message)
         })
     }
 

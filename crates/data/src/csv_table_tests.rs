@@ -56,7 +56,7 @@ fn bad_tables_name_line_and_column() {
         ("x,y\n1e99,1\n", "\"1e99\" is not a finite number"),
         ("x,z\n1,2\n", "my.csv: has no column \"y\"; there are x, z"),
         ("y\n1\n", "has no column but the label's"),
-        ("x;y\n1;2\n", "has no column \"y\"; there are x;y"),
+        ("x;y\n1;2\n", "has no column \"y\"; there are x;y; is the separator ';'? (delimiter)"),
         ("x,x,y\n1,2,3\n", "line 1, column \"x\": two columns have this name"),
     ] {
         let message = error(&label, text);

@@ -1,6 +1,7 @@
 //! Folders of images: a folder for each class.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     ffi::OsStr,
     fs,
@@ -26,6 +27,11 @@ const NAMED: usize = 3;
 /// Files that a remark names.
 const REMARKED: usize = 5;
 
+/// What the folders of rows to learn from, to test on and to validate on may be called, in large letters, too.
+const TRAIN: [&str; 2] = ["train", "training"];
+const TEST: [&str; 2] = ["test", "testing"];
+const VALIDATION: [&str; 3] = ["validation", "val", "valid"];
+
 /// What becomes of images that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unreadable {
@@ -38,6 +44,9 @@ pub enum Unreadable {
 
 /// A folder with a folder of PNG or JPEG files for each class: `DIR/train/CLASS/*.png` and `DIR/test/CLASS/*.png`, or
 /// `DIR/CLASS/*.png` with a part to test on. Keras' `image_dataset_from_directory`, torchvision's `ImageFolder`.
+///
+/// Without `test` the folder `validation` or `val` is tested on; beside it, it is not read, and a remark says so. `training`, and
+/// any of them in large letters, mean the same.
 ///
 /// Classes are called as their folders are and sorted by name. Files are told by their endings `.png`, `.jpg` and `.jpeg`,
 /// in folders below that of the class, too; hidden files are left out, other files are named in [`Dataset::remarks`].
@@ -202,6 +211,12 @@ impl ImageFolder {
             "image that cannot be read",
             "images that cannot be read",
         ));
+        data.remarks.extend(scan.unread.iter().map(|folder| {
+            format!(
+                "the folder \"{}\" is not read: rows to validate on are held out of those to train on (validation_split)",
+                last_name(folder)
+            )
+        }));
         data.remarks.extend(remark(
             &scan.twins,
             "read more than once",
@@ -218,27 +233,37 @@ impl ImageFolder {
     /// The classes of training and of testing; of training only where a part is to be tested on.
     fn parts(&self, scan: &mut Scan) -> Result<Vec<Vec<Class>>, DataError> {
         const LAYOUT: &str = "expected folders train/CLASS and test/CLASS of .png or .jpg files, or folders CLASS and \
-                              test_split, the part to test on; which folder it is says --data DIR";
+                              test_split, the part to test on; --data DIR names the folder";
         if !self.path.is_dir() {
             return Err(self.fail(&self.path, format!("there is no such folder; {LAYOUT}")));
         }
         let folders = scan.folders(&self.path)?;
-        let named = |name: &str| folders.iter().find(|folder| folder.file_name() == Some(OsStr::new(name)));
-        let roots: Vec<&Path> = match (named("train"), named("test")) {
-            (Some(train), Some(test)) => vec![train, test],
-            (Some(train), None) => vec![train],
-            (None, Some(_)) => return Err(self.fail(&self.path, "has a folder test, but no folder train")),
-            (None, None) => vec![&self.path],
+        let is_called =
+            |folder: &Path, name: &str| folder.file_name().is_some_and(|n| n.eq_ignore_ascii_case(name));
+        let named = |names: &[&str]| {
+            names.iter().find_map(|name| folders.iter().find(|folder| is_called(folder, name)))
+        };
+        let roots: Vec<&Path> = match (named(&TRAIN), named(&TEST), named(&VALIDATION)) {
+            (Some(train), Some(test), unread) => {
+                scan.unread = unread.cloned();
+                vec![train, test]
+            }
+            // rows that choose nothing, as those of a folder test are
+            (Some(train), None, Some(validation)) => vec![train, validation],
+            (Some(train), None, None) => vec![train],
+            (None, Some(test), _) => {
+                let message = format!("has a folder \"{}\", but no folder \"train\"", last_name(test));
+                return Err(self.fail(&self.path, message));
+            }
+            (None, None, _) => vec![&self.path],
         };
         let holds = |folder: &Path, name: &str| folder.join(name).is_dir();
         if let [root] = roots[..]
             && root == self.path
             && let Some(inner) = folders.iter().find(|f| holds(f, "train") && holds(f, "test"))
         {
-            let message = format!(
-                "its folder \"{}\" holds train and test itself: name that folder",
-                inner.file_name().unwrap_or_default().to_string_lossy()
-            );
+            let message =
+                format!("its folder \"{}\" holds train and test itself: name that folder", last_name(inner));
             return Err(self.fail(&self.path, message));
         }
         match self.test_split {
@@ -262,7 +287,7 @@ impl ImageFolder {
             }
             if let Some(class) = classes.iter().find(|class| class.files.is_empty()) {
                 let message = format!(
-                    "the class \"{}\" has no .png, .jpg or .jpeg file (which folder is read says --data DIR)",
+                    "the class \"{}\" has no .png, .jpg or .jpeg file (--data DIR names the folder that is read)",
                     class.name
                 );
                 return Err(self.fail(&class.path, message));
@@ -336,7 +361,7 @@ impl ImageFolder {
             let ([height, width], [h, w]) = (first.size, other.size);
             let message = format!(
                 "its images have several sizes: {} is {height} x {width} pixels (height x width), {} is {h} x {w}; set a size \
-                 that all are brought to, as size = [{height}, {width}]",
+                 that all are brought to, as size = [{height}, {width}] in the [data] of a recipe",
                 first.path.display(),
                 other.path.display()
             );
@@ -487,6 +512,12 @@ struct Scan {
     real: HashMap<PathBuf, PathBuf>,
     /// Those that are the same as another by a link.
     twins: Vec<String>,
+    /// A folder of rows to validate on, beside one to test on.
+    unread: Option<PathBuf>,
+}
+
+fn last_name(folder: &Path) -> Cow<'_, str> {
+    folder.file_name().unwrap_or_default().to_string_lossy()
 }
 
 impl Scan {

@@ -85,6 +85,22 @@ fn a_part_is_dealt_out_to_be_tested_on() {
 }
 
 #[test]
+fn rows_to_validate_on_are_not_taken_for_others() {
+    // beside rows to test on they are left alone, and named
+    let three = folder(&["train", "Validation", "test"], &["a", "b"], 4);
+    let data = ImageFolder::new(three.path()).test_split(0.5).read().unwrap();
+    assert_eq!((data.train.len(), data.test.len()), (8, 8));
+    assert!(data.remarks[0].contains("the folder \"Validation\" is not read"), "{:?}", data.remarks);
+    // without those they are tested on, all of them
+    for names in [["train", "val"], ["Training", "VALIDATION"], ["TRAIN", "Test"]] {
+        let two = folder(&names, &["a", "b"], 4);
+        let data = ImageFolder::new(two.path()).test_split(0.5).read().unwrap();
+        assert_eq!((data.train.len(), data.test.len(), data.remarks.len()), (8, 8, 0), "{names:?}");
+        assert_eq!(data.classes, ["a", "b"]);
+    }
+}
+
+#[test]
 fn sizes_and_colours_are_as_asked() {
     let dir = folder(&["train", "test"], &["a", "b"], 2);
     GrayImage::from_pixel(9, 4, Luma([50])).save(dir.path().join("train/b/odd.jpg")).unwrap();
@@ -124,7 +140,7 @@ fn folders_of_another_layout_are_refused() {
     fs::write(root.join("cats/notes.txt"), "").unwrap();
     is(&["cats: the class \"cats\" has no .png"]);
     fs::create_dir(root.join("test")).unwrap();
-    is(&["has a folder test, but no folder train"]);
+    is(&["has a folder \"test\", but no folder \"train\""]);
 
     let one = folder(&["train", "test"], &["a"], 1);
     let refused = message(&ImageFolder::new(one.path()));

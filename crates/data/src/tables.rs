@@ -82,7 +82,7 @@ impl Dataset {
             .collect();
         let all = Split::new(Features::Real(x), [1], Targets::Real { values, shape: Shape::new([1]) })?;
         let (train, test) = all.split(0.8, seed)?;
-        Self::new("linear", train, test, Vec::new())
+        Ok(Self { columns: vec!["x".into()], ..Self::new("linear", train, test, Vec::new())? })
     }
 
     /// The four rows of a logic gate, inputs and output 0 or 1. Rows `[2]`, targets `[1]`; tested on the rows it
@@ -97,7 +97,8 @@ impl Dataset {
         let values = rows.iter().map(|&(a, b)| number(gate.apply(a, b))).collect();
         let split =
             Split::new(Features::Real(features), [2], Targets::Real { values, shape: Shape::new([1]) })?;
-        Self::new(gate.name(), split.clone(), split, Vec::new())
+        let columns = ["a", "b"].map(String::from).into();
+        Ok(Self { columns, ..Self::new(gate.name(), split.clone(), split, Vec::new())? })
     }
 
     /// Six people, height in metres and weight in hundreds of kilograms, each small or large. Rows `[2]`, two
@@ -109,7 +110,9 @@ impl Dataset {
         let features = BODY_SIZES.iter().flat_map(|(row, _)| *row).collect();
         let labels = BODY_SIZES.iter().map(|(_, label)| *label).collect();
         let split = Split::new(Features::Real(features), [2], Targets::Classes { labels, classes: 2 })?;
-        Self::new("body-size", split.clone(), split, vec!["small".into(), "large".into()])
+        let columns = ["height", "weight"].map(String::from).into();
+        let classes = vec!["small".into(), "large".into()];
+        Ok(Self { columns, ..Self::new("body-size", split.clone(), split, classes)? })
     }
 }
 

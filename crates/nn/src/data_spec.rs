@@ -188,6 +188,13 @@ impl DataSpec {
         matches!(self.name.as_str(), "folder" | "table")
     }
 
+    /// These data wherever they lie, to be told to others: without paths, and without leave to follow links. None where they
+    /// cannot be told from one file or folder.
+    pub(crate) fn apart(&self) -> Option<Self> {
+        let apart = Self { path: None, follow_links: false, ..self.clone() };
+        self.test_path.is_none().then_some(apart)
+    }
+
     /// What is wrong, and the key that it stands at.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let name = &self.name;

@@ -13,7 +13,7 @@ use kiln_kernel::{Backend, Shape};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::{Loss, Network, NnError, Optimizer, Preprocess, Trainer};
+use crate::{DataSpec, Loss, Network, NnError, Optimizer, Preprocess, Trainer};
 
 /// The key of the metadata under which the description lies.
 const KEY: &str = "kiln";
@@ -35,12 +35,21 @@ struct Description {
     /// What each number of a row is, of a table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     columns: Vec<String>,
+    /// Which data it was trained on, wherever they lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<DataSpec>,
 }
 
 impl Description {
     /// What does not fit together, if anything: a description may come from anywhere.
     fn check(&self) -> Result<(), String> {
         self.preprocess.check()?;
+        if let Some(data) = &self.data {
+            data.check().map_err(|(_, message)| message)?;
+            if data.apart().as_ref() != Some(data) {
+                return Err("its data name a file or folder".into());
+            }
+        }
         let output = self.model.output_shape().map_err(|e| e.to_string())?;
         let classes = self.classes.len();
         let one_of_two = classes == 2 && output.elements() == 1;
@@ -142,6 +151,15 @@ impl ModelFile {
         Ok(&self.described()?.dataset)
     }
 
+    /// Which data the network was trained on, and which part of them it was not; none if that is not known. Where they lie is
+    /// not in the file.
+    ///
+    /// # Errors
+    /// If the file does not say which network it belongs to.
+    pub fn data(&self) -> Result<Option<&DataSpec>, NnError> {
+        Ok(self.described()?.data.as_ref())
+    }
+
     /// Names of the classes, by index; empty where the network tells none apart.
     ///
     /// # Errors
@@ -186,7 +204,10 @@ impl ModelFile {
             .with_classes(d.classes)
             .with_columns(d.columns);
         self.load_into(&trainer)?;
-        Ok(trainer)
+        Ok(match d.data {
+            Some(data) => trainer.with_data(data),
+            None => trainer,
+        })
     }
 
     /// Sets all parameters of a trainer: by name or, where the names are an `nn.Sequential`'s (`0.weight`,
@@ -315,6 +336,7 @@ impl Trainer {
             preprocess: self.preprocess().clone(),
             classes: self.classes().to_vec(),
             columns: self.columns().to_vec(),
+            data: self.data().and_then(DataSpec::apart),
         };
         // a module of the user's own has no description; its parameters load into a model that is built beside them
         let json = match self.model().has_own_modules() {

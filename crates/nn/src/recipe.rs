@@ -458,7 +458,8 @@ impl Recipe {
     pub fn trainer(&self, device: &Device, classes: &[String], seed: u64) -> Result<Trainer, NnError> {
         let mut trainer = Trainer::new(device, self.model()?, self.optimizer.clone(), self.loss.clone())?
             .with_preprocess(self.preprocess.clone())
-            .with_classes(classes.to_vec());
+            .with_classes(classes.to_vec())
+            .with_data(self.data.clone());
         if let Some(schedule) = &self.schedule {
             trainer = trainer.with_schedule(schedule.clone())?;
         }

@@ -8,7 +8,8 @@ use kiln_graph::{GraphError, PARAMETERS, ParameterStore, Plan, Session, TOTALS};
 use kiln_kernel::{Backend, Buffer, HostRef, Reading};
 
 use crate::{
-    Augment, Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule, Scheduled, Summary,
+    Augment, DataSpec, Loss, Network, NnError, Optimizer, Plateau, Preprocess, Residency, Schedule,
+    Scheduled, Summary,
     batch::Batch,
     checkpoint::Resumed,
     feed::Feed,
@@ -35,6 +36,7 @@ pub struct Trainer {
     augment: Option<Augment>,
     classes: Vec<String>,
     columns: Vec<String>,
+    data: Option<DataSpec>,
     pub(crate) residency: Residency,
     pub(crate) state: State,
     pub(crate) seed: u64,
@@ -80,6 +82,7 @@ impl Trainer {
             augment: None,
             classes: Vec::new(),
             columns: Vec::new(),
+            data: None,
             residency: Residency::Auto,
             state,
             seed: 42,
@@ -110,6 +113,7 @@ impl Trainer {
             augment: self.augment.clone(),
             classes: Vec::new(),
             columns: Vec::new(),
+            data: None,
             residency: self.residency,
             state,
             seed: self.seed,
@@ -241,6 +245,13 @@ impl Trainer {
         self
     }
 
+    /// With which data it learns from, which is saved with the model but for where they lie: what it was not trained on can then
+    /// be told from what it was. [`crate::Recipe::trainer`] says its own.
+    pub fn with_data(mut self, data: DataSpec) -> Self {
+        self.data = Some(data);
+        self
+    }
+
     pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
         self.device.backend()
     }
@@ -293,6 +304,11 @@ impl Trainer {
     /// What each number of a row is, where they are those of a table.
     pub fn columns(&self) -> &[String] {
         &self.columns
+    }
+
+    /// Which data it learns from, if that was said.
+    pub fn data(&self) -> Option<&DataSpec> {
+        self.data.as_ref()
     }
 
     /// Optimizer steps since the parameters were drawn.

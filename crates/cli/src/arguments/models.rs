@@ -44,7 +44,7 @@ pub(crate) struct Predict {
     #[command(flatten)]
     pub(crate) data: FromData,
     /// Draw each image with the predicted class and how sure the network is of each: right ones blue, wrong ones orange
-    /// [default: MODEL-predictions.png in this folder]
+    /// [default: RUN-predictions.png in this folder]
     #[arg(long, value_name = "FILE.png", num_args = 0..=1, require_equals = true, value_parser = png_file)]
     pub(crate) plot: Option<Option<PathBuf>>,
     /// The true class of each image, in order, for --plot [default: the folder that an image lies in, if it is called as
@@ -111,8 +111,11 @@ pub(crate) struct Compare {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kiln recipes")]
+#[command(after_help = "Example:\n  kiln recipes\n  kiln recipes folder-cnn > mine.toml")]
 pub(crate) struct Recipes {
+    /// One of them, whose file is printed: to be changed and trained
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

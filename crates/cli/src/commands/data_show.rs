@@ -179,7 +179,10 @@ fn show(report: &Report, data: &Dataset, samples: &Split, ui: &Ui) -> Result<(),
 fn rows(report: &Report, data: &Dataset, samples: &Split) -> String {
     let size = samples.item_shape().elements();
     let mut columns = vec![("row".to_owned(), Align::Right)];
-    columns.extend((1..=size).map(|i| (format!("x{i}"), Align::Right)));
+    columns.extend((0..size).map(|i| {
+        let name = data.columns.get(i).cloned().unwrap_or_else(|| format!("x{}", i + 1));
+        (name, Align::Right)
+    }));
     columns.push(("target".to_owned(), Align::Right));
     let columns: Vec<(&str, Align)> = columns.iter().map(|(name, align)| (name.as_str(), *align)).collect();
     let mut table = Table::with_columns(&columns);

@@ -99,7 +99,13 @@ impl Model {
         if let Some(recipe) = &self.recipe {
             return self.read(recipe.clone(), from);
         }
-        // The recipe of that name knows how many rows it had; a user's own recipe is not here to be asked.
+        if let Some(data) = self.file.data()? {
+            let mut recipe = Recipe::open("digits-cnn")?;
+            // any recipe can be told other data
+            recipe.data = data.clone();
+            return self.read(recipe, from);
+        }
+        // of files that earlier versions wrote: the recipe of that name knows how many rows it had; a user's own recipe is not here to be asked.
         let (recipe, name) = (self.file.recipe()?, self.file.dataset()?);
         if let Some(text) = Recipe::builtin_text(recipe) {
             let recipe = Recipe::parse(text, recipe)?;

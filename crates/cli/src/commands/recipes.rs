@@ -1,10 +1,11 @@
-//! `kiln recipes`
+//! `kiln recipes [NAME]`
 
 use kiln_nn::Recipe;
 use serde::Serialize;
 
 use crate::{
     Failure,
+    arguments::Recipes,
     output::{Align, Table, Ui, count},
 };
 
@@ -20,7 +21,25 @@ struct Report {
     batch_size: usize,
 }
 
-pub(crate) fn run(ui: &Ui) -> Result<(), Failure> {
+/// What `--json` prints of one.
+#[derive(Serialize)]
+struct Text<'a> {
+    name: &'a str,
+    toml: &'a str,
+}
+
+pub(crate) fn run(args: &Recipes, ui: &Ui) -> Result<(), Failure> {
+    if let Some(name) = &args.name {
+        let Some(toml) = Recipe::builtin_text(name) else {
+            // what is not there is refused with those that are
+            Recipe::open(name)?;
+            return Err(Failure::Message(format!(
+                "{name} is a file already; kiln recipes NAME prints a built-in recipe"
+            )));
+        };
+        ui.result(toml.trim_end())?;
+        return ui.json(&Text { name, toml });
+    }
     let mut table = Table::new([
         ("recipe", Align::Left),
         ("data", Align::Left),

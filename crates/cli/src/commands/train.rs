@@ -9,7 +9,7 @@ use kiln_data::{DataDir, Dataset};
 use kiln_device::{Device, DeviceOptions};
 use kiln_nn::{
     Callback, Checkpoint, Checkpoints, EpochReport, Fit, Flow, History, Loss, ModelFile, NnError, NonFinite,
-    Optimizer, Recipe, Schedule, Scores, StepReport, Stopped, Trainer, Transferred,
+    Optimizer, Recipe, Schedule, Scores, StepReport, Stopped, Summary, Trainer, Transferred,
     callbacks::{
         CsvLogger, EarlyStopping, JsonLines, ModelCheckpoint, Prepared, TensorBoard, TerminateOnNan,
     },
@@ -84,14 +84,18 @@ pub(crate) fn run(args: &Train, ui: &Ui) -> Result<(), Failure> {
         Some(folder) => resumed(folder, args, ui)?,
         None => begun(args, ui)?,
     };
-    let parameters = job.trainer.model().summary()?.parameters;
+    let Summary { parameters, trainable, .. } = job.trainer.model().summary()?;
     ui.note(&format!(
-        "{} on {}: {} rows of {}, {} parameters; val: {}",
+        "{} on {}: {} rows of {}, {} parameters{}; val: {}",
         job.asked.recipe.name,
         job.device,
         count(job.data.train.len() as u64),
         job.data.name,
         count(parameters as u64),
+        match parameters - trainable {
+            0 => String::new(),
+            n => format!(", {} of them not trained", count(n as u64)),
+        },
         match job.asked.recipe.validation_split {
             0.0 => "the test rows, which choose nothing".into(),
             part => format!("{} of them, held out", percent(part)),

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::{DataError, NoMirror};
 
+/// The file in a data set's folder by which processes keep out of each other's way.
+const LOCK: &str = ".fetch.lock";
+
 /// Time between two looks at a lock that another process holds.
 const LOCK_PERIOD: Duration = Duration::from_millis(100);
 
@@ -71,7 +74,16 @@ impl<'a, 'o> Run<'a, 'o> {
         if self.fetch.offline && !sources.iter().any(archive_is_there) {
             return Err(self.unavailable(sources)?);
         }
-        self.complete(sources)
+        let folder = self.folder;
+        let made: Vec<&Path> =
+            folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).collect();
+        self.complete(sources).inspect_err(|_| {
+            // a folder that was only made for this stays only if there is something in it
+            if made.contains(&folder) && fs::read_dir(folder).is_ok_and(|files| files.count() <= 1) {
+                let _ = fs::remove_file(folder.join(LOCK));
+                made.iter().all(|folder| fs::remove_dir(folder).is_ok());
+            }
+        })
     }
 
     fn tell(&mut self, progress: &Progress<'_>) {
@@ -151,7 +163,7 @@ impl<'a, 'o> Run<'a, 'o> {
             move |source| DataError::Unwritable { path, source }
         };
         fs::create_dir_all(self.folder).map_err(unwritable(self.folder))?;
-        let lock_path = self.folder.join(".fetch.lock");
+        let lock_path = self.folder.join(LOCK);
         let lock = File::create(&lock_path).map_err(unwritable(&lock_path))?;
         self.lock(&lock).map_err(unwritable(&lock_path))?;
         let mut files = Vec::new();

@@ -446,25 +446,26 @@ fn a_model_is_evaluated_on_the_rows_that_its_training_has_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     fruit(&here.join("fruit"), 10);
+    fs::rename(here.join("fruit/train"), here.join("images")).unwrap();
     fs::write(here.join("flowers.csv"), flowers()).unwrap();
     fs::write(here.join("flowers.toml"), TABLE.replace("epochs = 30", "epochs = 1")).unwrap();
     let text = Recipe::builtin_text("folder-cnn").unwrap().replace("test_split = 0.2", "test_split = 0.35");
     assert!(text.contains("test_split = 0.35"));
     fs::write(here.join("fruit.toml"), text).unwrap();
-    for (recipe, data) in [("fruit.toml", "fruit"), ("flowers.toml", "flowers.csv")] {
+    for (recipe, data, run) in [("fruit.toml", "images", "a"), ("flowers.toml", "flowers.csv", "b")] {
         let line =
-            ["train", recipe, "--data", data, "--epochs", "1", "--device", "cpu", "--quiet", "--out", recipe];
+            ["train", recipe, "--data", data, "--epochs", "1", "--device", "cpu", "--quiet", "--out", run];
         let (status, said) = kiln(here, &[&line[..5], &line[5..]].concat());
         assert_eq!(status, Some(0), "{said}");
-        let run: serde_json::Value =
-            serde_json::from_slice(&fs::read(here.join(recipe).join("run.json")).unwrap()).unwrap();
+        let record: serde_json::Value =
+            serde_json::from_slice(&fs::read(here.join(run).join("run.json")).unwrap()).unwrap();
         // it may have been moved
         let model = format!("{data}.safetensors");
-        fs::rename(here.join(recipe).join("model.safetensors"), here.join(&model)).unwrap();
+        fs::rename(here.join(run).join("model.safetensors"), here.join(&model)).unwrap();
         let output = program::kiln(here, &["eval", &model, "--data", data, "--device", "cpu", "--json"]);
         let output = { output }.env_remove("KILN_DATA").output().unwrap();
         let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(told["loss"], run["result"]["test_loss"], "{recipe}: {told}, {run}");
+        assert_eq!(told["test_loss"], record["result"]["test_loss"], "{recipe}: {told}, {record}");
         let bytes = fs::read(here.join(&model)).unwrap();
         let header = String::from_utf8_lossy(&bytes[..2048.min(bytes.len())]).into_owned();
         assert!(

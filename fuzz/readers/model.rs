@@ -10,8 +10,8 @@ use std::{
 use kiln_data::{Features, Split, Targets};
 use kiln_device::Device;
 use kiln_nn::{
-    Activation::Relu, BatchNorm, Bundle, Checkpoint, Conv2d, Dense, Fit, Flatten, Loss, MaxPool2d, ModelFile,
-    NnError, Optimizer, Recipe, Sequential, Trainer,
+    Activation::Relu, BatchNorm, Bundle, Checkpoint, Conv2d, DataSpec, Dense, Fit, Flatten, Loss, MaxPool2d,
+    ModelFile, NnError, Optimizer, Recipe, Sequential, Trainer,
 };
 use safetensors::{SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
@@ -99,7 +99,9 @@ pub fn sound_model() -> Vec<u8> {
         .add(Dense::new(2));
     let loss = Loss::named("cross_entropy").unwrap();
     let trainer = Trainer::new(&Device::cpu(), model, Optimizer::default(), loss).unwrap();
-    trainer.with_classes(vec!["a".into(), "b".into()]).save(&path).unwrap();
+    let data =
+        DataSpec { size: Some([6, 6]), grey: true, test_split: Some(0.25), ..DataSpec::named("folder") };
+    trainer.with_classes(vec!["a".into(), "b".into()]).with_data(data).save(&path).unwrap();
     fs::read(&path).unwrap()
 }
 

@@ -577,6 +577,33 @@ fn two_at_once_fetch_once() {
 }
 
 #[test]
+fn a_fetch_that_fails_takes_its_folders_along_and_keeps_nobody_from_the_next() {
+    let server = Server::new(|n, _, stream| {
+        thread::sleep(Duration::from_millis(150));
+        match n {
+            0 | 1 => send(stream, "403 Forbidden", "Content-Length: 0\r\n", b""),
+            _ => ok(stream, &gzip(&content())),
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("new/set");
+    let wanted = source(&[server.url("data.gz")]);
+    let fetch = || quick().fetch_sources("set", &folder, std::slice::from_ref(&wanted), &mut |_| {});
+    assert!(fetch().is_err());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing came, nothing stays");
+    // one fails while the others wait for it: they make the folder anew, and only one of them fetches
+    let all: Vec<Result<Fetched, DataError>> = thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(fetch)).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    let failed: Vec<String> =
+        all.iter().filter_map(|one| one.as_ref().err()).map(ToString::to_string).collect();
+    assert!(failed.len() == 1 && failed[0].contains("403 Forbidden"), "{failed:?}");
+    assert_eq!(server.asked().len(), 3);
+    assert!(folder.join("data.gz").is_file());
+}
+
+#[test]
 fn places_that_cannot_be_written() {
     let server = Server::new(|_, _, stream| ok(stream, &gzip(&content())));
     let dir = tempfile::tempdir().unwrap();

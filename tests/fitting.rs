@@ -544,6 +544,10 @@ fn callbacks_are_told_and_remembered() {
     #[derive(Default)]
     struct Log(Vec<String>);
     impl Callback for Log {
+        fn on_epoch_begin(&mut self, _: &mut Trainer, epoch: usize) -> Result<(), NnError> {
+            self.0.push(format!("begin {epoch}"));
+            Ok(())
+        }
         fn on_progress(&mut self, _: &mut Trainer, r: &StepReport) -> Result<Flow, NnError> {
             self.0.push(format!("{}.{}", r.epoch, r.steps));
             Ok(Flow::Continue)
@@ -572,7 +576,8 @@ fn callbacks_are_told_and_remembered() {
     }
     let history = trainer(&Device::cpu()).fit(&data.train, fit(&mut log, &mut checkpoints)).unwrap();
     assert_eq!(history.stopped, Some(Stopped::Callback("Log".into())));
-    assert_eq!(log.0, ["1.1", "1.25", "1.39", "epoch 1", "2.1", "2.25", "2.39", "epoch 2"]);
+    let first = ["begin 1", "1.1", "1.25", "1.39", "epoch 1"];
+    assert_eq!(log.0, [first, ["begin 2", "2.1", "2.25", "2.39", "epoch 2"]].concat());
     // a fit that was ended is not gone on with
     let newest = Checkpoints::newest(folder.path()).unwrap().0.unwrap();
     assert!(newest.is_stopped());

@@ -97,48 +97,35 @@ fn numbers_without_an_entry_are_refused() {
 
 #[test]
 fn rows_meet_only_their_own_where_branches_differ_in_rank() {
-    let branches = |join: &str| {
-        Recipe::parse(
-            &format!(
-                r#"
-                name = "gate"
-                data = {{ name = "xor" }}
-                epochs = 1
-                batch_size = 4
-                loss = "mse"
-                optimizer = "adam"
-                [[layers]]
-                type = "dense"
-                units = 4
-                name = "wide"
-                [[layers]]
-                type = "reshape"
-                shape = [2, 2]
-                name = "square"
-                [[layers]]
-                type = "dense"
-                units = 2
-                inputs = ["wide"]
-                name = "line"
-                [[layers]]
-                type = "{join}"
-                inputs = ["square", "line"]
-                [[layers]]
-                type = "flatten"
-                [[layers]]
-                type = "dense"
-                units = 1
-                "#
-            ),
-            "gate.toml",
-        )
-        .unwrap()
+    // as many rows as the square has: one of them could be taken for the other
+    let square =
+        || Network::new([2]).add(Dense::new(4).named("wide")).add(Reshape::new([2, 2]).named("square"));
+    let joined = |join: Layer| {
+        square()
+            .add(Dense::new(2).inputs(["wide"]).named("line"))
+            .add(join.inputs(["square", "line"]))
+            .add(Flatten)
+            .add(Dense::new(1))
     };
-    for join in ["add", "multiply", "maximum", "subtract", "average"] {
-        for device in devices() {
-            let trainer = branches(join).trainer(device, &[], 3).unwrap();
-            let rows: Vec<f32> = (0..6).map(|i| (i * i) as f32 / 10.0 - 1.0).collect();
-            // as many rows as the square has: one of them could be taken for the other
+    let product = square()
+        .add(Dense::new(8).inputs(["wide"]))
+        .add(Reshape::new([2, 2, 2]).named("stack"))
+        .add(kiln::nn::Matmul { transpose: false }.inputs(["stack", "square"]))
+        .add(Flatten)
+        .add(Dense::new(1));
+    let cases = [
+        ("add", joined(Add.into())),
+        ("multiply", joined(Multiply.into())),
+        ("maximum", joined(Maximum.into())),
+        ("subtract", joined(Subtract.into())),
+        ("average", joined(kiln::nn::Average.into())),
+        ("matmul", product),
+    ];
+    let rows: Vec<f32> = (0..6).map(|i| (i * i) as f32 / 10.0 - 1.0).collect();
+    for device in devices() {
+        for (join, model) in &cases {
+            let trainer =
+                Trainer::new(device, model.clone(), Adam::default(), Loss::MeanSquaredError).unwrap();
             for count in [2, 3] {
                 let together = trainer.predict(Features::Real(rows[..2 * count].to_vec())).unwrap();
                 for (row, one) in rows[..2 * count].chunks(2).enumerate() {

@@ -462,8 +462,9 @@ fn a_model_is_evaluated_on_the_rows_that_its_training_has_left_out() {
         // it may have been moved
         let model = format!("{data}.safetensors");
         fs::rename(here.join(run).join("model.safetensors"), here.join(&model)).unwrap();
-        let output = program::kiln(here, &["eval", &model, "--data", data, "--device", "cpu", "--json"]);
-        let output = { output }.env_remove("KILN_DATA").output().unwrap();
+        let output = program::kiln(here, &["eval", &model, "--data", data, "--device", "cpu", "--json"])
+            .output()
+            .unwrap();
         let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(told["test_loss"], record["result"]["test_loss"], "{recipe}: {told}, {record}");
         let bytes = fs::read(here.join(&model)).unwrap();
@@ -472,8 +473,15 @@ fn a_model_is_evaluated_on_the_rows_that_its_training_has_left_out() {
             !header.contains(&*here.to_string_lossy()),
             "where the data lie is nobody's business: {header}"
         );
-        let (status, said) = kiln(here, &["eval", &model, "--device", "cpu"]);
-        assert!(status == Some(1) && said.contains("--data"), "{said}");
+        // where data sets lie there are none of one's own
+        fs::create_dir_all(here.join("sets/cifar10")).unwrap();
+        for sets in [None, Some(here.join("sets"))] {
+            let mut eval = program::kiln(here, &["eval", &model, "--device", "cpu"]);
+            eval.env_remove("KILN_DATA").envs(sets.map(|sets| ("KILN_DATA", sets)));
+            let output = eval.output().unwrap();
+            let said = program::texts(&output).1;
+            assert!(output.status.code() == Some(1) && said.contains("of your own: name it"), "{said}");
+        }
     }
 }
 

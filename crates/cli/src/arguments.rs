@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use kiln_data::DataDir;
+use kiln_data::{DataDir, Fetch};
 use kiln_device::{Device, DeviceOptions};
 use kiln_nn::{DataSpec, Recipe};
 
@@ -208,10 +208,11 @@ impl FromData {
     /// # Errors
     /// Where the data are the user's own, and nothing says where they are.
     pub(crate) fn check(&self, spec: &DataSpec) -> Result<(), Failure> {
-        // the folder of all data sets is nobody's own
+        // where data sets lie there are no images of one's own, and a table is a file
         let is_own = |data: OsString| {
             let data = Path::new(&data);
-            if spec.name == "table" { data.is_file() } else { !data.join("mnist").exists() }
+            let holds_sets = Fetch::SETS.iter().any(|set| data.join(set).exists());
+            if spec.name == "table" { data.is_file() } else { !holds_sets }
         };
         let named =
             self.data.is_some() || spec.path.is_some() || std::env::var_os("KILN_DATA").is_some_and(is_own);

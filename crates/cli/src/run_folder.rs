@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use kiln_data::{Features, Split, Targets};
+use kiln_data::{Features, Split, Targets, is_at};
 use kiln_nn::sync_folder_of;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -194,23 +194,6 @@ fn lock(folder: &Path) -> Result<File, Failure> {
             return Ok(file);
         }
     }
-}
-
-/// Whether a file is still what is found at its path.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
-        (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
-        _ => true,
-    }
-}
-
-/// A file that is open is not removed here.
-#[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> bool {
-    true
 }
 
 fn lock_once(folder: &Path) -> Result<File, Failure> {

@@ -78,7 +78,7 @@ pub(crate) struct InspectFilters {
     /// A convolution, by its name in `kiln summary MODEL` [default: the first]
     #[arg(long, value_name = "NAME")]
     pub(crate) layer: Option<String>,
-    /// The picture to write [default: RUN-filters-NAME.png in this folder]
+    /// The picture to write [default: RUN- or MODEL-filters-NAME.png in this folder]
     #[arg(long, value_name = "FILE.png", value_parser = png_file)]
     pub(crate) out: Option<PathBuf>,
 }
@@ -95,7 +95,7 @@ pub(crate) struct InspectActivations {
     /// One layer, by its name in `kiln summary MODEL` [default: all]
     #[arg(long, value_name = "NAME")]
     pub(crate) layer: Option<String>,
-    /// The picture to write, or a folder for a picture of each layer [default: RUN-activations.png in this folder]
+    /// The picture to write, or a folder for a picture of each layer [default: RUN- or MODEL-activations.png in this folder]
     #[arg(long, value_name = "FILE.png | DIR")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -115,7 +115,7 @@ pub(crate) struct InspectHeatmap {
     /// The layer whose maps are weighed, by its name in `kiln summary MODEL` [default: the last convolution]
     #[arg(long, value_name = "NAME")]
     pub(crate) layer: Option<String>,
-    /// The picture to write [default: RUN-heatmap-CLASS.png in this folder]
+    /// The picture to write [default: RUN- or MODEL-heatmap-CLASS.png in this folder]
     #[arg(long, value_name = "FILE.png", value_parser = png_file)]
     pub(crate) out: Option<PathBuf>,
 }
@@ -139,7 +139,7 @@ pub(crate) struct InspectMaximize {
     /// Seed of the noise that the images start from
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// The picture to write [default: RUN-maximize-NAME.png in this folder]
+    /// The picture to write [default: RUN- or MODEL-maximize-NAME.png in this folder]
     #[arg(long, value_name = "FILE.png", value_parser = png_file)]
     pub(crate) out: Option<PathBuf>,
 }

@@ -44,7 +44,7 @@ pub(crate) struct Predict {
     #[command(flatten)]
     pub(crate) data: FromData,
     /// Draw each image with the predicted class and how sure the network is of each: right ones blue, wrong ones orange
-    /// [default: RUN-predictions.png in this folder]
+    /// [default: RUN- or MODEL-predictions.png in this folder]
     #[arg(long, value_name = "FILE.png", num_args = 0..=1, require_equals = true, value_parser = png_file)]
     pub(crate) plot: Option<Option<PathBuf>>,
     /// The true class of each image, in order, for --plot [default: the folder that an image lies in, if it is called as

@@ -12,7 +12,10 @@ use kiln_plot::{Cell, Grid, Picture, Range, Tone};
 use ndarray::{ArrayD, Axis};
 use serde::Serialize;
 
-use super::model::Model;
+use super::{
+    model::Model,
+    predict::{class_named, no_class},
+};
 use crate::{
     Failure,
     arguments::{InspectActivations, InspectFilters, InspectHeatmap, InspectMaximize, Inspected, OneItem},
@@ -329,7 +332,12 @@ pub(crate) fn heatmap(args: &InspectHeatmap, ui: &Ui) -> Result<(), Failure> {
     let [_, height, width] = image_shape(&trainer, &args.of)?;
     let (item, what) = args.item.read(&model, &trainer, &args.of, ui)?;
     let classes = trainer.classes();
-    let class = args.class.as_deref().map(|text| class_of(text, classes)).transpose()?;
+    let outputs = trainer.model().output_shape().map_err(NnError::from)?.elements().max(2);
+    let class = args.class.as_deref().map(|text| {
+        let number = || text.trim().parse().ok();
+        class_named(text, classes).or_else(number).ok_or_else(|| no_class("--class", text, classes, outputs))
+    });
+    let class = class.transpose()?;
     let found = inspect::grad_cam(&trainer, item.features().clone(), args.layer.as_deref(), class);
     let found = found.map_err(of_file(&args.of.model))?;
     let Some(heat) = found.over(height, width) else {
@@ -366,18 +374,6 @@ pub(crate) fn heatmap(args: &InspectHeatmap, ui: &Ui) -> Result<(), Failure> {
         class,
         score: found.score,
         heat: found.heat.outer_iter().map(|row| row.iter().copied().collect()).collect(),
-    })
-}
-
-/// The class of this name, or where none is called so, of this number.
-fn class_of(text: &str, classes: &[String]) -> Result<usize, Failure> {
-    let named = classes.iter().position(|class| class.eq_ignore_ascii_case(text.trim()));
-    named.or_else(|| text.trim().parse().ok()).ok_or_else(|| {
-        let known = match classes {
-            [] => "they are numbered from 0".to_owned(),
-            classes => format!("there are {}", classes.join(", ")),
-        };
-        Failure::Message(format!("--class: the network has no class \"{text}\"; {known}"))
     })
 }
 

@@ -105,7 +105,8 @@ impl Model {
             recipe.data = data.clone();
             return self.read(recipe, from);
         }
-        // of files that earlier versions wrote: the recipe of that name knows how many rows it had; a user's own recipe is not here to be asked.
+        // Of files that earlier versions wrote the recipe of that name knows how many rows it had; a user's own recipe is not here
+        // to be asked.
         let (recipe, name) = (self.file.recipe()?, self.file.dataset()?);
         if let Some(text) = Recipe::builtin_text(recipe) {
             let recipe = Recipe::parse(text, recipe)?;

@@ -337,9 +337,10 @@ fn truths(
     classes: &[String],
     outputs: usize,
 ) -> Result<Vec<Option<usize>>, Failure> {
+    // a number names a class only where none has a name: folders are called by numbers, too
     let class = |text: &str| {
-        let named = classes.iter().position(|class| class.eq_ignore_ascii_case(text.trim()));
-        named.or_else(|| text.trim().parse().ok().filter(|&index| classes.is_empty() && index < outputs))
+        let number = || text.trim().parse().ok().filter(|&index| classes.is_empty() && index < outputs);
+        class_named(text, classes).or_else(number)
     };
     if labels.is_empty() {
         let folder = |image: &PathBuf| {
@@ -356,16 +357,23 @@ fn truths(
             images.len()
         )));
     }
-    let of_label = |label: &String| {
-        let known = match classes {
-            [] => format!("they are numbered from 0 to {}", outputs.saturating_sub(1)),
-            classes => format!("there are {}", classes.join(", ")),
-        };
-        class(label).map(Some).ok_or_else(|| {
-            Failure::Message(format!("--labels: the network has no class \"{label}\"; {known}"))
-        })
-    };
+    let of_label =
+        |label: &String| class(label).map(Some).ok_or_else(|| no_class("--labels", label, classes, outputs));
     labels.iter().map(of_label).collect()
+}
+
+/// The class of this name.
+pub(super) fn class_named(text: &str, classes: &[String]) -> Option<usize> {
+    classes.iter().position(|class| class.eq_ignore_ascii_case(text.trim()))
+}
+
+/// Says that what an option names is none of the network's classes.
+pub(super) fn no_class(option: &str, text: &str, classes: &[String], outputs: usize) -> Failure {
+    let known = match classes {
+        [] => format!("they are numbered from 0 to {}", outputs.saturating_sub(1)),
+        classes => format!("there are {}", classes.join(", ")),
+    };
+    Failure::Message(format!("{option}: the network has no class \"{text}\"; {known}"))
 }
 
 /// Most classes that are drawn as bars.

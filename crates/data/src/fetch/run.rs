@@ -14,7 +14,7 @@ use super::{
     transfer::{Client, Stop},
     verify::{Unpacked, Verdict, check, unpack},
 };
-use crate::{DataError, NoMirror};
+use crate::{DataError, NoMirror, is_at};
 
 /// The file in a data set's folder by which processes keep out of each other's way.
 const LOCK: &str = ".fetch.lock";
@@ -74,16 +74,7 @@ impl<'a, 'o> Run<'a, 'o> {
         if self.fetch.offline && !sources.iter().any(archive_is_there) {
             return Err(self.unavailable(sources)?);
         }
-        let folder = self.folder;
-        let made: Vec<&Path> =
-            folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).collect();
-        self.complete(sources).inspect_err(|_| {
-            // a folder that was only made for this stays only if there is something in it
-            if made.contains(&folder) && fs::read_dir(folder).is_ok_and(|files| files.count() <= 1) {
-                let _ = fs::remove_file(folder.join(LOCK));
-                made.iter().all(|folder| fs::remove_dir(folder).is_ok());
-            }
-        })
+        self.complete(sources)
     }
 
     fn tell(&mut self, progress: &Progress<'_>) {
@@ -156,16 +147,26 @@ impl<'a, 'o> Run<'a, 'o> {
         }
     }
 
-    /// Brings what is not right, while no other process does.
+    /// Brings what is not right, while no other process does. Folders that were only made for it go again where nothing came.
     fn complete(&mut self, sources: &[Source]) -> Result<Vec<FetchedFile>, DataError> {
-        let unwritable = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| DataError::Unwritable { path, source }
-        };
-        fs::create_dir_all(self.folder).map_err(unwritable(self.folder))?;
-        let lock_path = self.folder.join(LOCK);
-        let lock = File::create(&lock_path).map_err(unwritable(&lock_path))?;
-        self.lock(&lock).map_err(unwritable(&lock_path))?;
+        let folder = self.folder;
+        let named = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty());
+        let made: Vec<&Path> = named.take_while(|folder| !folder.exists()).collect();
+        let lock = folder.join(LOCK);
+        let _held =
+            self.lock(&lock).map_err(|source| DataError::Unwritable { path: lock.clone(), source })?;
+        let brought = self.bring(sources);
+        let is_bare =
+            || fs::read_dir(folder).is_ok_and(|mut files| files.all(|f| f.is_ok_and(|f| f.path() == lock)));
+        if brought.is_err() && !made.is_empty() && is_bare() {
+            // while the lock is held: who waits for it looks whether it is still there
+            let _ = fs::remove_file(&lock);
+            made.iter().all(|folder| fs::remove_dir(folder).is_ok());
+        }
+        brought
+    }
+
+    fn bring(&mut self, sources: &[Source]) -> Result<Vec<FetchedFile>, DataError> {
         let mut files = Vec::new();
         for source in sources {
             // another process may have brought it in the meantime
@@ -191,14 +192,30 @@ impl<'a, 'o> Run<'a, 'o> {
         Ok(files)
     }
 
-    /// Waits for the lock. Where the file system has none, there is nothing to wait for.
-    fn lock(&mut self, file: &File) -> io::Result<()> {
+    /// The lock of the folder, which is made if it is not there; waits for it. Where the file system has none, there is nothing to
+    /// wait for.
+    fn lock(&mut self, path: &Path) -> io::Result<File> {
         let mut is_told = false;
+        loop {
+            fs::create_dir_all(self.folder)?;
+            let file = match File::create(path) {
+                // a fetch that failed has taken its folder along
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            self.wait(&file, &mut is_told)?;
+            if is_at(&file, path) {
+                return Ok(file);
+            }
+        }
+    }
+
+    fn wait(&mut self, file: &File, is_told: &mut bool) -> io::Result<()> {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(()),
                 Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut is_told, true) {
+                    if !std::mem::replace(is_told, true) {
                         self.tell(&Progress::Waiting { folder: self.folder });
                     }
                     thread::sleep(LOCK_PERIOD);

@@ -5,7 +5,7 @@ use kiln_graph::{Graph, Plan, Request};
 use ndarray::{Array2, ArrayD};
 
 use super::{array, find, has_filters, on_device, one_item};
-use crate::{Activation, Layer, Mode, Network, NnError, Recording, Trainer};
+use crate::{Activation, Layer, Mode, NnError, Recording, Trainer};
 
 /// What [`grad_cam`] found.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,15 +48,15 @@ pub fn grad_cam(
     class: Option<usize>,
 ) -> Result<GradCam, NnError> {
     let model = trainer.model();
-    let (at, name) = mapped(model, layer)?;
-    let last = model.layers().len() - 1;
-    let outputs = match *model.summary()?.layers[last].output_shape {
-        [outputs] => outputs,
-        ref shape => {
-            return Err(NnError::Settings(format!(
-                "the network's last layer gives {shape:?}, not one score for each class"
-            )));
-        }
+    let layers = model.named_layers();
+    let shapes: Vec<Vec<usize>> = model.summary()?.layers.into_iter().map(|line| line.output_shape).collect();
+    let at = mapped(&layers, &shapes, layer)?;
+    let (name, last) = (layers[at].0.clone(), layers.len() - 1);
+    let &[outputs] = &shapes[last][..] else {
+        return Err(NnError::Settings(format!(
+            "the network's last layer gives {:?}, not one score for each class",
+            shapes[last]
+        )));
     };
     let classes = outputs.max(2);
     if let Some(class) = class.filter(|&class| class >= classes) {
@@ -68,49 +68,40 @@ pub fn grad_cam(
     let item = one_item(model, item)?;
     let data = on_device(trainer, &item)?;
 
-    // the scores first: they say which class is predicted
-    let open = model.with_layer(last, scored(model.named_layers()[last].1));
-    let run = |class: Option<usize>| -> Result<[Vec<f32>; 2], NnError> {
-        let mut g = Graph::new();
-        let x = data.form.record_features(&mut g, 1, trainer.preprocess())?;
-        let layers = open.record_all(&mut Recording::new(&mut g, Mode::Eval), x)?;
-        let (maps, scores) = (layers[at].result, layers[last].result);
-        let mut fetch = vec![("scores".into(), scores)];
-        if let Some(class) = class {
-            let mut one = vec![0.0; outputs];
-            one[class] = 1.0;
-            let one = g.literal([1, outputs], &one)?;
-            let score = g.mul(scores, one)?;
-            let gradient = g.gradients(score, &[maps])?[0];
-            let places: Vec<usize> = (2..g.shape(maps)?.rank()).collect();
-            let weights = g.mean(gradient, &places, true)?;
-            let weighted = g.mul(maps, weights)?;
-            fetch.push(("heat".into(), g.sum(weighted, &[1], false)?));
-        }
-        let plan = Plan::new(&g, trainer.store().segments(), &Request { fetch, ..Request::default() })?;
-        let session = trainer.session(&plan, &data)?;
-        session.run(1)?;
-        let heat =
-            class.map(|_| session.read("heat")).transpose()?.map_or_else(Vec::new, |heat| heat.into_f32());
-        Ok([session.read("scores")?.into_f32(), heat])
+    let mut g = Graph::new();
+    let x = data.form.record_features(&mut g, 1, trainer.preprocess())?;
+    let open = model.with_layer(last, scored(layers[last].1));
+    let results = open.record_all(&mut Recording::new(&mut g, Mode::Eval), x)?;
+    let (maps, scores) = (results[at].result, results[last].result);
+    let score = match class.filter(|_| outputs > 1) {
+        Some(class) => g.slice(scores, 1, class, class + 1)?,
+        // the largest is that of the predicted class; a single one is taken for class 1
+        None => g.max(scores, &[1], false)?,
     };
-    let class = match class {
-        Some(class) => class,
-        None => predicted(&run(None)?[0]),
-    };
-    // a single output speaks for class 1, and against class 0
-    let (output, sign) = if outputs == 1 { (0, if class == 1 { 1.0 } else { -1.0 }) } else { (class, 1.0) };
-    let [scores, heat] = run(Some(output))?;
-    let (score, heat): (f32, Vec<f32>) = (sign * scores[output], heat.iter().map(|h| sign * h).collect());
-    if !heat.iter().chain([&score]).all(|v| v.is_finite()) {
+    let gradient = g.gradients(score, &[maps])?[0];
+    let places: Vec<usize> = (2..g.shape(maps)?.rank()).collect();
+    let weights = g.mean(gradient, &places, true)?;
+    let weighted = g.mul(maps, weights)?;
+    let heat = g.sum(weighted, &[1], false)?;
+    let fetch = vec![("scores".into(), scores), ("heat".into(), heat)];
+    let plan = Plan::new(&g, trainer.store().segments(), &Request { fetch, ..Request::default() })?;
+    let session = trainer.session(&plan, &data)?;
+    session.run(1)?;
+    let (scores, heat) = (session.read("scores")?.into_f32(), session.read("heat")?.into_f32());
+    if !heat.iter().chain(&scores).all(|v| v.is_finite()) {
         return Err(NnError::Settings(format!(
             "what layer \"{name}\" makes of the item, or its gradient, is no number: the network's parameters are too large or \
              no numbers themselves"
         )));
     }
-    let shape = &model.summary()?.layers[at].output_shape[1..];
-    let heat = array(shape, heat.iter().map(|h| h.max(0.0)).collect())?;
-    Ok(GradCam { layer: name, class, score, heat })
+    let class = class.unwrap_or_else(|| predicted(&scores));
+    // a single output speaks against class 0
+    let (score, sign) = match scores[..] {
+        [score] => (score, if class == 1 { 1.0 } else { -1.0 }),
+        _ => (scores[class], 1.0),
+    };
+    let heat = array(&shapes[at][1..], heat.iter().map(|h| (sign * h).max(0.0)).collect())?;
+    Ok(GradCam { layer: name, class, score: sign * score, heat })
 }
 
 impl GradCam {
@@ -138,25 +129,23 @@ impl GradCam {
     }
 }
 
-/// The position and name of the layer whose maps are weighed.
-fn mapped(model: &Network, name: Option<&str>) -> Result<(usize, String), NnError> {
-    let layers = model.named_layers();
+/// The position of the layer whose maps are weighed.
+fn mapped(layers: &[(String, &Layer)], shapes: &[Vec<usize>], name: Option<&str>) -> Result<usize, NnError> {
     let at = match name {
-        Some(name) => find(&layers, name)?,
+        Some(name) => find(layers, name)?,
         None => layers.iter().rposition(|(_, layer)| has_filters(layer)).ok_or_else(|| {
             NnError::Settings(
                 "the network has no convolution, whose maps could show where a class is seen".into(),
             )
         })?,
     };
-    let (name, layer) = &layers[at];
-    let shape = &model.summary()?.layers[at].output_shape;
+    let ((name, layer), shape) = (&layers[at], &shapes[at]);
     if shape.len() < 2 || matches!(layer, Layer::Dense(_) | Layer::Embedding(_)) {
         return Err(NnError::Settings(format!(
             "layer \"{name}\" gives {shape:?}, no maps [channels, height, width] that could show where a class is seen"
         )));
     }
-    Ok((at, name.clone()))
+    Ok(at)
 }
 
 /// The last layer as it gives scores: without the softmax, sigmoid or relu at its end.

@@ -13,32 +13,30 @@ fn fold(
     inputs: &[Tensor],
     f: impl Fn(&mut Graph, Tensor, Tensor) -> Result<Tensor, GraphError>,
 ) -> Result<Tensor, GraphError> {
-    let [first, rest @ ..] = inputs else {
-        return Err(to.fail(op, "takes two inputs or more, got none".into()));
+    if inputs.len() < 2 {
+        let message = format!("takes two inputs or more, got {}; name them in `inputs`", inputs.len());
+        return Err(to.fail(op, message));
+    }
+    let aligned = aligned(to, inputs)?;
+    aligned[1..].iter().try_fold(aligned[0], |y, &x| f(to.graph(), y, x))
+}
+
+/// Inputs of one rank: the others get axes of one behind the batch, as Keras has it, so that rows meet only their own, whatever
+/// broadcasts.
+fn aligned(to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<Vec<Tensor>, GraphError> {
+    let shapes =
+        inputs.iter().map(|&x| Ok(to.shape(x)?.dims().to_vec())).collect::<Result<Vec<_>, GraphError>>()?;
+    let rank = shapes.iter().map(Vec::len).max().unwrap_or(0);
+    let align = |(&x, mut dims): (&Tensor, Vec<usize>)| match rank - dims.len() {
+        0 => Ok(x),
+        // without a batch there is nothing to stand behind
+        _ if dims.is_empty() => Ok(x),
+        axes => {
+            dims.splice(1..1, vec![1; axes]);
+            to.graph().reshape(x, dims)
+        }
     };
-    if rest.is_empty() {
-        return Err(to.fail(op, "takes two inputs or more, got one; name them in `inputs`".into()));
-    }
-    let rank = highest_rank(to, inputs)?;
-    let first = of_rank(to, *first, rank)?;
-    rest.iter().try_fold(first, |y, &x| {
-        let x = of_rank(to, x, rank)?;
-        f(to.graph(), y, x)
-    })
-}
-
-fn highest_rank(to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<usize, GraphError> {
-    inputs.iter().try_fold(0, |most, &x| Ok(most.max(to.shape(x)?.rank())))
-}
-
-/// Axes of one behind the batch until there are so many, as Keras has it: rows meet only their own, whatever broadcasts.
-fn of_rank(to: &mut Recording<'_>, x: Tensor, rank: usize) -> Result<Tensor, GraphError> {
-    let mut dims = to.shape(x)?.dims().to_vec();
-    if dims.len() >= rank || dims.is_empty() {
-        return Ok(x);
-    }
-    dims.splice(1..1, vec![1; rank - dims.len()]);
-    to.graph().reshape(x, dims)
+    inputs.iter().zip(shapes).map(align).collect()
 }
 
 macro_rules! merging {
@@ -74,12 +72,8 @@ pub struct Subtract;
 
 impl Module for Subtract {
     fn record(&self, to: &mut Recording<'_>, inputs: &[Tensor]) -> Result<Tensor, GraphError> {
-        match inputs {
-            [a, b] => {
-                let rank = highest_rank(to, inputs)?;
-                let (a, b) = (of_rank(to, *a, rank)?, of_rank(to, *b, rank)?);
-                to.graph().sub(a, b)
-            }
+        match aligned(to, inputs)?[..] {
+            [a, b] => to.graph().sub(a, b),
             _ => Err(to.fail("subtract", format!("takes two inputs, got {}", inputs.len()))),
         }
     }
@@ -151,8 +145,7 @@ impl Module for Matmul {
             let message = format!("needs two stacks of matrices [batch, rows, columns], got {shapes}");
             return Err(to.fail("matmul", message));
         }
-        let rank = ranks.0.max(ranks.1);
-        let (a, b) = (of_rank(to, *a, rank)?, of_rank(to, *b, rank)?);
-        to.graph().matmul(a, b, false, self.transpose)
+        let aligned = aligned(to, inputs)?;
+        to.graph().matmul(aligned[0], aligned[1], false, self.transpose)
     }
 }

@@ -87,8 +87,8 @@ impl Loss {
     /// the part that is right.
     ///
     /// Of class labels a row is right where the first largest output is at the label; of probabilities where an
-    /// output and a target are largest in one place, of several such lists the part of them that is right; of yes-or-no outputs where both lie on one side of the
-    /// threshold, 1/2 for probabilities, 0 for logits and hinges.
+    /// output and a target are largest in one place, of several such lists the part of them that is right; of yes-or-no
+    /// outputs where both lie on one side of the threshold, 1/2 for probabilities, 0 for logits and hinges.
     ///
     /// # Errors
     /// If the shapes do not fit.

@@ -352,9 +352,9 @@ fn failures_are_one_clear_line_and_leave_nothing() {
     let here = folder.path();
     fails(here, 1, &["train", "mnist-cn"], "did you mean mnist-cnn");
     fails(here, 1, &["train", "xor", "--device", "no-such-gpu"], "cpu");
-    fails(here, 1, &["train", "missing.toml"], "missing.toml");
+    fails(here, 1, &["train", "missing.toml"], "missing.toml: there is no such file");
     fails(here, 1, &["train", "mnist-cnn", "--data", "nowhere"], "train-images-idx3-ubyte");
-    fails(here, 1, &["eval", "missing.safetensors"], "missing.safetensors");
+    fails(here, 1, &["eval", "missing.safetensors"], "missing.safetensors: there is no such file");
     assert!(entries(here).is_empty(), "nothing is written");
 
     fs::write(here.join("not.safetensors"), b"these are no tensors").unwrap();
@@ -364,7 +364,7 @@ fn failures_are_one_clear_line_and_leave_nothing() {
     let bad = kiln::nn::Recipe::builtin_text("xor").unwrap().replacen("units", "unit", 1);
     fs::write(here.join("bad.toml"), bad).unwrap();
     let line = fails(here, 1, &["train", "bad.toml"], "unknown field `unit`");
-    assert!(line.contains("bad.toml, line "), "{line}");
+    assert!(line.contains("bad.toml, line ") && line.contains("did you mean units?"), "{line}");
     let unfit =
         kiln::nn::Recipe::builtin_text("digits-cnn").unwrap().replacen("kernel = 3", "kernel = 40", 1);
     fs::write(here.join("unfit.toml"), unfit).unwrap();
@@ -374,8 +374,8 @@ fn failures_are_one_clear_line_and_leave_nothing() {
     fails(here, 1, &["train", "wide.toml", "--device", "cpu", "--out", "a/run"], "output is [2]");
     fails(here, 1, &["train", "wide.toml", "--device", "cpu"], "output is [2]");
     fs::create_dir(here.join("folder.toml")).unwrap();
-    fails(here, 1, &["train", "folder.toml"], "not a regular file");
-    fails(here, 1, &["eval", "folder.toml"], "not a regular file");
+    fails(here, 1, &["train", "folder.toml"], "a folder, not a file");
+    fails(here, 1, &["eval", "folder.toml"], "a folder, not a file");
     assert_eq!(entries(here).len(), 6, "nothing more is written");
 
     let train = ["train", "xor", "--device", "cpu", "--epochs", "1", "--quiet", "--out", "run"];

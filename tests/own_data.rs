@@ -440,6 +440,23 @@ fn a_model_knows_the_columns_and_classes_that_it_was_trained_on() {
     }
 }
 
+/// A copy of a table or of a folder of classes, with a row more.
+fn grow(from: &Path, to: &Path) {
+    if from.is_file() {
+        let text = fs::read_to_string(from).unwrap();
+        let last = text.lines().last().unwrap();
+        return fs::write(to, format!("{text}{last}\n")).unwrap();
+    }
+    for class in fs::read_dir(from).unwrap().map(|class| class.unwrap().path()) {
+        let copy = to.join(class.file_name().unwrap());
+        fs::create_dir_all(&copy).unwrap();
+        for image in fs::read_dir(&class).unwrap().map(|image| image.unwrap().path()) {
+            fs::copy(&image, copy.join(image.file_name().unwrap())).unwrap();
+            fs::copy(&image, copy.join("more.png")).unwrap();
+        }
+    }
+}
+
 /// What a network was not trained on is told from what it was by the model file alone.
 #[test]
 fn a_model_is_evaluated_on_the_rows_that_its_training_has_left_out() {
@@ -459,6 +476,19 @@ fn a_model_is_evaluated_on_the_rows_that_its_training_has_left_out() {
         assert_eq!(status, Some(0), "{said}");
         let record: serde_json::Value =
             serde_json::from_slice(&fs::read(here.join(run).join("run.json")).unwrap()).unwrap();
+        // rows that came later: others are drawn to be tested on
+        let more = format!("more-{data}");
+        let eval = |data: &str| {
+            kiln(here, &["eval", &format!("{run}/model.safetensors"), "--data", data, "--device", "cpu"])
+        };
+        grow(&here.join(data), &here.join(&more));
+        for (data, is_other) in [(data, false), (&*more, true)] {
+            let (status, said) = eval(data);
+            assert_eq!(status, Some(0), "{said}");
+            let warned =
+                said.contains("these are not the test rows that") && said.contains("run.json tells of");
+            assert_eq!(warned, is_other, "{data}: {said}");
+        }
         // it may have been moved
         let model = format!("{data}.safetensors");
         fs::rename(here.join(run).join("model.safetensors"), here.join(&model)).unwrap();

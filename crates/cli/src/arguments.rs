@@ -25,7 +25,7 @@ pub(crate) use inspect::{
 };
 pub(crate) use models::{Compare, Devices, Doctor, Eval, Predict, Recipes, Report, Summary, Verify};
 pub(crate) use train::{LogFormat, OptimizerName, Plan, Train};
-pub(crate) use values::{at_least_one, augment, batch_size, learning_rate, memory_size, part};
+pub(crate) use values::{at_least_one, augment, batch_size, learning_rate, memory_size, part, seed, whole};
 
 /// Trains neural networks on any GPU.
 #[derive(Debug, Parser)]
@@ -289,9 +289,9 @@ mod tests {
     #[test]
     fn wrong_values_are_told_in_one_line() {
         for (line, want) in [
-            ("train --batch-size 0", "0 is not in 1..="),
+            ("train --batch-size 0", "whole number from 1 to "),
             ("train --batch-size -3", "-3"),
-            ("train --batch-size many", "invalid digit"),
+            ("train --batch-size many", "give a whole number from 1 to 1048576, or auto"),
             ("train --epochs 0", "--epochs <N>"),
             ("train --limit 0", "--limit <N>"),
             ("train --lr fast", "not a number"),
@@ -301,23 +301,23 @@ mod tests {
             ("train --lr -0.1", "finite number above 0"),
             ("train --lr 0", "finite number above 0"),
             ("train --optimizer adma", "adam"),
-            ("train --seed -1", "--seed"),
+            ("train --seed -1", "whole number from 0 to 18446744073709551615"),
             ("train --quiet --verbose", "cannot be used with"),
             ("train a b", "unexpected argument 'b'"),
             ("train --batch-size all", "auto"),
             ("train --memory-budget 2GB", "2GiB"),
             ("train --memory-budget 0", "2GiB"),
             ("train --on-oom retry", "fail or split"),
-            ("plan --batch-size 0", "0 is not in 1..="),
+            ("plan --batch-size 0", "whole number from 1 to "),
             ("train --speed 9", "unexpected argument '--speed'"),
             ("tran", "'train'"),
             ("predict model", "IMAGE"),
             ("eval", "MODEL"),
             ("bench matmul", "<N>"),
-            ("bench matmul 0", "0 is not in 1..="),
-            ("bench step --steps 0", "0 is not in 1..="),
-            ("bench tune --seconds 0", "0 is not in 1..="),
-            ("train --tune=0", "0 is not in 1..="),
+            ("bench matmul 0", "whole number from 1 to "),
+            ("bench step --steps 0", "whole number from 1 to "),
+            ("bench tune --seconds 0", "whole number from 1 to "),
+            ("train --tune=0", "whole number from 1 to "),
             ("train --resume run --tune", "cannot be used with"),
             ("predict model --index 5..5", "empty"),
             ("predict model --index -1", "-1"),
@@ -332,10 +332,10 @@ mod tests {
             ("inspect filters model --out a.jpg", ".png"),
             ("inspect activations model a.png --index 1", "cannot be used with"),
             ("inspect maximize model --filters 1,,2", "no whole number"),
-            ("inspect maximize model --steps 0", "0 is not in 1..="),
+            ("inspect maximize model --steps 0", "whole number from 1 to "),
             ("data show", "NAME"),
             ("data show digits --split valid", "test"),
-            ("data show digits --count 0", "0 is not in 1..="),
+            ("data show digits --count 0", "whole number from 1 to "),
         ] {
             let error = Arguments::try_parse_from(format!("kiln {line}").split(' ')).expect_err(line);
             let message = usage_line(&error);

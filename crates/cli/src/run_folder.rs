@@ -8,7 +8,7 @@ use std::{
 };
 
 use kiln_data::{Features, Split, Targets, is_at};
-use kiln_nn::sync_folder_of;
+use kiln_kernel::files::sync_folder_of;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 

@@ -78,6 +78,22 @@ impl Hashes {
             test_targets_sha256: Some(hash_targets(&data.test)),
         })
     }
+
+    /// Those of the run whose folder a model lies in, if it lies in one that can be read.
+    pub(crate) fn beside(model: &Path) -> Option<(PathBuf, Self)> {
+        let path = model.with_file_name("run.json");
+        refuse_link(&path).ok()?;
+        let text = kiln_nn::read_regular(&path, MAX_BYTES, "a run.json").ok()?;
+        serde_json::from_slice(&text).ok().map(|hashes| (path, hashes))
+    }
+
+    /// Whether the rows to test on are those that the run has tested on.
+    ///
+    /// # Errors
+    /// Where rows cannot be read to be hashed.
+    pub(crate) fn has_tests_of(&self, data: &Dataset) -> Result<bool, Failure> {
+        Ok(self.test_sha256 == hash(&data.test)?)
+    }
 }
 
 /// `run.json`

@@ -174,14 +174,14 @@ impl Csv {
     /// Reads the file, and deals out a part of its rows to be tested on, of each class the same.
     ///
     /// # Errors
-    /// As [`Csv::read`], and where `test_split` is not between 0 and 1 or one side would be empty: each class keeps a row to
-    /// train on.
+    /// As [`Csv::read`], and where all rows are of one class, `test_split` is not between 0 and 1 or one side would be empty:
+    /// each class keeps a row to train on.
     pub fn dataset(&self, test_split: f64, seed: u64) -> Result<Dataset, DataError> {
         if !(test_split > 0.0 && test_split < 1.0) {
             let message = format!("test_split must be between 0 and 1, is {test_split}");
             return Err(self.about(None, None, message));
         }
-        let table = self.read()?;
+        let table = self.read_to_learn()?;
         let (train, test) = table.split.split_stratified(1.0 - test_split, seed).map_err(|_| {
             let keeps = match table.classes.len() {
                 0 => String::new(),
@@ -199,11 +199,26 @@ impl Csv {
     /// Reads the file to learn from and another to be tested on.
     ///
     /// # Errors
-    /// As [`Csv::read_like`].
+    /// As [`Csv::read_like`], and where all rows to learn from are of one class.
     pub fn dataset_with(&self, test: impl Into<PathBuf>) -> Result<Dataset, DataError> {
-        let table = self.read()?;
+        let table = self.read_to_learn()?;
         let test = self.read_like(test, &table)?.split;
         Ok(Dataset { columns: table.columns, ..Dataset::new(self.name(), table.split, test, table.classes)? })
+    }
+
+    /// Reads the file, whose classes are to be told apart.
+    fn read_to_learn(&self) -> Result<Table, DataError> {
+        let table = self.read()?;
+        match &table.classes[..] {
+            [class] => {
+                let message = format!(
+                    "every row is of the class {}: a network needs at least two to tell apart",
+                    quoted(class)
+                );
+                Err(self.about(None, Some(&self.label), message))
+            }
+            _ => Ok(table),
+        }
     }
 
     fn name(&self) -> String {

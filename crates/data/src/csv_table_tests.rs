@@ -127,9 +127,14 @@ fn settings_that_cannot_be_meant_are_refused() {
     assert!(message.contains("path is empty"), "{message}");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("one.csv");
-    std::fs::write(&file, "x,y\n1,a\n").unwrap();
+    std::fs::write(&file, "x,y\n1,a\n2,a\n").unwrap();
+    let one_class = [Csv::new(&file, "y").dataset(0.5, 1), Csv::new(&file, "y").dataset_with(&file)];
+    for message in one_class.map(|refused| refused.unwrap_err().to_string()) {
+        assert!(message.contains("one.csv, column \"y\": every row is of the class \"a\""), "{message}");
+    }
+    std::fs::write(&file, "x,y\n1,a\n2,b\n").unwrap();
     let message = Csv::new(&file, "y").dataset(0.3, 1).unwrap_err().to_string();
-    for part in ["one.csv", "test_split = 0.3", "rows: 1", "each keeps a row to train on"] {
+    for part in ["one.csv", "test_split = 0.3", "rows: 2", "each keeps a row to train on"] {
         assert!(message.contains(part), "{message:?} lacks {part:?}");
     }
     for part in [0.0, 1.0, f64::NAN] {

@@ -6,7 +6,6 @@
 mod adapters;
 pub mod assemble;
 mod backend;
-mod cache_file;
 mod check;
 mod choose;
 mod custom;

@@ -2,17 +2,15 @@
 //! need not compile them in every process.
 
 use std::{
-    fmt, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
+use kiln_kernel::files::{read_bounded, write_whole};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    cache_file::{read_bounded, write_whole},
-    trusted,
-};
+use crate::trusted;
 
 /// Largest file that is read or written.
 const MAX_BYTES: u64 = 256 << 20;
@@ -89,7 +87,8 @@ impl PipelineFile {
         let hash = digest(&self.key, &data);
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if *written != Some(hash) {
-            write_whole(&self.folder, &self.path, &whole(&hash, &data))?;
+            fs::create_dir_all(&self.folder)?;
+            write_whole(&self.path, &whole(&hash, &data), |_| Ok(()))?;
             *written = Some(hash);
         }
         Ok(())

@@ -2,15 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use kiln_kernel::Kernel;
+use kiln_kernel::{
+    Kernel,
+    files::{read_bounded, write_whole},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use crate::cache_file::{read_bounded, write_whole};
 
 /// Largest file that is read or written.
 const MAX_BYTES: u64 = 4 << 20;
@@ -162,7 +163,8 @@ impl Tuning {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(io::Error::other(format!("would be larger than {MAX_BYTES} bytes; delete it")));
         }
-        write_whole(folder, &path, &bytes)?;
+        fs::create_dir_all(folder)?;
+        write_whole(&path, &bytes, |_| Ok(()))?;
         Ok(path)
     }
 }
@@ -252,7 +254,7 @@ mod tests {
         assert!(why(own.read(here)).contains("more than 4194304 bytes"));
         fs::remove_file(own.path(here)).unwrap();
         fs::create_dir(own.path(here)).unwrap();
-        assert!(why(own.read(here)).contains("not a regular file"));
+        assert!(why(own.read(here)).contains("a folder, not a file"));
         let mut large = tuning("3");
         large.choices.extend((0..70_000).map(|i| (format!("{i} {}", "x".repeat(60)), "y".to_string())));
         assert!(large.save(here).unwrap_err().to_string().contains("larger"));

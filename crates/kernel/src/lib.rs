@@ -13,6 +13,7 @@
 mod backend;
 mod elementwise;
 mod error;
+pub mod files;
 mod kernel;
 mod kernels;
 mod ledger;

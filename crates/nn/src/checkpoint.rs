@@ -8,7 +8,7 @@ use std::{
 };
 
 use kiln_graph::{GRADIENTS, TOTALS};
-use kiln_kernel::HostRef;
+use kiln_kernel::{HostRef, files::sync_folder_of};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     EpochReport, Network, NnError, Optimizer, Plateau, Scheduled, Trainer,
     callbacks::CallbackState,
-    file::{read_regular, sync_folder_of, write_checked},
+    file::{read_regular, write_checked},
     position::Position,
 };
 

@@ -3,13 +3,13 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Write,
+    io::{Error, ErrorKind},
     path::{Path, PathBuf},
 };
 
 use kiln_device::Device;
 use kiln_graph::{PARAMETERS, ParameterStore};
-use kiln_kernel::{Backend, Shape};
+use kiln_kernel::{Backend, Shape, files};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -379,73 +379,34 @@ const MODEL: &str = "model.safetensors";
 /// # Errors
 /// If it cannot be read, is none, or has more.
 pub fn read_regular(path: &Path, most: u64, what: &str) -> Result<Vec<u8>, NnError> {
-    let about = fs::metadata(path).map_err(|e| NnError::file(path, e))?;
+    let about = fs::metadata(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => NnError::file(path, format!("there is no such file, where {what} should be")),
+        _ => NnError::file(path, e),
+    })?;
     if about.is_dir() && path.join(MODEL).is_file() {
         let message = format!("a run's folder; its model is {}", path.join(MODEL).display());
         return Err(NnError::file(path, message));
     }
-    if !about.is_file() {
-        return Err(NnError::file(path, "not a regular file"));
-    }
-    if about.len() > most {
+    if about.is_file() && about.len() > most {
         let message = format!("{} bytes are more than {what} may have ({most})", about.len());
         return Err(NnError::file(path, message));
     }
-    fs::read(path).map_err(|e| NnError::file(path, e))
+    files::read_bounded(path, most).map_err(|e| NnError::file(path, e))
 }
 
-/// Writes a file so that a crash leaves the old one or the new one, never a part: a temporary file beside it,
-/// flushed to disk, then renamed, and the folder flushed too.
+/// Writes a file so that a crash leaves the old one or the new one, never a part; see [`files::write_whole`].
 ///
 /// # Errors
 /// If the folder cannot be written.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
-    write_then(path, bytes, |_| Ok(()))
+    files::write_whole(path, bytes, |_| Ok(())).map_err(|e| NnError::file(path, e))
 }
 
 /// As [`write_atomically`], and reads it back before the old one goes.
 pub(crate) fn write_checked(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
-    write_then(path, bytes, |temporary| match fs::read(temporary)? == bytes {
+    let check = |temporary: &Path| match fs::read(temporary)? == bytes {
         true => Ok(()),
-        false => Err(std::io::Error::other("what was written cannot be read back; is the disk sound?")),
-    })
-}
-
-/// Flushes the folder that a file or folder lies in: a new name must outlast a loss of power too. Systems that cannot open a
-/// folder flush it themselves.
-///
-/// # Errors
-/// If the folder cannot be opened or flushed.
-pub fn sync_folder_of(path: &Path) -> Result<(), std::io::Error> {
-    match path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder }) {
-        Some(folder) if cfg!(unix) => fs::File::open(folder)?.sync_all(),
-        _ => Ok(()),
-    }
-}
-
-fn write_then(
-    path: &Path,
-    bytes: &[u8],
-    check: impl FnOnce(&Path) -> Result<(), std::io::Error>,
-) -> Result<(), NnError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let write = || {
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        check(&temporary)?;
-        fs::rename(&temporary, path)?;
-        sync_folder_of(path)
+        false => Err(Error::other("what was written cannot be read back; is the disk sound?")),
     };
-    // a rename would put a file in the place of a device
-    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
-        return Err(NnError::file(path, "cannot be written: it is there and no regular file"));
-    }
-    write().map_err(|e: std::io::Error| {
-        // the first error is the one to tell; a leftover that cannot be removed either changes nothing
-        let _ = fs::remove_file(&temporary);
-        NnError::file(path, e)
-    })
+    files::write_whole(path, bytes, check).map_err(|e| NnError::file(path, e))
 }

@@ -78,7 +78,7 @@ pub use data_spec::{DataForm, DataSpec, OnUnreadable, TableTask, Target};
 pub use error::NnError;
 pub use evaluation::{Scored, Scores};
 pub use feed::Residency;
-pub use file::{ModelFile, read_regular, sync_folder_of, write_atomically};
+pub use file::{ModelFile, read_regular, write_atomically};
 pub use finite::{Culprit, NonFinite};
 pub use fit::Fit;
 pub use graph_trainer::{Evaluator, GraphTrainer, Objective};

@@ -596,15 +596,15 @@ mod tests {
         let good = Recipe::builtin_text("mnist-cnn").unwrap();
         let line = |needle: &str| good.lines().position(|l| l.contains(needle)).unwrap() + 1;
         for (from, to, at, want) in [
-            ("filters = 32", "filter = 32", line("filters = 32"), "unknown field `filter`"),
-            ("type = \"dense\"", "type = \"dens\"", line("type = \"dense\""), "unknown variant `dens`"),
+            ("filters = 32", "filter = 32", line("filters = 32"), "did you mean filters?"),
+            ("type = \"dense\"", "type = \"dens\"", line("type = \"dense\""), "did you mean dense?"),
             ("epochs", "epoch", line("epochs"), "unknown field `epoch`"),
             ("batch_size = 64", "batch_size = 0", line("batch_size"), "batch_size must be at least 1"),
             (
                 "activation = \"relu\"",
                 "activation = \"rely\"",
                 line("activation = \"relu\""),
-                "unknown variant `rely`",
+                "did you mean relu or ",
             ),
         ] {
             let text = good.replacen(from, to, 1);

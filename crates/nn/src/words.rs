@@ -13,11 +13,18 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
-/// A parser's message on one line, without the names of Rust's types.
+/// Names longer than this are near to none: a file may hold one of megabytes.
+const LONGEST_NAME: usize = 64;
+
+/// A parser's message on one line, without the names of Rust's types; for a name that is not known, what may have been meant.
 pub(crate) fn in_plain_words(message: &str) -> String {
     if message.contains("expected unit struct") {
         return "takes no settings".into();
     }
+    let message = match meant(message) {
+        Some(near) => format!("{message}; did you mean {near}?"),
+        None => message.to_string(),
+    };
     [
         ("\n", " "),
         ("expected usize", "expected a whole number of at least 0"),
@@ -32,7 +39,19 @@ pub(crate) fn in_plain_words(message: &str) -> String {
         ("expected a map", "expected a table"),
     ]
     .into_iter()
-    .fold(message.to_string(), |message, (from, to)| message.replace(from, to))
+    .fold(message, |message, (from, to)| message.replace(from, to))
+}
+
+/// Of the names that "unknown variant `dens`, expected one of `dense`, `conv2d`" expects, those near the one it has.
+fn meant(message: &str) -> Option<String> {
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    // whatever stands between backticks: first what was found, then what may stand there
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let word = quoted.next().filter(|word| word.len() <= LONGEST_NAME)?;
+    let near = nearest(word, &quoted.collect::<Vec<_>>());
+    (!near.is_empty()).then(|| near.join(" or "))
 }
 
 /// Names that a word may have meant: few edits away, or containing it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use kiln_nn::{Augment, Recipe};
 
-use super::{BatchSize, FromData, Memory, OnDevice, Output, Tune, at_least_one, augment, batch_size};
+use super::{BatchSize, FromData, Memory, OnDevice, Output, Tune, at_least_one, augment, batch_size, whole};
 
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
@@ -129,7 +129,7 @@ pub(crate) struct BenchConv {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one(1024))]
     pub(crate) stride: u32,
     /// Zeros on each side of an image
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=1024u32))]
     pub(crate) padding: u32,
     #[command(flatten)]
     pub(crate) device: OnDevice,

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use kiln_data::Fetch;
 use kiln_nn::{Augment, Recipe, inspect::Maximize};
 
-use super::{FromData, OnDevice, Output, at_least_one, augment};
+use super::{FromData, OnDevice, Output, at_least_one, augment, seed, whole};
 
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
@@ -61,7 +61,7 @@ pub(crate) struct OneItem {
     #[arg(value_name = "IMAGE", conflicts_with = "index")]
     pub(crate) image: Option<PathBuf>,
     /// Which row of the model's test set, counted from 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=u32::MAX))]
     pub(crate) index: u32,
     /// Exchange black and white of IMAGE first: for dark digits on light paper
     #[arg(long, requires = "image")]
@@ -137,7 +137,7 @@ pub(crate) struct InspectMaximize {
     #[arg(long, value_name = "N", default_value_t = Maximize::default().steps, value_parser = at_least_one(100_000))]
     pub(crate) steps: u32,
     /// Seed of the noise that the images start from
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     pub(crate) seed: u64,
     /// The picture to write [default: RUN- or MODEL-maximize-NAME.png in this folder]
     #[arg(long, value_name = "FILE.png", value_parser = png_file)]
@@ -215,7 +215,7 @@ pub(crate) struct DataShow {
     #[arg(long, value_name = "SETTINGS", value_parser = augment)]
     pub(crate) augment: Option<Augment>,
     /// Seed of the choice of samples
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) data: FromData,

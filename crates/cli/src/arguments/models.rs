@@ -8,6 +8,7 @@ use kiln_nn::Recipe;
 use super::{
     FromData, OnDevice, Output, at_least_one,
     inspect::{Numbers, numbers, png_file},
+    seed,
 };
 
 #[derive(Debug, Args)]
@@ -147,7 +148,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "N", value_parser = at_least_one(Recipe::MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
     /// Seed of the inputs
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) output: Output,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BatchSize, FromData, Memory, OnDevice, Output, Tune, at_least_one, augment, batch_size, learning_rate,
-    part, values::on_oom,
+    part, seed, values::on_oom,
 };
 
 /// What metrics are written as, beside metrics.jsonl.
@@ -80,7 +80,7 @@ pub(crate) struct Train {
     #[arg(long, value_name = "NAME", value_enum, ignore_case = true)]
     pub(crate) optimizer: Option<OptimizerName>,
     /// Seed of the first parameters, the order of the images and dropout
-    #[arg(long, value_name = "N", default_value_t = 42)]
+    #[arg(long, value_name = "N", default_value_t = 42, value_parser = seed)]
     pub(crate) seed: u64,
     /// Training images at most
     #[arg(long, value_name = "N", value_parser = at_least_one(u32::MAX))]

@@ -1,13 +1,34 @@
 //! Values in words, read before anything starts.
 
-use clap::builder::RangedU64ValueParser;
+use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
+
 use kiln_nn::{Augment, OnOom, Recipe};
 
 use super::BatchSize;
 
+/// A whole number of a range.
+pub(crate) fn whole<T: FromStr + PartialOrd + Display>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    RangeInclusive<T>: Clone + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("give a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
 /// A whole number from 1 to `most`.
-pub(crate) fn at_least_one(most: u32) -> RangedU64ValueParser<u32> {
-    RangedU64ValueParser::new().range(1..=u64::from(most))
+pub(crate) fn at_least_one(
+    most: u32,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    whole(1..=most)
+}
+
+/// What random numbers begin with.
+pub(crate) fn seed(text: &str) -> Result<u64, String> {
+    whole(0..=u64::MAX)(text)
 }
 
 /// What to do where a batch does not fit.
@@ -24,11 +45,8 @@ pub(crate) fn batch_size(text: &str) -> Result<BatchSize, String> {
     if text.eq_ignore_ascii_case("auto") {
         return Ok(BatchSize::Auto);
     }
-    match text.parse::<u32>() {
-        Ok(rows) if (1..=Recipe::MAX_BATCH_SIZE).contains(&rows) => Ok(BatchSize::Rows(rows)),
-        Ok(rows) => Err(format!("{rows} is not in 1..={}", Recipe::MAX_BATCH_SIZE)),
-        Err(error) => Err(format!("{error}; a number, or auto")),
-    }
+    let rows = whole(1..=Recipe::MAX_BATCH_SIZE)(text);
+    rows.map(BatchSize::Rows).map_err(|message| format!("{message}, or auto"))
 }
 
 /// `2GiB`, `500 MiB`, `1.5G` or a number of bytes.

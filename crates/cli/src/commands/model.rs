@@ -1,16 +1,17 @@
 //! Model files as `eval`, `predict` and `summary` open them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_data::Dataset;
 use kiln_device::Device;
 use kiln_nn::{DataSpec, ModelFile, NnError, Recipe, Trainer};
 
 use super::data_fetch::on_first_use;
-use crate::{Failure, arguments::FromData, output::Ui};
+use crate::{Failure, arguments::FromData, output::Ui, run_record::Hashes};
 
 /// A model file, and the recipe that was named for it if any.
 pub(crate) struct Model {
+    path: PathBuf,
     file: ModelFile,
     recipe: Option<Recipe>,
 }
@@ -29,7 +30,7 @@ impl Model {
                 path.display()
             )));
         }
-        Ok(Self { file, recipe })
+        Ok(Self { path: path.into(), file, recipe })
     }
 
     /// The network with its parameters on a device. A named recipe goes before what the file says.
@@ -66,6 +67,21 @@ impl Model {
     pub(crate) fn dataset(&self, from: &FromData, ui: &Ui) -> Result<Dataset, Failure> {
         let data = on_first_use(from, &from.dir(), ui, || self.read_dataset(from))?;
         data.remarks.iter().for_each(|remark| ui.warn(remark));
+        let spec = match &self.recipe {
+            Some(recipe) => Some(&recipe.data),
+            None => self.file.data()?,
+        };
+        // a set that anyone can fetch is the same for all
+        if spec.is_some_and(DataSpec::is_open)
+            && let Some((run, began)) = Hashes::beside(&self.path)
+            && !began.has_tests_of(&data)?
+        {
+            ui.note(&format!(
+                "these are not the test rows that {} tells of. Where rows were added to the training's data or taken away, \
+                 those to test on are drawn anew, and the model was trained on most of them",
+                run.display()
+            ));
+        }
         Ok(data)
     }
 

@@ -180,6 +180,9 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
     for pattern in &args.freeze {
         asked.recipe.freeze(pattern)?;
     }
+    if !args.freeze.is_empty() && args.init_from.is_none() {
+        ui.warn("--freeze without --init-from MODEL: what is frozen stays as random as it begins");
+    }
     if args.batch_size == Some(BatchSize::Auto) {
         asked.recipe.batch_size = memory::largest(&asked.recipe, &device, &data, asked.check_finite, ui)?;
     }

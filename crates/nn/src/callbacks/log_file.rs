@@ -4,8 +4,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kiln_kernel::files::sync_folder_of;
+
 use super::{CallbackState, state_of, values};
-use crate::{NnError, file::sync_folder_of};
+use crate::NnError;
 
 /// A file that only grows while a fit goes on, and that a fit which goes on from a checkpoint first cuts back to its
 /// length there: what was logged after the checkpoint is logged once more.

@@ -440,6 +440,10 @@ fn what_cannot_be_changed_is_refused() {
         message.contains("saturation and hue are of red, green and blue") && message.contains("1 channel"),
         "{message}"
     );
+    for wide in [Augment { crop: 29, ..Augment::default() }, Augment { cutout: 40, ..Augment::default() }] {
+        let message = wide.check_for(&Shape::image(1, 28, 30)).unwrap_err().to_string();
+        assert!(message.contains("up to the smaller side of a picture"), "{message}");
+    }
     let text = Recipe::builtin_text("mnist-cnn").unwrap();
     let line = text.lines().count() + 1;
     for (setting, want) in [

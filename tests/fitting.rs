@@ -346,6 +346,48 @@ fn early_stopping_brings_back_the_best_weights() {
     }
 }
 
+/// After the second epoch takes steps so large that nothing gets better, and waits until a file may be written again; fails
+/// after the third.
+struct Spoil;
+
+impl Callback for Spoil {
+    fn on_epoch_end(&mut self, trainer: &mut Trainer, report: &EpochReport) -> Result<Flow, NnError> {
+        if report.epoch == 2 {
+            trainer.set_learning_rate(10.0)?;
+            std::thread::sleep(std::time::Duration::from_millis(1_100));
+        }
+        if report.epoch == 3 {
+            return Err(NnError::Settings("enough".into()));
+        }
+        Ok(Flow::Continue)
+    }
+}
+
+/// Of a fit that fails, too.
+#[test]
+fn a_best_model_is_written_by_the_next_epoch_if_not_at_once() {
+    let data = digits();
+    let folder = tempfile::tempdir().unwrap();
+    for device in devices() {
+        let path = folder.path().join("best.safetensors");
+        let model = trainer(device).model().clone();
+        let mut trainer = Trainer::new(device, model, Adam::default(), Loss::CrossEntropy).unwrap();
+        let (mut keep, mut spoil) = (Keep(Vec::new()), Spoil);
+        let mut best = ModelCheckpoint::best(&path, "val_loss");
+        let fit = Fit {
+            epochs: 9,
+            batch_size: 16,
+            validation_split: 0.2,
+            callbacks: vec![&mut keep, &mut best, &mut spoil],
+            ..Fit::default()
+        };
+        assert!(trainer.fit(&data.train, fit).is_err());
+        assert_eq!(best.epoch(), 2, "{device}");
+        trainer.set_weights(&keep.0[1]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes(&trainer, folder.path()), "the file of the second epoch");
+    }
+}
+
 #[test]
 fn plateaus_follow_a_known_sequence() {
     // by hand, by the rule of Keras' ReduceLROnPlateau(factor=0.5, patience=2, min_delta=0.01, cooldown=1)

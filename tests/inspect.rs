@@ -679,6 +679,16 @@ mod program {
             (1, "inspect maximize FOLDER/xor.safetensors", "not images"),
             (1, "inspect heatmap FOLDER/xor.safetensors", "not images"),
             (1, &format!("inspect heatmap {digits} --class ten"), "no class \"ten\"; there are 0, 1"),
+            (
+                1,
+                &format!("inspect heatmap {digits} FOLDER/digit.png --out FOLDER/digit.png"),
+                "what was read",
+            ),
+            (
+                1,
+                &format!("inspect activations {digits} FOLDER/digit.png --out FOLDER/digit.png"),
+                "what was read",
+            ),
             (1, &format!("inspect heatmap {digits} --class 10"), "no class 10: there are 10"),
             (1, &format!("inspect heatmap {digits} --layer flatten1"), "no maps"),
             (1, &format!("inspect maximize {digits} --layer fc2 --filters 10"), "0 to 9"),

@@ -255,7 +255,9 @@ fn damaged_model_files_are_refused() {
     };
     for (bytes, want) in [
         (&b"not a model"[..], "not a safetensors file"),
-        (&good[..good.len() / 2], "not a safetensors file"),
+        (&good[..good.len() - 9], "cut short: "),
+        (&good[..good.len() / 2], "cut short: "),
+        (&good[..100], "not a safetensors file"),
         (&[], "not a safetensors file"),
     ] {
         let message = read(bytes);

@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Train(Train),
     /// Measure a model on its test set: loss, accuracy, per-class figures, confusion matrix
     Eval(Eval),
-    /// Classify image files
+    /// Predict images, rows of tables, or rows of the test set
     Predict(Predict),
     /// Draw what a network has learned
     Inspect(Inspect),
@@ -110,7 +110,7 @@ pub(crate) struct Output {
     /// Print one JSON value on standard output at the end; messages go to standard error
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Print nothing but the result and errors
+    /// Print nothing but the result, warnings and errors
     #[arg(long, short, conflicts_with = "verbose", help_heading = "Output")]
     pub(crate) quiet: bool,
     /// Say more
@@ -333,6 +333,8 @@ mod tests {
             ("inspect activations model a.png --index 1", "cannot be used with"),
             ("inspect maximize model --filters 1,,2", "no whole number"),
             ("inspect maximize model --steps 0", "whole number from 1 to "),
+            ("inspect maximize model --steps -1", "whole number from 1 to "),
+            ("report run --out run/model.safetensors", ".html"),
             ("data show", "NAME"),
             ("data show digits --split valid", "test"),
             ("data show digits --count 0", "whole number from 1 to "),

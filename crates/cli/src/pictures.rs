@@ -79,11 +79,18 @@ pub(crate) fn file_name(name: &str) -> String {
     name.replace(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | ':'), "-")
 }
 
-/// Writes a grid as a PNG file, whole or not at all.
+/// Writes a grid as a PNG file, whole or not at all, but in the place of none of the files that it was made from.
 ///
 /// # Errors
-/// Where the picture is too large or the file cannot be written.
-pub(crate) fn write(grid: &Grid, path: &Path) -> Result<(), Failure> {
+/// Where the picture is too large, the file cannot be written, or is one of `inputs`.
+pub(crate) fn write(grid: &Grid, path: &Path, inputs: &[PathBuf]) -> Result<(), Failure> {
+    let place = std::fs::canonicalize(path).ok();
+    if place.is_some() && inputs.iter().any(|input| std::fs::canonicalize(input).ok() == place) {
+        return Err(Failure::Message(format!(
+            "{}: is what was read, and would be gone; name another file to draw in",
+            path.display()
+        )));
+    }
     Ok(write_atomically(path, &grid.to_png(Pixels::Natural)?)?)
 }
 

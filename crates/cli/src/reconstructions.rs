@@ -33,7 +33,7 @@ pub(crate) fn draw(
     let given = trainer.preprocess().apply(&rows)?;
     let back: Vec<f32> = trainer.predict_split(&rows)?.into_iter().collect();
     let path = folder.file("reconstructions.png");
-    write(&grid(&given, &back, test.item_shape().dims())?, &path)?;
+    write(&grid(&given, &back, test.item_shape().dims())?, &path, &[])?;
     ui.note(&format!("test pictures and what became of them in {}", path.display()));
     Ok(())
 }

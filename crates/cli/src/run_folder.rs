@@ -316,6 +316,21 @@ fn add_targets(split: &Split, hasher: &mut Sha256) {
 /// Rows that are read at once to be hashed.
 const HASHED_ROWS: usize = 256;
 
+/// What is to be said of a run's model file that is not the one that the run has written, whose SHA-256 was `wanted`.
+///
+/// # Errors
+/// Where it is there and cannot be read.
+pub(crate) fn changed_model(folder: &Path, wanted: &str) -> Result<Option<String>, Failure> {
+    let path = folder.join("model.safetensors");
+    if !path.exists() {
+        return Ok(Some(format!("{}: not there any more, though the run is over", path.display())));
+    }
+    let is = hash_bytes(&kiln_nn::read_regular(&path, 8 << 30, "a model file")?);
+    Ok((is != wanted).then(|| {
+        format!("{}: not the file that the run has written: damaged, or changed since", path.display())
+    }))
+}
+
 /// SHA-256 of a split's rows and targets, numbers as little-endian bytes. Of rows that are read when they are needed and
 /// can be told by other means, those means and which of them there are.
 ///

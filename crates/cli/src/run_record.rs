@@ -81,9 +81,7 @@ impl Hashes {
 
     /// Those of the run whose folder a model lies in, if it lies in one that can be read.
     pub(crate) fn beside(model: &Path) -> Option<(PathBuf, Self)> {
-        let path = model.with_file_name("run.json");
-        refuse_link(&path).ok()?;
-        let text = kiln_nn::read_regular(&path, MAX_BYTES, "a run.json").ok()?;
+        let (path, text) = beside(model)?;
         serde_json::from_slice(&text).ok().map(|hashes| (path, hashes))
     }
 
@@ -94,6 +92,22 @@ impl Hashes {
     pub(crate) fn has_tests_of(&self, data: &Dataset) -> Result<bool, Failure> {
         Ok(self.test_sha256 == hash(&data.test)?)
     }
+}
+
+/// The `run.json` of the run whose folder a model lies in.
+fn beside(model: &Path) -> Option<(PathBuf, Vec<u8>)> {
+    let path = model.with_file_name("run.json");
+    refuse_link(&path).ok()?;
+    let text = kiln_nn::read_regular(&path, MAX_BYTES, "a run.json").ok()?;
+    Some((path, text))
+}
+
+/// Where the run whose folder a model lies in had its data, if it says so. To be told, not read: the run may be somebody else's.
+pub(crate) fn data_beside(model: &Path) -> Option<(PathBuf, PathBuf)> {
+    let (path, text) = beside(model)?;
+    let run: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let data = run["data_dir"].as_str().or_else(|| run["data"]["path"].as_str())?;
+    Some((path, data.into()))
 }
 
 /// `run.json`

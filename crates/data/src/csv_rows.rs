@@ -9,7 +9,8 @@ use csv::{ReaderBuilder, StringRecord, Trim};
 
 use crate::{
     Csv, DataError, Features, Split, Targets,
-    csv_table::{MAX_NUMBERS, MAX_ONE_HOT, check_text, cut, listed, open, quoted},
+    csv_table::{MAX_NUMBERS, MAX_ONE_HOT},
+    csv_text::{check_text, cut, in_words, line_at, listed, open, open_quote, quoted},
 };
 
 /// Reads the rows of a CSV file as a network takes them that was trained on a table of these columns
@@ -57,10 +58,10 @@ pub fn parse_csv_rows(text: &[u8], path: &Path, columns: &[String]) -> Result<Sp
     let mut line = 1;
     let mut next = |record: &mut StringRecord, line: &mut u64| {
         let is_row = reader.read_record(record).map_err(|error| {
-            let at = error.position().map(csv::Position::line);
-            about(at, None, "not a table of separated values, or not all lines have as many fields".into())
+            let at = error.position().map(|position| line_at(position, text));
+            about(at, None, in_words(error.kind()))
         })?;
-        *line = record.position().map_or(*line, csv::Position::line);
+        *line = record.position().map_or(*line, |position| line_at(position, text));
         Ok::<bool, DataError>(is_row)
     };
     if !next(&mut record, &mut line)? {
@@ -135,6 +136,7 @@ pub fn parse_csv_rows(text: &[u8], path: &Path, columns: &[String]) -> Result<Sp
         rows += 1;
         is_row = next(&mut record, &mut line)?;
     }
+    open_quote(text, delimiter).map_err(|(line, message)| about(Some(line), None, message))?;
     if rows == 0 {
         return Err(about(None, None, "has no rows below its header".into()));
     }
@@ -235,7 +237,7 @@ mod tests {
             ("size,colour\n1,red\nx,red\n", "line 3, column \"size\": \"x\" is no finite number"),
             ("size,colour\ninf,red\n", "\"inf\" is no finite number"),
             ("size,colour\n1,green\n", "\"green\" is none of the texts that the network was trained on: red"),
-            ("size,colour\n1,red\n1\n", "as many fields"),
+            ("size,colour\n1,red\n1\n", "line 3: 1 fields, where the lines above have 2"),
         ] {
             let message = rows(text, &["size", "colour=red"]).unwrap_err();
             assert!(message.starts_with("new.csv") && message.contains(want), "{text:?}: {message}");

@@ -2,12 +2,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use csv::{ErrorKind, Position, ReaderBuilder, StringRecord, Trim};
+use csv::{ErrorKind, ReaderBuilder, StringRecord, Trim};
 
-use crate::{DataError, Dataset, Features, Split, Targets, array::MAX_CLASSES};
+use crate::{
+    DataError, Dataset, Features, Split, Targets,
+    array::MAX_CLASSES,
+    csv_text::{check_length, check_text, cut, in_words, line_at, listed, open, open_quote, quoted},
+};
 
 /// Most different texts in a column of features: each becomes a column of its own.
 const MAX_CATEGORIES: usize = 1_000;
@@ -18,14 +22,8 @@ pub(crate) const MAX_NUMBERS: usize = 1 << 31;
 /// Most bytes of the columns that texts become, 0 or 1 in each row: 1 GiB.
 pub(crate) const MAX_ONE_HOT: usize = 1 << 30;
 
-/// Longest field or name of a column: a quote that is not closed takes the rest of the file for one field.
-pub(crate) const MAX_FIELD: usize = 1_000;
-
-/// Characters of a text that a message quotes.
-const QUOTED: usize = 40;
-
-/// Names that a message lists.
-const LISTED: usize = 20;
+/// Different texts in more than half of a table's rows, from which on a column is taken for names or dates.
+const MANY_TEXTS: usize = 20;
 
 /// What the label column of a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +73,26 @@ pub struct Table {
     /// What each number of a row is: `size`, `colour=red`.
     pub columns: Vec<String>,
     texts: Texts,
+}
+
+impl Table {
+    /// Columns of texts that are hardly ever the same.
+    fn remarks(&self) -> Vec<String> {
+        let (rows, mut first, mut remarks) = (self.split.len(), 0, Vec::new());
+        for texts in &self.texts {
+            if let Some(texts) = texts.as_ref().filter(|texts| texts.len() >= MANY_TEXTS.max(rows / 2)) {
+                let name = self.columns[first].strip_suffix(&format!("={}", texts[0]));
+                remarks.push(format!(
+                    "column {} holds {} different texts in {rows} rows, which become as many columns of 0 and 1; ignore = [...] in \
+                     [data] leaves it out if it only names rows",
+                    quoted(name.unwrap_or_default()),
+                    texts.len(),
+                ));
+            }
+            first += texts.as_ref().map_or(1, Vec::len);
+        }
+        remarks
+    }
 }
 
 /// The different texts of columns, by the columns' numbers, sorted.
@@ -193,7 +211,9 @@ impl Csv {
             );
             self.about(None, None, message)
         })?;
-        Ok(Dataset { columns: table.columns, ..Dataset::new(self.name(), train, test, table.classes)? })
+        let remarks = table.remarks();
+        let dataset = Dataset::new(self.name(), train, test, table.classes)?;
+        Ok(Dataset { columns: table.columns, remarks, ..dataset })
     }
 
     /// Reads the file to learn from and another to be tested on.
@@ -203,7 +223,9 @@ impl Csv {
     pub fn dataset_with(&self, test: impl Into<PathBuf>) -> Result<Dataset, DataError> {
         let table = self.read_to_learn()?;
         let test = self.read_like(test, &table)?.split;
-        Ok(Dataset { columns: table.columns, ..Dataset::new(self.name(), table.split, test, table.classes)? })
+        let remarks = table.remarks();
+        let dataset = Dataset::new(self.name(), table.split, test, table.classes)?;
+        Ok(Dataset { columns: table.columns, remarks, ..dataset })
     }
 
     /// Reads the file, whose classes are to be told apart.
@@ -235,15 +257,7 @@ impl Csv {
         let line = error.position().map(|position| line_at(position, data));
         match error.into_kind() {
             ErrorKind::Io(source) => DataError::Io { path: self.path.clone(), source },
-            ErrorKind::Utf8 { err, .. } => {
-                self.about(line, None, format!("field {} is not UTF-8", err.field() + 1))
-            }
-            ErrorKind::UnequalLengths { expected_len, len, .. } => self.about(
-                line,
-                None,
-                format!("{len} fields, where the lines above have {expected_len}; is the separator right, or a quote not closed?"),
-            ),
-            _ => self.about(line, None, "not a table of separated values"),
+            kind => self.about(line, None, in_words(&kind)),
         }
     }
 
@@ -304,6 +318,7 @@ impl Csv {
             rows += 1;
             is_row = reader.read_record(&mut record).map_err(|e| self.unsound(e, data))?;
         }
+        open_quote(data, self.delimiter).map_err(|(line, message)| self.about(Some(line), None, message))?;
         if rows == 0 {
             return Err(self.about(None, None, "has no rows below its header"));
         }
@@ -456,70 +471,6 @@ impl Csv {
         }
         Ok(Features::Real(values))
     }
-}
-
-/// Refuses what is in another encoding, or no text at all.
-pub(crate) fn check_text(data: &[u8]) -> Result<(), &'static str> {
-    let start = &data[..data.len().min(100)];
-    if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
-        return Err("is UTF-16, or no text at all: save it as UTF-8");
-    }
-    Ok(())
-}
-
-/// The bytes of a regular file: a pipe might never end.
-pub(crate) fn open(path: &Path) -> Result<Vec<u8>, DataError> {
-    let io = |source| DataError::Io { path: path.into(), source };
-    if path.as_os_str().is_empty() {
-        return Err(DataError::Shape {
-            origin: "table".into(),
-            message: "path is empty; name the file to read".into(),
-        });
-    }
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(DataError::NotAFile { path: path.into() });
-    }
-    std::fs::read(path).map_err(io)
-}
-
-/// The beginning of a text as a message shows it, in one line.
-pub(crate) fn cut(text: &str) -> String {
-    let mut start = String::new();
-    for c in text.chars().take(QUOTED) {
-        match c.is_control() {
-            true => start.extend(c.escape_default()),
-            false => start.push(c),
-        }
-    }
-    start + if text.chars().nth(QUOTED).is_some() { "..." } else { "" }
-}
-
-pub(crate) fn quoted(text: &str) -> String {
-    format!("\"{}\"", cut(text))
-}
-
-/// The first few names of a list.
-pub(crate) fn listed(names: &[String]) -> String {
-    let some: Vec<String> = names.iter().take(LISTED).map(|name| cut(name)).collect();
-    some.join(", ") + if names.len() > LISTED { ", ..." } else { "" }
-}
-
-/// Refuses a text that is longer than any that is meant.
-fn check_length(text: &str, what: &str) -> Result<(), String> {
-    match text.len() {
-        0..=MAX_FIELD => Ok(()),
-        n => Err(format!(
-            "{} is a {what} of {n} bytes, at most {MAX_FIELD} are read; is a quote not closed?",
-            quoted(text)
-        )),
-    }
-}
-
-/// The line that a record begins in. The parser takes empty lines for the beginning of the next record.
-fn line_at(position: &Position, data: &[u8]) -> u64 {
-    let from = data.get(position.byte() as usize..).unwrap_or_default();
-    let empty = from.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-    position.line() + empty.filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// A column, as its first row shows it.

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 fn csv(label: &str) -> Csv {
@@ -141,6 +143,40 @@ fn settings_that_cannot_be_meant_are_refused() {
         let message = Csv::new(&file, "y").dataset(part, 1).unwrap_err().to_string();
         assert!(message.contains("one.csv") && message.contains("between 0 and 1"), "{message}");
     }
+}
+
+#[test]
+fn a_quote_that_stays_open_hides_no_rows() {
+    for open in ["x,y\n1,a\n2,\"b\n3,c\n", "x,y\n1,a\n2,\"\"\"b\"\"\n3,c\n", "x,y\n1,\"a\nb\"\n2,\"c\"\"\n"] {
+        let message = error(&csv("y"), open);
+        let line = if open.contains("a\nb") { "line 4" } else { "line 3" };
+        assert!(
+            message.contains(line) && message.contains("a quote opens here that is not closed"),
+            "{message}"
+        );
+        let columns = ["x".to_string()];
+        let message =
+            crate::parse_csv_rows(open.as_bytes(), Path::new("my.csv"), &columns).unwrap_err().to_string();
+        assert!(message.contains(line) && message.contains("not closed"), "{message}");
+    }
+    for sound in
+        ["\u{feff}\"x\",y\n1,\"a \"\"b\"\"\"\n2,5\" pipe\n3, \"c\r\n", "x,y\r\n1,\"a\nb\"\r\n2,\"\"\r\n"]
+    {
+        assert!(open_quote(sound.as_bytes(), b',').is_ok(), "{sound:?}");
+    }
+}
+
+#[test]
+fn columns_that_name_rows_are_remarked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("people.csv");
+    let rows: String =
+        (0..40).map(|i| format!("{},{},{i},{}\n", letters(i), letters(i % 3), i % 2)).collect();
+    std::fs::write(&file, format!("name,town,age,y\n{rows}")).unwrap();
+    let data = Csv::new(&file, "y").dataset(0.2, 1).unwrap();
+    let [remark] = &data.remarks[..] else { panic!("{:?}", data.remarks) };
+    assert!(remark.contains("column \"name\" holds 40 different texts in 40 rows"), "{remark}");
+    assert!(Csv::new(&file, "y").ignore(["name"]).dataset(0.2, 1).unwrap().remarks.is_empty());
 }
 
 #[test]

@@ -1,4 +1,7 @@
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::Fetch;
 
@@ -65,7 +68,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file could not be opened or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), said(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -73,7 +76,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// Not a regular file: a folder, a device, a pipe.
-    #[error("{}: not a regular file", path.display())]
+    #[error("{}: {}", path.display(), no_file(path))]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -244,7 +247,9 @@ fn plain_or_packed(files: &[String]) -> &'static str {
 /// The command that brings a set, if there is one.
 fn command(name: &str) -> String {
     match Fetch::SETS.contains(&name) {
-        true => format!("`kiln data fetch {name}` brings them; else "),
+        true => format!(
+            "`kiln data fetch {name}` brings them where nothing says --offline or KILN_OFFLINE; else "
+        ),
         false => String::new(),
     }
 }
@@ -326,4 +331,17 @@ pub enum IdxProblem {
     /// The memory for the elements is not to be had.
     #[error("not enough memory for {0} bytes")]
     Memory(u64),
+}
+
+/// What a path names instead of a file.
+fn no_file(path: &Path) -> &'static str {
+    if path.is_dir() { "a folder, not a file" } else { "not a regular file" }
+}
+
+/// What the system says of a file, in words.
+fn said(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        _ => source.to_string(),
+    }
 }

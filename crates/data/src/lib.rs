@@ -19,6 +19,7 @@ mod array;
 mod cifar;
 mod csv_rows;
 mod csv_table;
+mod csv_text;
 mod dataset;
 mod digits;
 mod dir;

@@ -183,6 +183,10 @@ impl Augment {
                         "saturation and hue are of red, green and blue; these pictures have {channels} channel{}",
                         if channels == 1 { "" } else { "s" }
                     ),
+                    () if self.crop.max(self.cutout) as usize > height.min(width) => format!(
+                        "crop and cutout may be up to the smaller side of a picture, these are {item}, crop = {} and cutout = {}",
+                        self.crop, self.cutout
+                    ),
                     () => return Ok(()),
                 }
             }

@@ -1,7 +1,7 @@
 //! Checkpoints: all that a fit needs to go on as if it had never been interrupted.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -44,6 +44,9 @@ struct Description {
     device: String,
     backend: String,
     driver: String,
+    /// [`kiln_device::Device::choices`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tuning: BTreeMap<String, String>,
     /// None where it has modules of the user's own.
     model: Option<Network>,
     parameters: Vec<(String, Vec<usize>)>,
@@ -192,6 +195,12 @@ impl Checkpoint {
     pub fn device(&self) -> (&str, &str, &str) {
         let d = &self.description;
         (&d.device, &d.backend, &d.driver)
+    }
+
+    /// The tuned variants that were in force, by kernel ([`kiln_device::Device::choices`]); rounding depends on them. A run's are in its
+    /// `run.json`, too, from which `kiln train --resume` takes them up.
+    pub fn tuning(&self) -> &BTreeMap<String, String> {
+        &self.description.tuning
     }
 }
 
@@ -406,6 +415,7 @@ impl Trainer {
             device: info.name.clone(),
             backend: info.backend.clone(),
             driver: info.driver.clone(),
+            tuning: self.device().choices(),
             model: (!self.model().has_own_modules()).then(|| self.model().clone()),
             parameters: segments.iter().map(|s| (s.name.clone(), s.shape.dims().to_vec())).collect(),
             optimizer: self.optimizer.clone(),
@@ -426,7 +436,8 @@ impl Trainer {
     }
 
     /// Takes up a checkpoint: the same network, optimizer and schedule, which the trainer was made with. A fit of the
-    /// same data and settings then goes on where that one was, and ends with the same bits on the same device.
+    /// same data and settings then goes on where that one was, and ends with the same bits on the same device, where that
+    /// has the same tuned variants: of another process, give [`Checkpoint::tuning`] to [`crate::adopt_tuning`] first.
     ///
     /// # Errors
     /// If the checkpoint is of another network, optimizer or schedule, or the device fails.

@@ -83,7 +83,13 @@ impl ModelFile {
     /// # Errors
     /// As [`ModelFile::read`].
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, NnError> {
-        let not = |e: &dyn std::fmt::Display| NnError::file(path, format!("not a safetensors file ({e})"));
+        let not = |e: &dyn std::fmt::Display| match missing(bytes) {
+            Some(wanted) => NnError::file(
+                path,
+                format!("cut short: {} bytes are there of {wanted}; copy or save it again", bytes.len()),
+            ),
+            None => NnError::file(path, format!("not a safetensors file ({e})")),
+        };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| not(&e))?;
         let file = SafeTensors::deserialize(bytes).map_err(|e| not(&e))?;
         if header.metadata().as_ref().is_some_and(|m| m.contains_key(crate::checkpoint::KEY)) {
@@ -369,6 +375,21 @@ pub(crate) fn write_parameters(
     let metadata = json.map(|json| HashMap::from([(KEY.to_string(), json)]));
     let bytes = safetensors::serialize(views, metadata).map_err(|e| NnError::file(path, e))?;
     write_atomically(path, &bytes)
+}
+
+/// How many bytes a safetensors file has by its own header, where some of them are missing.
+fn missing(bytes: &[u8]) -> Option<u64> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = u64::from_le_bytes(*length);
+    // a header of any length would take many times its own in memory
+    if length > 1 << 20 {
+        return None;
+    }
+    let header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(rest.get(..usize::try_from(length).ok()?)?).ok()?;
+    let end = |tensor: &serde_json::Value| tensor.get("data_offsets")?.get(1)?.as_u64();
+    let wanted = header.values().filter_map(end).max()?.checked_add(8 + length)?;
+    (wanted > bytes.len() as u64).then_some(wanted)
 }
 
 /// What a run's model is called in its folder.

@@ -63,6 +63,9 @@ impl fmt::Display for NonFinite {
                 "; the first tensor that is none is {tensor}: element {element} of {shape} is {value}"
             )?;
         }
+        if culprit.as_ref().is_some_and(|culprit| culprit.tensor.starts_with("gather")) {
+            return write!(f, ", a row as it goes in: look at the data and at [preprocess]");
+        }
         let rows = if *by_update { ", or rows that are scaled or normalised" } else { "" };
         write!(f, "; try a smaller learning rate than {learning_rate:e}, or clipped gradients{rows}")
     }

@@ -9,7 +9,7 @@ use kiln_graph::{Graph, GraphError, Tensor};
 use kiln_kernel::Shape;
 use serde::{Deserialize, Serialize};
 
-use crate::{Layer, Loss, Mode, Module, Node, Output, ParameterSpec, Penalty, Recording};
+use crate::{Activation, Layer, Loss, Mode, Module, Node, Output, ParameterSpec, Penalty, Recording};
 
 /// What layers call the network's own input in `inputs`.
 pub const INPUT: &str = "input";
@@ -208,6 +208,12 @@ impl Network {
         main.is_some_and(|i| self.layers[i].layer.ends_in_softmax())
     }
 
+    /// The activation that the main result comes from, where its layer has one; linear if it is left out.
+    pub(crate) fn main_activation(&self) -> Option<Activation> {
+        let main = self.main_layer(&self.names())?;
+        self.layers[main].layer.clone().activation_mut().map(|activation| *activation)
+    }
+
     /// The loss that the main result is compared with the target by, where `loss` is the network's.
     pub fn main_loss<'a>(&'a self, loss: &'a Loss) -> &'a Loss {
         self.outputs.first().and_then(|output| output.loss.as_ref()).unwrap_or(loss)
@@ -252,6 +258,9 @@ impl Network {
             if !(output.weight.is_finite() && output.weight >= 0.0) {
                 return Err(fail(format!("the weight must be a number of at least 0, is {}", output.weight)));
             }
+            if self.outputs[..i].iter().any(|o| (&o.layer, &o.loss) == (&output.layer, &output.loss)) {
+                return Err(fail("is listed twice with one loss; leave one out, or set its weight".into()));
+            }
             let layer = layers.iter().find(|layer| layer.name == output.layer);
             layer.map(|layer| of(i, layer)).ok_or_else(|| fail("there is no layer of this name".into()))
         });
@@ -277,6 +286,26 @@ impl Network {
             ));
         }
         Ok(owner)
+    }
+
+    /// A layer that no result comes from: what it has would be trained for nothing.
+    pub(crate) fn idle_layer(&self) -> Option<String> {
+        let names = self.names();
+        let last = names.last().filter(|_| self.outputs.is_empty());
+        let mut read: HashSet<&str> = self.outputs.iter().map(|output| output.layer.as_str()).collect();
+        read.extend(last.map(String::as_str));
+        // those that share stand behind or before the layer that has the parameters
+        read.extend(self.layers.iter().filter_map(|node| node.share.as_deref()));
+        for (i, node) in self.layers.iter().enumerate().rev() {
+            if !read.contains(names[i].as_str()) {
+                return Some(names[i].clone());
+            }
+            match &node.inputs {
+                Some(inputs) => read.extend(inputs.iter().map(String::as_str)),
+                None => read.extend(i.checked_sub(1).map(|before| names[before].as_str())),
+            }
+        }
+        None
     }
 
     /// The layer whose parameters layer `i` uses, with its name.

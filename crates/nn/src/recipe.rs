@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use crate::{
-    Augment, DataForm, DataSpec, Layer, Loss, Network, NnError, Node, Optimizer, Output, ParameterGroup,
-    Preprocess, Scheduled, TargetKind, Trainer,
+    Activation, Augment, DataForm, DataSpec, Layer, Loss, Network, NnError, Node, Optimizer, Output,
+    ParameterGroup, Preprocess, Scheduled, TargetKind, Trainer,
     file::read_regular,
     metrics::Metric,
     step::Preparation,
@@ -43,7 +43,7 @@ pub struct Recipe {
     pub validation_split: f64,
     /// When to end before the last epoch.
     pub early_stopping: Option<EarlyStoppingSpec>,
-    /// Scores of the test rows after each epoch, beside loss and accuracy.
+    /// Scores after each epoch, beside loss and accuracy: of the rows held out by `validation_split`, else of the test rows.
     pub metrics: Vec<Metric>,
     /// The network.
     pub layers: Vec<Node>,
@@ -198,6 +198,16 @@ impl Recipe {
             let bytes = read_regular(path, MAX_BYTES, "a recipe")?;
             let text = String::from_utf8(bytes).map_err(|_| NnError::file(path, "not a text in UTF-8"))?;
             return Self::parse(&text, name_or_path);
+        }
+        let path = Path::new(name_or_path);
+        if path.exists() {
+            let what = match path.is_dir() {
+                true => {
+                    "a folder, and no recipe; a run's is in its run.json, and its model is model.safetensors"
+                }
+                false => "a file, and no recipe: a recipe's name ends in .toml",
+            };
+            return Err(NnError::file(path, what));
         }
         let names = Self::names();
         let near = nearest(name_or_path, &names);
@@ -443,7 +453,35 @@ impl Recipe {
             model = model.output(output.clone());
         }
         model.output_shape()?;
+        if let Some(name) = model.idle_layer() {
+            return Err(NnError::Settings(format!(
+                "layer \"{name}\": nothing reads it, and it is none of the outputs, so that it would be trained for nothing; name it \
+                 in the inputs of a later layer or in [[outputs]], or take it out"
+            )));
+        }
         Ok(model)
+    }
+
+    /// What can be trained and is hardly meant, in words.
+    ///
+    /// # Errors
+    /// If the layers do not fit each other.
+    pub fn remarks(&self) -> Result<Vec<String>, NnError> {
+        let model = self.model()?;
+        let loss = model.main_loss(&self.loss);
+        let (takes, given_by, instead) = match loss {
+            Loss::NllLoss => ("logarithms of probabilities", "log_softmax", Loss::CrossEntropy),
+            Loss::BinaryCrossEntropy => ("probabilities", "sigmoid", Loss::BinaryCrossEntropyWithLogits),
+            _ => return Ok(Vec::new()),
+        };
+        let is_plain = model.main_activation() == Some(Activation::Linear);
+        let remark = format!(
+            "the loss {} takes {takes}, and the network ends without an activation; give its last layer activation = \"{given_by}\", \
+             or take the loss {}",
+            loss.name(),
+            instead.name()
+        );
+        Ok(is_plain.then_some(remark).into_iter().collect())
     }
 
     /// How rows are prepared, where `preprocess` is the recipe's with all that is to be measured.
@@ -509,6 +547,9 @@ fn wants_classes(layer: &mut toml::Table, classes: usize) -> bool {
     }
 }
 
+/// Keys of a table that are tried for a wrong value: no layer has more, and a table of thousands would take long.
+const MOST_KEYS: usize = 32;
+
 /// A table that says its `type`, or where and why not.
 fn table<T: DeserializeOwned>(
     text: &str,
@@ -516,8 +557,23 @@ fn table<T: DeserializeOwned>(
     what: &str,
 ) -> Result<T, (Range<usize>, String)> {
     let kind = spanned.get_ref().get("type").and_then(|t| t.as_str()).unwrap_or_default();
-    let parsed: Result<T, _> = spanned.get_ref().clone().try_into();
-    parsed.map_err(|e: toml::de::Error| {
+    let parse = |table: toml::Table| -> Result<T, toml::de::Error> { table.try_into() };
+    parse(spanned.get_ref().clone()).map_err(|e| {
+        // a wrong value does not say whose it is: the key is the one without which something else is said
+        let is_wrong = |key: &&String| {
+            let mut others = spanned.get_ref().clone();
+            others.remove(*key);
+            *key != "type" && parse(others).err().is_none_or(|without| without.message() != e.message())
+        };
+        let says_where = ["unknown field", "missing field", "expected unit struct"]
+            .iter()
+            .any(|words| e.message().contains(words));
+        let tried = if says_where || spanned.get_ref().len() > MOST_KEYS { 0 } else { MOST_KEYS };
+        if let Some(key) = spanned.get_ref().keys().take(tried).find(is_wrong) {
+            let at = find_key(text, spanned.span(), &format!("{key} =")).unwrap_or(spanned.span());
+            let what = if kind.is_empty() { what.to_string() } else { format!("{what} ({kind})") };
+            return (at, format!("{what}: {key}: {}", in_plain_words(e.message())));
+        }
         let message = in_plain_words(e.message());
         // the name in the message, `unknown field `x``, tells what to look for
         let named = message.split('`').nth(1).unwrap_or("type");
@@ -599,6 +655,8 @@ mod tests {
             ("filters = 32", "filter = 32", line("filters = 32"), "did you mean filters?"),
             ("type = \"dense\"", "type = \"dens\"", line("type = \"dense\""), "did you mean dense?"),
             ("epochs", "epoch", line("epochs"), "unknown field `epoch`"),
+            ("filters = 32", "filters = -1", line("filters = 32"), "layer 1 (conv2d): filters: "),
+            ("kernel = 3", "kernel = 3\nbias = 1", line("kernel = 3") + 1, "bias: invalid type: integer `1`"),
             ("batch_size = 64", "batch_size = 0", line("batch_size"), "batch_size must be at least 1"),
             (
                 "activation = \"relu\"",
@@ -675,6 +733,42 @@ mod tests {
         assert!(Recipe::parse(&constant, "my.toml").unwrap().schedule.is_some());
         let message = named("adm").unwrap_err().to_string();
         assert!(message.starts_with("my.toml, line ") && message.contains("`adm`"), "{message}");
+    }
+
+    /// A network of six layers whose last ends as this says.
+    fn ending_in(text: &str) -> Recipe {
+        let all = Recipe::builtin_text("mnist-mlp").unwrap();
+        let last = all.rfind("[[layers]]").unwrap();
+        Recipe::parse(&format!("{}{text}", &all[..last]), "my.toml").unwrap()
+    }
+
+    #[test]
+    fn what_is_hardly_meant_is_said() {
+        let idle = "[[layers]]\ntype = \"dense\"\nname = \"a\"\nunits = 4\n\
+                    [[layers]]\ntype = \"dense\"\nunits = 10\ninputs = [\"flatten1\"]\n";
+        let message = ending_in(idle).model().unwrap_err().to_string();
+        assert!(message.contains("layer \"a\": nothing reads it"), "{message}");
+        let read = format!("{idle}[[outputs]]\nlayer = \"a\"\n[[outputs]]\nlayer = \"a\"\nloss = \"mse\"\n");
+        let message = ending_in(&read).model().unwrap_err().to_string();
+        assert!(message.contains("layer \"fc2\": nothing"), "the last one is not read: {message}");
+        let last = "[[layers]]\ntype = \"dense\"\nname = \"a\"\nunits = 10\n";
+        let twice = "[[outputs]]\nlayer = \"a\"\n".repeat(2);
+        let message = ending_in(&format!("{last}{twice}")).model().unwrap_err().to_string();
+        assert!(message.contains("listed twice with one loss"), "{message}");
+        let two = "[[outputs]]\nlayer = \"a\"\n[[outputs]]\nlayer = \"a\"\nloss = \"mse\"\n";
+        assert!(ending_in(&format!("{last}{two}")).model().is_ok());
+
+        for (loss, activation, want) in [
+            (Loss::NllLoss, "", "takes logarithms of probabilities"),
+            (Loss::NllLoss, "activation = \"log_softmax\"\n", ""),
+            (Loss::BinaryCrossEntropy, "", "take the loss binary_cross_entropy_with_logits"),
+            (Loss::BinaryCrossEntropy, "activation = \"sigmoid\"\n", ""),
+            (Loss::CrossEntropy, "", ""),
+        ] {
+            let recipe = Recipe { loss, ..ending_in(&format!("{last}{activation}")) };
+            let remarks = recipe.remarks().unwrap().join("");
+            assert!(remarks.contains(want) && remarks.is_empty() == want.is_empty(), "{remarks:?}, {want:?}");
+        }
     }
 
     #[test]

@@ -34,12 +34,23 @@ pub(crate) fn in_plain_words(message: &str) -> String {
         ("expected f64", "expected a number"),
         ("expected variant identifier", "expected a name in quotes"),
         ("unit variant, expected string only", "something else, expected a name in quotes"),
-        ("expected struct ", "expected a table: "),
+        ("map, expected map with a single key", "a table, expected a name in quotes"),
         ("expected a sequence", "expected a list"),
         ("expected a map", "expected a table"),
     ]
     .into_iter()
-    .fold(message, |message, (from, to)| message.replace(from, to))
+    .fold(without_types(message), |message, (from, to)| message.replace(from, to))
+}
+
+/// A message without the name behind "expected struct".
+fn without_types(message: String) -> String {
+    match message.split_once("expected struct ") {
+        Some((before, name)) => {
+            let after = name.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            format!("{before}expected a table{after}")
+        }
+        None => message,
+    }
 }
 
 /// Of the names that "unknown variant `dens`, expected one of `dense`, `conv2d`" expects, those near the one it has.

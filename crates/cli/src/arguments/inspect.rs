@@ -71,7 +71,10 @@ pub(crate) struct OneItem {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kiln inspect filters runs/first/model.safetensors --layer conv2")]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Example:\n  kiln inspect filters runs/first/model.safetensors --layer conv2"
+)]
 pub(crate) struct InspectFilters {
     #[command(flatten)]
     pub(crate) of: Inspected,
@@ -85,6 +88,7 @@ pub(crate) struct InspectFilters {
 
 #[derive(Debug, Args)]
 #[command(
+    allow_negative_numbers = true,
     after_help = "Example:\n  kiln inspect activations runs/first/model.safetensors seven.png\n  kiln inspect activations runs/first/model.safetensors --index 3 --out layers/"
 )]
 pub(crate) struct InspectActivations {
@@ -102,6 +106,7 @@ pub(crate) struct InspectActivations {
 
 #[derive(Debug, Args)]
 #[command(
+    allow_negative_numbers = true,
     after_help = "Example:\n  kiln inspect heatmap runs/first/model.safetensors seven.png\n  kiln inspect heatmap runs/first/model.safetensors --index 3 --class 9"
 )]
 pub(crate) struct InspectHeatmap {
@@ -122,6 +127,7 @@ pub(crate) struct InspectHeatmap {
 
 #[derive(Debug, Args)]
 #[command(
+    allow_negative_numbers = true,
     after_help = "Example:\n  kiln inspect maximize runs/first/model.safetensors --layer conv2 --filters 0..16\n  kiln inspect maximize runs/first/model.safetensors --layer fc2"
 )]
 pub(crate) struct InspectMaximize {
@@ -199,6 +205,7 @@ fn fetchable() -> PossibleValuesParser {
 
 #[derive(Debug, Args)]
 #[command(
+    allow_negative_numbers = true,
     after_help = "Example:\n  kiln data show digits --count 36\n  kiln data show digits --augment 'rotation = 20, zoom = 0.2'"
 )]
 pub(crate) struct DataShow {
@@ -258,11 +265,16 @@ pub(super) fn numbers(text: &str) -> Result<Numbers, String> {
 
 /// A file name that ends in `.png`.
 pub(super) fn png_file(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
-        true => Ok(path),
-        false => Err("pictures are PNG files; end the name in .png".into()),
-    }
+    file_of(text, "png").ok_or_else(|| "pictures are PNG files; end the name in .png".into())
+}
+
+/// A file's name that ends in `.html`: any other might be that of something else.
+pub(super) fn html_file(text: &str) -> Result<PathBuf, String> {
+    file_of(text, "html").ok_or_else(|| "reports are HTML pages; end the name in .html".into())
+}
+
+fn file_of(text: &str, kind: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text)).filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(kind)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use kiln_nn::Recipe;
 
 use super::{
     FromData, OnDevice, Output, at_least_one,
-    inspect::{Numbers, numbers, png_file},
+    inspect::{Numbers, html_file, numbers, png_file},
     seed,
 };
 
@@ -30,6 +30,7 @@ pub(crate) struct Eval {
 
 #[derive(Debug, Args)]
 #[command(
+    allow_negative_numbers = true,
     after_help = "Example:\n  kiln predict runs/first/model.safetensors seven.png three.jpg\n  kiln predict runs/first/model.safetensors --index 0..15 --plot"
 )]
 pub(crate) struct Predict {
@@ -83,7 +84,7 @@ pub(crate) struct Report {
     #[arg(value_name = "RUN")]
     pub(crate) folder: PathBuf,
     /// The page to write [default: RUN/report.html]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE.html", value_parser = html_file)]
     pub(crate) out: Option<PathBuf>,
     /// The recipe that was trained, where it is not one of Kiln's own
     #[arg(long, value_name = "RECIPE | FILE.toml")]

@@ -13,7 +13,7 @@ use crate::{
     Failure,
     arguments::Compare,
     output::{Align, Table, Ui, count},
-    run_folder::hash_bytes,
+    run_folder::changed_model,
 };
 
 /// Largest `run.json` and `metrics.jsonl` that are read.
@@ -98,6 +98,9 @@ struct About {
     is_over: bool,
     /// The last step of which its metrics tell.
     steps: u64,
+    /// What is to be said of its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remark: Option<String>,
 }
 
 pub(crate) fn run(args: &Compare, ui: &Ui) -> Result<(), Failure> {
@@ -193,25 +196,19 @@ impl Side {
             false if side.is_over => return Err(about(&path, "not there, though the run is over".into())),
             false => {}
         }
-        side.remark = side.changed_model()?;
+        if let Some(Value::String(wanted)) = side.results.get("model_sha256") {
+            side.remark = changed_model(folder, wanted)?;
+        }
         Ok(side)
     }
 
-    /// What is to be said of a model file that is not the one that the run has written.
-    fn changed_model(&self) -> Result<Option<String>, Failure> {
-        let path = self.folder.join("model.safetensors");
-        let Some(Value::String(wanted)) = self.results.get("model_sha256") else { return Ok(None) };
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let is = hash_bytes(&kiln_nn::read_regular(&path, 8 << 30, "a model file")?);
-        Ok((is != *wanted).then(|| {
-            format!("{}: not the file that the run has written: damaged, or changed since", path.display())
-        }))
-    }
-
     fn about(&self) -> About {
-        About { run: self.folder.display().to_string(), is_over: self.is_over, steps: self.metrics.steps }
+        About {
+            run: self.folder.display().to_string(),
+            is_over: self.is_over,
+            steps: self.metrics.steps,
+            remark: self.remark.clone(),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &DataShow, ui: &Ui) -> Result<(), Failure> {
                 None => draw(&data, split_name, &samples)?,
                 Some(augment) => draw_changed(&data, split_name, &samples, (augment, args.seed))?,
             };
-            write(&grid, &file)?;
+            write(&grid, &file, &[])?;
             Some(file)
         }
         false if args.out.is_some() || args.augment.is_some() => {

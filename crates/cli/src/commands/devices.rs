@@ -33,11 +33,10 @@ pub(crate) fn run(ui: &Ui) -> Result<(), Failure> {
     let reports: Vec<Report> = list.iter().map(|info| report(info, &chosen)).collect();
     ui.json(&reports)?;
     ui.result(&table(&list, &chosen))?;
-    if ui.is_verbose() {
-        for info in &list {
-            ui.result(&format!("\n{}: {}", info.index, info.name))?;
-            ui.result(&limits(info))?;
-        }
+    // the CPU has none
+    for info in list.iter().filter(|info| info.backend != "cpu" || ui.is_verbose()) {
+        ui.result(&format!("\n{}: {}", info.index, info.name))?;
+        ui.result(&limits(info))?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ impl From<Classification> for Scores {
 }
 
 pub(crate) fn run(args: &Eval, ui: &Ui) -> Result<(), Failure> {
-    let model = Model::open(&args.model, args.recipe.as_deref())?;
+    let model = Model::open(&args.model, args.recipe.as_deref(), ui)?;
     let device = device::open(&args.device.device, DeviceOptions::default(), ui)?;
     let trainer = model.trainer(&device)?;
     let data = model.dataset(&args.data, ui)?;

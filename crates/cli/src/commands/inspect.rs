@@ -91,7 +91,7 @@ impl Report {
 
 impl Inspected {
     fn open(&self, ui: &Ui) -> Result<(Model, Trainer), Failure> {
-        let model = Model::open(&self.model, self.recipe.as_deref())?;
+        let model = Model::open(&self.model, self.recipe.as_deref(), ui)?;
         let trainer = model.trainer(&device::open(&self.device.device, DeviceOptions::default(), ui)?)?;
         Ok((model, trainer))
     }
@@ -108,7 +108,7 @@ pub(crate) fn filters(args: &InspectFilters, ui: &Ui) -> Result<(), Failure> {
     let (layer, weights) = found.map_err(of_file(&args.of.model))?;
     let path = args.out.clone().unwrap_or_else(|| file_beside(&args.of.model, &format!("filters-{layer}")));
     let (shown, what, grid) = draw_filters(&trainer, &layer, &weights)?;
-    write(&grid, &path)?;
+    write(&grid, &path, &[])?;
     let shape = weights.shape().to_vec();
     ui.result(&format!("{what} {shape:?}, drawn in {}", path.display()))?;
     ui.json(&Report::new(&args.of.model, &[path], vec![Drawn { layer, shape, shown, filters: Vec::new() }]))
@@ -223,13 +223,13 @@ pub(crate) fn activations(args: &InspectActivations, ui: &Ui) -> Result<(), Fail
         for (heading, cells) in groups {
             grid = grid.row(heading, cells);
         }
-        write(&grid, &out)?;
+        write(&grid, &out, args.item.image.as_slice())?;
         files.push(out);
     } else {
         fs::create_dir_all(&out).map_err(|e| Failure::Message(format!("{}: {e}", out.display())))?;
         for ((layer, _), (heading, cells)) in layers.iter().zip(groups) {
             let path = out.join(format!("{}.png", file_name(layer)));
-            write(&new_grid(layer).row(heading, cells), &path)?;
+            write(&new_grid(layer).row(heading, cells), &path, args.item.image.as_slice())?;
             files.push(path);
         }
     }
@@ -359,6 +359,7 @@ pub(crate) fn heatmap(args: &InspectHeatmap, ui: &Ui) -> Result<(), Failure> {
     write(
         &Grid::new(title).sides(224).columns(2).row("from red to yellow, the hottest place", cells),
         &path,
+        args.item.image.as_slice(),
     )?;
 
     let shape = found.heat.shape();
@@ -392,7 +393,7 @@ pub(crate) fn maximize(args: &InspectMaximize, ui: &Ui) -> Result<(), Failure> {
         inspect::maximize(&trainer, Some(&layer), &filters, &settings).map_err(&fail)?
     };
     let path = args.out.clone().unwrap_or_else(|| file_beside(&args.of.model, &format!("maximize-{layer}")));
-    write(&draw_maximized(&trainer, &found)?, &path)?;
+    write(&draw_maximized(&trainer, &found)?, &path, &[])?;
 
     let silent = found.after.iter().filter(|&&after| after == 0.0).count();
     let silent = match silent {

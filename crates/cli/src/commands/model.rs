@@ -7,7 +7,12 @@ use kiln_device::Device;
 use kiln_nn::{DataSpec, ModelFile, NnError, Recipe, Trainer};
 
 use super::data_fetch::on_first_use;
-use crate::{Failure, arguments::FromData, output::Ui, run_record::Hashes};
+use crate::{
+    Failure,
+    arguments::FromData,
+    output::Ui,
+    run_record::{Hashes, data_beside},
+};
 
 /// A model file, and the recipe that was named for it if any.
 pub(crate) struct Model {
@@ -17,11 +22,12 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Reads a model file. One that does not describe its network needs a recipe.
+    /// Reads a model file. One that does not describe its network needs a recipe; one that does is told where a recipe prepares
+    /// rows in another way.
     ///
     /// # Errors
     /// Where the file is none, the recipe is unknown, or there is none and must be.
-    pub(crate) fn open(path: &Path, recipe: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, recipe: Option<&str>, ui: &Ui) -> Result<Self, Failure> {
         let file = ModelFile::read(path)?;
         let recipe = recipe.map(Recipe::open).transpose()?;
         if !file.is_self_contained() && recipe.is_none() {
@@ -29,6 +35,18 @@ impl Model {
                 "{}: does not say which network it belongs to; name its recipe with --recipe",
                 path.display()
             )));
+        }
+        if let Some(recipe) = &recipe
+            && file.is_self_contained()
+            && recipe.preprocess.normalize.is_none()
+            && recipe.preprocess != *file.preprocess()?
+        {
+            ui.warn(&format!(
+                "rows are prepared by [preprocess] of recipe {}, which is not how the model was trained; leave --recipe out to have \
+                 what {} says",
+                recipe.name,
+                path.display()
+            ));
         }
         Ok(Self { path: path.into(), file, recipe })
     }
@@ -165,7 +183,12 @@ impl Model {
         {
             (recipe.data.size, recipe.data.grey) = (Some([height, width]), channels == 1);
         }
-        from.check(&recipe.data)?;
+        from.check(&recipe.data).map_err(|error| match data_beside(&self.path) {
+            Some((run, data)) => {
+                Failure::Message(format!("{error}; {} names {}", run.display(), data.display()))
+            }
+            None => error,
+        })?;
         let data = recipe.dataset(&from.dir())?;
         if is_described {
             self.check_like(&data)?;

@@ -97,7 +97,7 @@ struct Asked {
 }
 
 pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
-    let model = Model::open(&args.model, args.recipe.as_deref())?;
+    let model = Model::open(&args.model, args.recipe.as_deref(), ui)?;
     let device = device::open(&args.device.device, DeviceOptions::default(), ui)?;
     let trainer = model.trainer(&device)?;
     let input = trainer.model().input_shape();
@@ -171,7 +171,7 @@ pub(crate) fn run(args: &Predict, ui: &Ui) -> Result<(), Failure> {
     ui.result(&table(&predictions, &asked.classes))?;
     if let Some(path) = &args.plot {
         let path = path.clone().unwrap_or_else(|| file_beside(&args.model, "predictions"));
-        write(&draw(&predictions, &asked, args.index.is_none())?, &path)?;
+        write(&draw(&predictions, &asked, args.index.is_none())?, &path, &args.images)?;
         ui.note(&format!("drawn in {}", path.display()));
     }
     ui.json(&predictions)?;

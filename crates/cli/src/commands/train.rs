@@ -180,6 +180,7 @@ fn begun(args: &Train, ui: &Ui) -> Result<Job, Failure> {
     for pattern in &args.freeze {
         asked.recipe.freeze(pattern)?;
     }
+    asked.recipe.remarks()?.iter().for_each(|remark| ui.warn(remark));
     if !args.freeze.is_empty() && args.init_from.is_none() {
         ui.warn("--freeze without --init-from MODEL: what is frozen stays as random as it begins");
     }

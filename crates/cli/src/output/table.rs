@@ -25,7 +25,7 @@ impl Table {
     /// A table with as many columns as there happen to be.
     pub(crate) fn with_columns(columns: &[(&str, Align)]) -> Self {
         Self {
-            columns: columns.iter().map(|&(name, align)| (name.into(), align)).collect(),
+            columns: columns.iter().map(|&(name, align)| (one_line(name), align)).collect(),
             rows: Vec::new(),
         }
     }

@@ -6,8 +6,8 @@ use crate::{EpochReport, History, Monitor, NnError, Trainer};
 /// Ends a fit when a figure has not got better for some epochs. Keras' `EarlyStopping`.
 ///
 /// A figure is better than the best so far by more than `min_delta`; what is no number is not. With
-/// `restore_best_weights` the parameters, running statistics included, are those after the best epoch when the fit ends,
-/// whichever way it ends.
+/// `restore_best_weights` the parameters, running statistics included, are those after the best epoch when the fit comes to its
+/// end, early or not; an interrupted fit, which can go on, keeps its own.
 ///
 /// ```
 /// use kiln_nn::callbacks::EarlyStopping;

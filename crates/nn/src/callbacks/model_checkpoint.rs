@@ -13,8 +13,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Saves the model after epochs: the best one, or every n-th. Keras' `ModelCheckpoint`.
 ///
-/// The best model is written at most once a second, and when the fit ends; what is newer lies in memory and in the fit's
-/// checkpoints. These are model files, for prediction; what a fit goes on from is a [`crate::Checkpoints`].
+/// The best model is written at most once a second: one that is newer waits in memory, and in the fit's checkpoints, for the
+/// end of the first epoch after that second, or of the fit. These are model files, for prediction; what a fit goes on from is a [`crate::Checkpoints`].
 #[derive(Clone, Debug)]
 pub struct ModelCheckpoint {
     path: PathBuf,
@@ -40,8 +40,8 @@ struct Seen {
 }
 
 impl ModelCheckpoint {
-    /// Writes the file after each epoch whose figure is better than that of all before it. The mode is
-    /// [`Monitor::new`]'s. `{epoch}` in the file's name is the epoch, counted from 1.
+    /// Writes the file after epochs whose figure is better than that of all before them, the last such within a second. The
+    /// mode is [`Monitor::new`]'s. `{epoch}` in the file's name is the epoch, counted from 1.
     pub fn best(path: impl Into<PathBuf>, figure: &str) -> Self {
         Self::watching(path, Monitor::new(figure))
     }
@@ -83,6 +83,21 @@ impl ModelCheckpoint {
         trainer.save_as(&path, &self.names.0, &self.names.1)
     }
 
+    /// Whether the best model was written less than a second ago.
+    fn has_just_written(&self) -> bool {
+        self.written.is_some_and(|written| written.elapsed() < PERIOD)
+    }
+
+    /// Writes the best model, where only memory has it.
+    fn flush(&mut self, trainer: &mut Trainer) -> Result<(), NnError> {
+        let Some(best) = self.unwritten.take() else { return Ok(()) };
+        let last = trainer.weights()?;
+        trainer.set_weights(&best)?;
+        self.save(trainer)?;
+        self.written = Some(Instant::now());
+        trainer.set_weights(&last)
+    }
+
     /// The best figure, where one is watched.
     pub fn best_figure(&self) -> Option<f64> {
         self.seen.best
@@ -119,23 +134,21 @@ impl Callback for ModelCheckpoint {
         if due {
             self.seen.epoch = report.epoch;
             if matches!(self.when, When::Best(_)) {
-                if self.written.is_some_and(|written| written.elapsed() < PERIOD) {
+                if self.has_just_written() {
                     self.unwritten = Some(trainer.weights()?);
                     return Ok(Flow::Continue);
                 }
                 (self.written, self.unwritten) = (Some(Instant::now()), None);
             }
             self.save(trainer)?;
+        } else if !self.has_just_written() {
+            self.flush(trainer)?;
         }
         Ok(Flow::Continue)
     }
 
     fn on_fit_end(&mut self, trainer: &mut Trainer, _: &History) -> Result<(), NnError> {
-        let Some(best) = self.unwritten.take() else { return Ok(()) };
-        let last = trainer.weights()?;
-        trainer.set_weights(&best)?;
-        self.save(trainer)?;
-        trainer.set_weights(&last)
+        self.flush(trainer)
     }
 
     fn state(&self) -> Result<CallbackState, NnError> {

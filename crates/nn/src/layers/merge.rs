@@ -127,7 +127,7 @@ impl Module for Concat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matmul {
-    /// Whether the second input is transposed.
+    /// Whether the second input is transposed; it is in a recipe that leaves this out.
     #[serde(default = "yes")]
     pub transpose: bool,
 }

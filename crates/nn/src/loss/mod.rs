@@ -42,7 +42,7 @@ pub enum Loss {
     /// `NLLLoss`.
     NllLoss,
     /// `-t log p - (1 - t) log(1 - p)` of probabilities, logarithms at least -100 (below a probability of 1e-37 they
-    /// are -100). PyTorch's `BCELoss`, Keras' `binary_crossentropy`.
+    /// are -100). PyTorch's `BCELoss`; Keras' `binary_crossentropy` holds p to 1e-7 and 1 - 1e-7 instead.
     BinaryCrossEntropy,
     /// [`Loss::BinaryCrossEntropy`] of sigmoid(p), as `softplus(p) - p t`, which no p overflows. PyTorch's
     /// `BCEWithLogitsLoss`.
@@ -69,7 +69,7 @@ pub enum Loss {
     SquaredHinge,
     /// `max(max_c (1 - t_c) p_c - Σ_c t_c p_c + 1, 0)`. Keras.
     CategoricalHinge,
-    /// `Σ_c t_c log(t_c / p_c)` of probabilities, both at least 1e-7. Keras; PyTorch's `KLDivLoss` takes logarithms.
+    /// `Σ_c t_c log(t_c / p_c)` of probabilities, both at least 1e-7. Keras, which also has both at most 1; PyTorch's `KLDivLoss` takes logarithms.
     KlDivergence,
     /// `p - t log(p + 1e-7)` of a rate. Keras.
     Poisson,

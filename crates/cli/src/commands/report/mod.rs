@@ -24,7 +24,7 @@ use crate::{
     arguments::Report as Arguments,
     curves, device,
     output::{Spinner, Ui, bytes, count, duration, percent},
-    run_folder::hash,
+    run_folder::{changed_model, hash},
     run_record::Asked,
 };
 
@@ -262,12 +262,18 @@ fn look_inside(
     if !path.exists() {
         let why = match record.is_finished() {
             true => "The folder holds no model.safetensors any more.",
-            false => "There is no model.safetensors yet: the run is still training, or it was interrupted.",
+            false => {
+                "There is no model.safetensors: the run is still training, was interrupted, or ended with an error."
+            }
         };
         page.missing(PARTS, why);
         return Ok(None);
     }
-    let model = Model::open(&path, args.recipe.as_deref())?;
+    let written = record.run.get("result").and_then(|result| result.get("model_sha256")?.as_str());
+    if let Some(changed) = written.map(|hash| changed_model(&record.folder, hash)).transpose()?.flatten() {
+        page.missing("the run's own model", format!("{changed}. What follows is of the file that is there."));
+    }
+    let model = Model::open(&path, args.recipe.as_deref(), ui)?;
     let device = device::open(&args.device.device, DeviceOptions::default(), ui)?;
     let trainer = model.trainer(&device)?;
     let layers = settings::layers(trainer.model())?;

@@ -92,8 +92,8 @@ pub(crate) fn in_words(kind: &ErrorKind) -> String {
     }
 }
 
-/// Refuses a text that ends in an open quote: the parser takes all that follows it for one field, and so passes over rows. The error is
-/// the quote's line, and what to say.
+/// Refuses a text that ends in an open quote: the parser takes all that follows it for one field, and so passes over rows. The
+/// error is the quote's line, and what to say.
 pub(crate) fn open_quote(text: &[u8], delimiter: u8) -> Result<(), (u64, String)> {
     #[derive(Clone, Copy, PartialEq)]
     enum At {

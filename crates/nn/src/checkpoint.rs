@@ -197,8 +197,8 @@ impl Checkpoint {
         (&d.device, &d.backend, &d.driver)
     }
 
-    /// The tuned variants that were in force, by kernel ([`kiln_device::Device::choices`]); rounding depends on them. A run's are in its
-    /// `run.json`, too, from which `kiln train --resume` takes them up.
+    /// The tuned variants that were in force, by kernel ([`kiln_device::Device::choices`]); rounding depends on them. A run's are
+    /// in its `run.json`, too, from which `kiln train --resume` takes them up.
     pub fn tuning(&self) -> &BTreeMap<String, String> {
         &self.description.tuning
     }

@@ -14,7 +14,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Saves the model after epochs: the best one, or every n-th. Keras' `ModelCheckpoint`.
 ///
 /// The best model is written at most once a second: one that is newer waits in memory, and in the fit's checkpoints, for the
-/// end of the first epoch after that second, or of the fit. These are model files, for prediction; what a fit goes on from is a [`crate::Checkpoints`].
+/// end of the first epoch after that second, or of the fit. These are model files, for prediction; what a fit goes on from is a
+/// [`crate::Checkpoints`].
 #[derive(Clone, Debug)]
 pub struct ModelCheckpoint {
     path: PathBuf,

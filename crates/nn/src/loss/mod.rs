@@ -69,7 +69,8 @@ pub enum Loss {
     SquaredHinge,
     /// `max(max_c (1 - t_c) p_c - Σ_c t_c p_c + 1, 0)`. Keras.
     CategoricalHinge,
-    /// `Σ_c t_c log(t_c / p_c)` of probabilities, both at least 1e-7. Keras, which also has both at most 1; PyTorch's `KLDivLoss` takes logarithms.
+    /// `Σ_c t_c log(t_c / p_c)` of probabilities, both at least 1e-7. Keras, which also has both at most 1; PyTorch's
+    /// `KLDivLoss` takes logarithms.
     KlDivergence,
     /// `p - t log(p + 1e-7)` of a rate. Keras.
     Poisson,

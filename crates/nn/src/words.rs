@@ -16,12 +16,20 @@ pub fn grouped(n: u64) -> String {
 /// Names longer than this are near to none: a file may hold one of megabytes.
 const LONGEST_NAME: usize = 64;
 
+/// Bytes of a message that lists the names which may stand somewhere, beyond which only those that are near are told.
+const LONGEST_LIST: usize = 200;
+
 /// A parser's message on one line, without the names of Rust's types; for a name that is not known, what may have been meant.
 pub(crate) fn in_plain_words(message: &str) -> String {
     if message.contains("expected unit struct") {
         return "takes no settings".into();
     }
     let message = match meant(message) {
+        // fifty names hide the one that is meant
+        Some(near) if message.len() > LONGEST_LIST => {
+            let start = message.split(", expected").next().unwrap_or(message);
+            format!("{start}; did you mean {near}?")
+        }
         Some(near) => format!("{message}; did you mean {near}?"),
         None => message.to_string(),
     };

@@ -74,6 +74,21 @@ fn train_eval_predict_summary() {
     assert!(metrics.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
 
     let scores = json(here, &["eval", &model, "--device", "cpu", "--json"]);
+    // a recipe goes before what the model says; where it prepares rows in another way, that is said
+    let text = kiln::nn::Recipe::builtin_text("digits-cnn").unwrap();
+    fs::write(here.join("same.toml"), text).unwrap();
+    fs::write(here.join("other.toml"), text.replace("scale = \"1/255\"", "scale = 1")).unwrap();
+    for (recipe, is_other) in [("same.toml", false), ("other.toml", true)] {
+        let output = kiln(here, &["eval", &model, "--recipe", recipe, "--device", "cpu"]);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{err}");
+        assert_eq!(err.contains("rows are prepared by [preprocess] of recipe"), is_other, "{recipe}: {err}");
+    }
+    // what is frozen as it was drawn
+    let train = ["train", "xor", "--device", "cpu", "--epochs", "1", "--freeze", "fc1", "--out", "frozen"];
+    let output = kiln(here, &train);
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && err.contains("--freeze without --init-from"), "{err}");
     for key in
         ["test_loss", "test_accuracy", "macro_f1", "roc_auc", "top_3_accuracy", "confusion", "per_class"]
     {
@@ -240,6 +255,10 @@ fn devices_recipes_and_verify() {
     let devices = devices.as_array().unwrap();
     assert_eq!(devices.iter().filter(|d| d["chosen"] == true).count(), 1);
     assert!(devices.iter().any(|d| d["name"].as_str().is_some_and(|n| n.contains("cpu"))), "{devices:?}");
+    // whatever limits an adapter has
+    let text = String::from_utf8_lossy(&kiln(folder.path(), &["devices"]).stdout).into_owned();
+    let adapters = devices.iter().filter(|device| device["backend"] != "cpu").count();
+    assert_eq!(text.matches("bytes in one argument").count(), adapters, "{text}");
     let verified = json(folder.path(), &["verify", "xor", "--device", "cpu", "--json"]);
     assert_eq!(verified["failed"], 0);
     assert!(verified["checked"].as_u64() > Some(10));
@@ -361,6 +380,14 @@ fn failures_are_one_clear_line_and_leave_nothing() {
     fails(here, 1, &["eval", "not.safetensors"], "not a safetensors file");
     fs::write(here.join("blocked"), b"a file, not a folder").unwrap();
     fails(here, 1, &["train", "xor", "--device", "cpu", "--out", "blocked"], "blocked");
+    fails(here, 1, &["train", "blocked"], "blocked: a file, and no recipe");
+    fs::create_dir(here.join("runs")).unwrap();
+    fails(here, 1, &["summary", "runs"], "runs: a folder, and no recipe");
+    fs::remove_dir(here.join("runs")).unwrap();
+    let long = kiln::nn::Recipe::builtin_text("digits-cnn").unwrap();
+    fs::write(here.join("long.toml"), long.replacen("type = \"dense\"", "type = \"dens\"", 1)).unwrap();
+    let line = fails(here, 1, &["train", "long.toml"], "unknown variant `dens`; did you mean dense?");
+    assert!(line.len() < 200, "{line}");
     let bad = kiln::nn::Recipe::builtin_text("xor").unwrap().replacen("units", "unit", 1);
     fs::write(here.join("bad.toml"), bad).unwrap();
     let line = fails(here, 1, &["train", "bad.toml"], "unknown field `unit`");
@@ -376,7 +403,7 @@ fn failures_are_one_clear_line_and_leave_nothing() {
     fs::create_dir(here.join("folder.toml")).unwrap();
     fails(here, 1, &["train", "folder.toml"], "a folder, not a file");
     fails(here, 1, &["eval", "folder.toml"], "a folder, not a file");
-    assert_eq!(entries(here).len(), 6, "nothing more is written");
+    assert_eq!(entries(here).len(), 7, "nothing more is written");
 
     let train = ["train", "xor", "--device", "cpu", "--epochs", "1", "--quiet", "--out", "run"];
     assert!(kiln(here, &train).status.success());

@@ -126,6 +126,21 @@ fn running_statistics_that_are_no_numbers_end_a_fit_by_name() {
     }
 }
 
+#[test]
+fn rows_that_are_no_numbers_are_told_from_steps_that_are_too_large() {
+    let recipe = Recipe::builtin_text("digits-cnn").unwrap().replace("scale = \"1/255\"", "scale = 1e38");
+    let recipe = Recipe::parse(&recipe, "large").unwrap();
+    let data = Dataset::digits(1, 64, 10).unwrap();
+    for device in devices() {
+        let mut trainer = recipe.trainer(device, &data.classes, 1).unwrap();
+        let said = fails(&mut trainer, &data, true).to_string();
+        assert!(
+            said.contains("look at the data and at [preprocess]") && !said.contains("learning rate"),
+            "{said}"
+        );
+    }
+}
+
 /// A network whose second product overflows.
 fn overflowing(device: &Device) -> Trainer {
     let model = Sequential::new(Shape::image(1, 28, 28))

@@ -489,6 +489,12 @@ fn a_model_is_evaluated_on_the_rows_that_its_training_has_left_out() {
                 said.contains("these are not the test rows that") && said.contains("run.json tells of");
             assert_eq!(warned, is_other, "{data}: {said}");
         }
+        let model = format!("{run}/model.safetensors");
+        let (status, said) = kiln(here, &["eval", &model, "--device", "cpu"]);
+        assert!(
+            status == Some(1) && said.contains("of your own: name it") && said.contains("run.json names "),
+            "{said}"
+        );
         // it may have been moved
         let model = format!("{data}.safetensors");
         fs::rename(here.join(run).join("model.safetensors"), here.join(&model)).unwrap();

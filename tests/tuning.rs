@@ -23,7 +23,9 @@ use kiln::{
     device::{Device, DeviceOptions, Remembered, ReplaceShader, Tuning, kernel_text},
     graph::verify::Expected,
     kernel::{Access, Kernel},
-    nn::{Recipe, TuneProgress, TuneReport, TunedKernel, adopt_tuning, training_plan, tune_step},
+    nn::{
+        Checkpoints, Recipe, TuneProgress, TuneReport, TunedKernel, adopt_tuning, training_plan, tune_step,
+    },
 };
 use kiln_device::assemble::{Facts, dispatches_as, variants};
 use kiln_reference::Cpu;
@@ -329,6 +331,9 @@ fn a_resumed_run_keeps_its_tiles() {
         serde_json::from_slice(&fs::read(here.join(run).join("run.json")).unwrap()).unwrap()
     };
     assert_eq!(recorded("whole")["tuning"], serde_json::to_value(&own.choices).unwrap());
+
+    let (newest, _) = Checkpoints::newest(&here.join("whole/checkpoints")).unwrap();
+    assert_eq!(newest.unwrap().tuning(), &own.choices);
 
     // killed once there is something to go on from
     let mut child = kiln(here, &[&train[..], &["part"]].concat()).spawn().unwrap();

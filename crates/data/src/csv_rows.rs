@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use csv::{ReaderBuilder, StringRecord, Trim};
+use csv::{Position, ReaderBuilder, StringRecord, Trim};
 
 use crate::{
     Csv, DataError, Features, Split, Targets,
@@ -55,16 +55,18 @@ pub fn parse_csv_rows(text: &[u8], path: &Path, columns: &[String]) -> Result<Sp
     let mut reader =
         ReaderBuilder::new().has_headers(false).delimiter(delimiter).trim(Trim::All).from_reader(text);
     let mut record = StringRecord::new();
-    let mut line = 1;
-    let mut next = |record: &mut StringRecord, line: &mut u64| {
+    let mut begins = Position::new();
+    let mut next = |record: &mut StringRecord, begins: &mut Position| {
         let is_row = reader.read_record(record).map_err(|error| {
             let at = error.position().map(|position| line_at(position, text));
             about(at, None, in_words(error.kind()))
         })?;
-        *line = record.position().map_or(*line, |position| line_at(position, text));
+        if let Some(position) = record.position().filter(|_| is_row) {
+            begins.clone_from(position);
+        }
         Ok::<bool, DataError>(is_row)
     };
-    if !next(&mut record, &mut line)? {
+    if !next(&mut record, &mut begins)? {
         return Err(about(None, None, "is empty".into()));
     }
     let field = |record: &StringRecord, i: usize| -> String {
@@ -95,7 +97,7 @@ pub fn parse_csv_rows(text: &[u8], path: &Path, columns: &[String]) -> Result<Sp
         }
         (Err(error), ..) => return Err(error),
     };
-    let mut is_row = !has_header || next(&mut record, &mut line)?;
+    let mut is_row = !has_header || next(&mut record, &mut begins)?;
     // each of a row's numbers stands in the file, but for those of texts
     let texts_of = |source: &Source<'_>| if let Source::Texts(known) = source { known.len() } else { 0 };
     let texts: usize = sources.iter().map(texts_of).sum();
@@ -111,22 +113,22 @@ pub fn parse_csv_rows(text: &[u8], path: &Path, columns: &[String]) -> Result<Sp
         values.resize(end, 0.0);
         let row = &mut values[begin..];
         for (i, source) in sources.iter().enumerate() {
-            let text = field(&record, i);
-            let wrong = |message: String| about(Some(line), Some(&names[i]), message);
+            let given = field(&record, i);
+            let wrong = |message: String| about(Some(line_at(&begins, text)), Some(&names[i]), message);
             match source {
                 Source::Unused => {}
-                Source::Number(place) => match text.parse::<f32>() {
+                Source::Number(place) => match given.parse::<f32>() {
                     Ok(number) if number.is_finite() => row[*place] = number,
-                    _ => return Err(wrong(format!("{} is no finite number", quoted(&text)))),
+                    _ => return Err(wrong(format!("{} is no finite number", quoted(&given)))),
                 },
-                Source::Texts(known) => match known.get(text.as_str()) {
+                Source::Texts(known) => match known.get(given.as_str()) {
                     Some(&place) => row[place] = 1.0,
                     None => {
                         let mut texts: Vec<String> = known.keys().map(|text| text.to_string()).collect();
                         texts.sort();
                         return Err(wrong(format!(
                             "{} is none of the texts that the network was trained on: {}",
-                            quoted(&text),
+                            quoted(&given),
                             listed(&texts)
                         )));
                     }
@@ -134,9 +136,9 @@ pub fn parse_csv_rows(text: &[u8], path: &Path, columns: &[String]) -> Result<Sp
             }
         }
         rows += 1;
-        is_row = next(&mut record, &mut line)?;
+        is_row = next(&mut record, &mut begins)?;
     }
-    open_quote(text, delimiter).map_err(|(line, message)| about(Some(line), None, message))?;
+    open_quote(text, &begins, delimiter).map_err(|(line, message)| about(Some(line), None, message))?;
     if rows == 0 {
         return Err(about(None, None, "has no rows below its header".into()));
     }

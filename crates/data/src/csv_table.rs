@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use csv::{ErrorKind, ReaderBuilder, StringRecord, Trim};
+use csv::{ErrorKind, Position, ReaderBuilder, StringRecord, Trim};
 
 use crate::{
     DataError, Dataset, Features, Split, Targets,
@@ -22,7 +22,7 @@ pub(crate) const MAX_NUMBERS: usize = 1 << 31;
 /// Most bytes of the columns that texts become, 0 or 1 in each row: 1 GiB.
 pub(crate) const MAX_ONE_HOT: usize = 1 << 30;
 
-/// Different texts in more than half of a table's rows, from which on a column is taken for names or dates.
+/// Different texts from which on a column is taken for names or dates, where they are at least half as many as the rows.
 const MANY_TEXTS: usize = 20;
 
 /// What the label column of a table is.
@@ -298,10 +298,14 @@ impl Csv {
             _ => Column::Unknown,
         };
         let mut rows = 0usize;
+        let mut begins = record.position().map_or_else(Position::new, Clone::clone);
         let mut is_row =
             !self.header || reader.read_record(&mut record).map_err(|e| self.unsound(e, data))?;
         while is_row {
-            let line = record.position().map(|position| line_at(position, data));
+            if let Some(position) = record.position() {
+                begins.clone_from(position);
+            }
+            let line = Some(line_at(&begins, data));
             let field = |i: usize| record.get(i).unwrap_or_default().trim_start_matches('\u{feff}');
             for &i in features.iter().chain([&label]) {
                 check_length(field(i), "field").map_err(|m| self.about(line, Some(&names[i]), m))?;
@@ -318,7 +322,8 @@ impl Csv {
             rows += 1;
             is_row = reader.read_record(&mut record).map_err(|e| self.unsound(e, data))?;
         }
-        open_quote(data, self.delimiter).map_err(|(line, message)| self.about(Some(line), None, message))?;
+        open_quote(data, &begins, self.delimiter)
+            .map_err(|(line, message)| self.about(Some(line), None, message))?;
         if rows == 0 {
             return Err(self.about(None, None, "has no rows below its header"));
         }

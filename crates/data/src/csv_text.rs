@@ -92,9 +92,9 @@ pub(crate) fn in_words(kind: &ErrorKind) -> String {
     }
 }
 
-/// Refuses a text that ends in an open quote: the parser takes all that follows it for one field, and so passes over rows. The
-/// error is the quote's line, and what to say.
-pub(crate) fn open_quote(text: &[u8], delimiter: u8) -> Result<(), (u64, String)> {
+/// Refuses a text that ends in an open quote: the parser takes all that follows it for one field, and so passes over rows. Such a
+/// quote stands in the last record, which begins at `last`. The error is the quote's line, and what to say.
+pub(crate) fn open_quote(text: &[u8], last: &Position, delimiter: u8) -> Result<(), (u64, String)> {
     #[derive(Clone, Copy, PartialEq)]
     enum At {
         Start,
@@ -103,7 +103,8 @@ pub(crate) fn open_quote(text: &[u8], delimiter: u8) -> Result<(), (u64, String)
         /// A quote that ends its field, or is the first of two, which are one of the field.
         Quote,
     }
-    let (mut at, mut line, mut opened) = (At::Start, 1, 1);
+    let text = text.get(last.byte() as usize..).unwrap_or_default();
+    let (mut at, mut line, mut opened) = (At::Start, last.line(), last.line());
     for &byte in text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text) {
         at = match (at, byte) {
             (At::Start, b'"') => {

@@ -296,6 +296,10 @@ impl Network {
         read.extend(last.map(String::as_str));
         // those that share stand behind or before the layer that has the parameters
         read.extend(self.layers.iter().filter_map(|node| node.share.as_deref()));
+        let is_penalised = |node: &Node| node.activity_l1 != 0.0 || node.activity_l2 != 0.0;
+        read.extend(
+            self.layers.iter().zip(&names).filter(|(node, _)| is_penalised(node)).map(|(_, name)| &**name),
+        );
         for (i, node) in self.layers.iter().enumerate().rev() {
             if !read.contains(names[i].as_str()) {
                 return Some(names[i].clone());

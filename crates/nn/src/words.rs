@@ -43,6 +43,7 @@ pub(crate) fn in_plain_words(message: &str) -> String {
         ("expected variant identifier", "expected a name in quotes"),
         ("unit variant, expected string only", "something else, expected a name in quotes"),
         ("map, expected map with a single key", "a table, expected a name in quotes"),
+        ("expected unit", "expected a name in quotes, without settings"),
         ("expected a sequence", "expected a list"),
         ("expected a map", "expected a table"),
     ]

@@ -87,6 +87,6 @@ mod tests {
         table.row(["en\nd"]);
         let want = "layer  parameters\n-----------------\nconv1         320\nfc1 µ      36,928\nen d";
         assert_eq!(table.render(), want);
-        assert_eq!(Table::new([("a", Align::Left)]).render(), "a\n-");
+        assert_eq!(Table::new([("a\nb", Align::Left)]).render(), "a b\n---");
     }
 }

@@ -91,12 +91,15 @@ impl ModelCheckpoint {
 
     /// Writes the best model, where only memory has it.
     fn flush(&mut self, trainer: &mut Trainer) -> Result<(), NnError> {
-        let Some(best) = self.unwritten.take() else { return Ok(()) };
+        let Some(best) = &self.unwritten else { return Ok(()) };
         let last = trainer.weights()?;
-        trainer.set_weights(&best)?;
-        self.save(trainer)?;
-        self.written = Some(Instant::now());
-        trainer.set_weights(&last)
+        trainer.set_weights(best)?;
+        let saved = self.save(trainer);
+        // where there is no room for the file, too, the trainer is what it was
+        trainer.set_weights(&last)?;
+        saved?;
+        (self.written, self.unwritten) = (Some(Instant::now()), None);
+        Ok(())
     }
 
     /// The best figure, where one is watched.

@@ -186,6 +186,9 @@ fn wants_classes(layer: &mut toml::Table, classes: usize) -> bool {
 /// Keys of a table that are tried for a wrong value: no layer has more, and a table of thousands would take long.
 const MOST_KEYS: usize = 32;
 
+/// Bytes of a recipe in which that is done: each try copies a table.
+const LONGEST_TRIED: usize = 1 << 20;
+
 /// A table that says its `type`, or where and why not.
 fn table<T: DeserializeOwned>(
     text: &str,
@@ -206,7 +209,8 @@ fn table<T: DeserializeOwned>(
             .any(|words| e.message().contains(words));
         let what = if kind.is_empty() { what.to_string() } else { format!("{what} ({kind})") };
         let message = in_plain_words(e.message());
-        let tried = if says_where || spanned.get_ref().len() > MOST_KEYS { 0 } else { MOST_KEYS };
+        let is_large = spanned.get_ref().len() > MOST_KEYS || text.len() > LONGEST_TRIED;
+        let tried = if says_where || is_large { 0 } else { MOST_KEYS };
         if let Some(key) = spanned.get_ref().keys().take(tried).find(is_wrong) {
             let at = find_key(text, spanned.span(), &format!("{key} =")).unwrap_or(spanned.span());
             return (at, format!("{what}: {key}: {message}"));
